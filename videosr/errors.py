@@ -1,0 +1,62 @@
+"""The exceptions of videosr.
+
+    VideosrError                  anything this package refuses or fails at; `.exit_code` is what the command line returns
+    ├── InputError (ValueError)   the input file, stream, image or network cannot be used as it is          exit 1
+    │   └── NetworkError          ... a network or weight file in particular
+    ├── OutputError (OSError)     the output cannot be written, encoded or finalised                         exit 1
+    ├── EngineError (RuntimeError) an inference engine failed, or refused the network                        exit 1
+    ├── MissingExtraError (ImportError)  a part of videosr needs packages that are not installed            exit 1
+    ├── StrictError               `--strict` is on and something could not be kept as it was                 exit 1
+    └── UsageError (ValueError)   options that contradict each other or are out of range                     exit 2
+
+Every message is one line that names the file or option, the value that is wrong and the remedy. Exceptions of other
+libraries are mapped to these where they enter (`raise ... from exc`), so that nobody above `media` has to know PyAV and
+nobody above `engines` has to know OpenVINO. Each class is also the builtin that a caller would catch.
+"""
+
+from __future__ import annotations
+
+
+class VideosrError(Exception):
+    """Base of everything videosr raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(VideosrError, ValueError):
+    """The input cannot be read, decoded or used as it is."""
+
+
+class NetworkError(InputError):
+    """A network or checkpoint file is broken, unknown or does not fit the request."""
+
+
+class OutputError(VideosrError, OSError):
+    """The output cannot be opened, encoded, written or finalised."""
+
+
+class EngineError(VideosrError, RuntimeError):
+    """An inference engine failed while loading or running a network."""
+
+
+class MissingExtraError(VideosrError, ImportError):
+    """A feature needs packages that are not installed.
+
+    Args:
+        feature: what was asked for, as the user would name it.
+        extra: the extra of the `videosr` distribution that brings the packages.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs packages that are not installed: pip install 'videosr[{extra}]'")
+        self.extra = extra
+
+
+class StrictError(VideosrError):
+    """Something would be lost or converted, and `--strict` forbids that."""
+
+
+class UsageError(VideosrError, ValueError):
+    """The request itself makes no sense: an option value out of range, or options that contradict each other."""
+
+    exit_code = 2

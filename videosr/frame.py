@@ -1,0 +1,251 @@
+"""What travels through the graph: a picture's planes with their exact time and colour, and what a stream says of itself.
+
+Colour is described by the code points of ITU-T H.273, the numbers that FFmpeg (`AVColorSpace`, `AVColorRange`,
+`AVColorPrimaries`, `AVColorTransferCharacteristic`) and VapourSynth (`_Matrix`, `_Primaries`, `_Transfer`) use as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from fractions import Fraction
+from typing import Any, Self
+
+import numpy as np
+
+from videosr.errors import InputError
+
+type Array = Any  # a numpy array on the host, a cupy array on the GPU; the code that takes one says its dtype and shape
+
+
+class Matrix(IntEnum):
+    """Matrix coefficients, H.273 table 4 (`AVColorSpace`)."""
+
+    RGB = 0
+    BT709 = 1
+    UNSPECIFIED = 2
+    FCC = 4
+    BT470BG = 5
+    SMPTE170M = 6
+    SMPTE240M = 7
+    YCGCO = 8
+    BT2020_NCL = 9
+    BT2020_CL = 10
+    ICTCP = 14
+
+
+class Range(IntEnum):
+    """Quantisation range (`AVColorRange`): limited is 16..235/240 at 8 bits, full is 0..255."""
+
+    UNSPECIFIED = 0
+    LIMITED = 1
+    FULL = 2
+
+
+class Siting(IntEnum):
+    """Where 4:2:0 / 4:2:2 chroma samples sit relative to luma (`AVChromaLocation`)."""
+
+    UNSPECIFIED = 0
+    LEFT = 1
+    CENTER = 2
+    TOPLEFT = 3
+    TOP = 4
+    BOTTOMLEFT = 5
+    BOTTOM = 6
+
+
+UNSPECIFIED_CODE = 2
+"""The H.273 code point "unspecified" of primaries and transfer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColorSpec:
+    """The colour of a picture.
+
+    Attributes:
+        matrix: how Y'CbCr is made from R'G'B'.
+        range: limited or full.
+        primaries: H.273 table 2 code point, carried along and never interpreted.
+        transfer: H.273 table 3 code point, carried along and never interpreted.
+        siting: chroma sample location; meaningless without subsampling.
+    """
+
+    matrix: Matrix = Matrix.UNSPECIFIED
+    range: Range = Range.UNSPECIFIED
+    primaries: int = UNSPECIFIED_CODE
+    transfer: int = UNSPECIFIED_CODE
+    siting: Siting = Siting.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """A planar pixel format with one array a component.
+
+    Attributes:
+        name: FFmpeg's name (`yuv420p10le`), which is also what the user types.
+        family: "yuv", "rgb" (planes in the order R, G, B) or "gray".
+        bits: significant bits a sample, 8..16; samples are uint8 for 8 and uint16 (low bits) above.
+        log2_w: log2 of the horizontal chroma subsampling, 0..2.
+        log2_h: log2 of the vertical chroma subsampling, 0..2.
+        alpha: whether a last plane of full size carries alpha (always full range).
+    """
+
+    name: str
+    family: str
+    bits: int
+    log2_w: int = 0
+    log2_h: int = 0
+    alpha: bool = False
+
+    @property
+    def planes(self) -> int:
+        """Number of planes, alpha included."""
+        return (1 if self.family == "gray" else 3) + self.alpha
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The sample type: uint8 or uint16."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+
+    def plane_shape(self, plane: int, height: int, width: int) -> tuple[int, int]:
+        """The (rows, columns) of a plane of a picture of `height` x `width` luma samples; odd sizes round up."""
+        if self.family == "yuv" and plane in (1, 2):
+            return -(-height >> self.log2_h), -(-width >> self.log2_w)
+        return height, width
+
+    @staticmethod
+    def parse(name: str) -> PixelFormat:
+        """The format of that FFmpeg name.
+
+        Raises:
+            InputError: videosr has no planar form of it (see `FORMATS` for those it has).
+        """
+        try:
+            return FORMATS[name]
+        except KeyError:
+            raise InputError(f"pixel format {name!r} is not one that videosr works in: {', '.join(FORMATS)}") from None
+
+    @staticmethod
+    def of(family: str, bits: int, log2_w: int = 0, log2_h: int = 0, alpha: bool = False) -> PixelFormat:
+        """The format with these properties.
+
+        Raises:
+            InputError: there is none.
+        """
+        for fmt in FORMATS.values():
+            if (fmt.family, fmt.bits, fmt.log2_w, fmt.log2_h, fmt.alpha) == (family, bits, log2_w, log2_h, alpha):
+                return fmt
+        raise InputError(f"no pixel format is {family}, {bits} bits, chroma shifts {log2_w},{log2_h}, alpha {alpha}")
+
+
+def _formats() -> dict[str, PixelFormat]:
+    """Every planar format of FFmpeg that frames may have, by name."""
+    found: dict[str, PixelFormat] = {}
+    shifts = {"420": (1, 1), "422": (1, 0), "444": (0, 0), "440": (0, 1), "411": (2, 0), "410": (2, 2)}
+    for bits in (8, 9, 10, 12, 14, 16):
+        tail = "" if bits == 8 else f"{bits}le"
+        for digits, (w, h) in shifts.items():
+            has_alpha = digits in ("420", "422", "444")
+            if (digits in ("411", "410") and bits > 8) or (digits == "440" and bits not in (8, 10, 12)):
+                continue
+            found[f"yuv{digits}p{tail}"] = PixelFormat(f"yuv{digits}p{tail}", "yuv", bits, w, h)
+            if has_alpha and bits in (8, 9, 10, 12, 16) and not (bits == 12 and digits == "420"):
+                found[f"yuva{digits}p{tail}"] = PixelFormat(f"yuva{digits}p{tail}", "yuv", bits, w, h, True)
+        found[f"gbrp{tail}"] = PixelFormat(f"gbrp{tail}", "rgb", bits)
+        if bits != 9:
+            found[f"gbrap{tail}"] = PixelFormat(f"gbrap{tail}", "rgb", bits, alpha=True)
+        found[f"gray{tail}"] = PixelFormat(f"gray{tail}", "gray", bits)
+    return found
+
+
+FORMATS: dict[str, PixelFormat] = _formats()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Frame:
+    """One picture, immutable. Whoever makes a Frame hands over its planes: nobody writes to them afterwards.
+
+    Attributes:
+        planes: one 2-D array a component, C-contiguous rows, `format.dtype`; RGB as R, G, B; alpha last.
+        format: the pixel format.
+        pts: presentation time in units of `time_base`.
+        duration: in units of `time_base`; 0 where the stream does not say.
+        time_base: seconds a tick.
+        color: as resolved (see `color.resolve`), so that nothing downstream has to guess.
+        sar: sample aspect ratio, 1 where the stream does not say.
+        interlaced: the decoder marked the frame as interlaced.
+        key: a keyframe of the input.
+        side_data: (FFmpeg side-data name, payload) pairs that travel with the frame.
+    """
+
+    planes: tuple[Array, ...]
+    format: PixelFormat
+    pts: int
+    time_base: Fraction
+    duration: int = 0
+    color: ColorSpec = ColorSpec()
+    sar: Fraction = Fraction(1)
+    interlaced: bool = False
+    key: bool = False
+    side_data: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def height(self) -> int:
+        """Rows of the first plane."""
+        return int(self.planes[0].shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of the first plane."""
+        return int(self.planes[0].shape[1])
+
+    @property
+    def time(self) -> Fraction:
+        """Presentation time in seconds, exact."""
+        return self.pts * self.time_base
+
+    def with_planes(self, planes: tuple[Array, ...], format: PixelFormat | None = None) -> Self:
+        """The same moment with another picture."""
+        return replace(self, planes=planes, format=format or self.format)
+
+    def same_picture(self, other: Frame) -> bool:
+        """Whether the two carry the same samples, bit for bit, in the same format and colour."""
+        return (
+            self.format == other.format
+            and self.color == other.color
+            and all(a.shape == b.shape for a, b in zip(self.planes, other.planes, strict=True))
+            # A row from the middle tells most pairs apart before whole planes are read.
+            and bool((self.planes[0][self.height // 2] == other.planes[0][self.height // 2]).all())
+            and all(bool((a == b).all()) for a, b in zip(self.planes, other.planes, strict=True))
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamInfo:
+    """What a video stream says of itself before its first frame.
+
+    Attributes:
+        width: columns of luma samples.
+        height: rows of luma samples.
+        format: the planar format its frames will have.
+        time_base: seconds a tick of its timestamps.
+        rate: average frames per second, None where the container does not say.
+        frames: number of frames as the container states it, 0 where it does not.
+        duration: seconds, None where unknown.
+        color: as resolved.
+        sar: sample aspect ratio.
+        rotation: degrees counter-clockwise to turn the picture for display (FFmpeg's display matrix).
+        codec: FFmpeg's name of the codec.
+    """
+
+    width: int
+    height: int
+    format: PixelFormat
+    time_base: Fraction
+    rate: Fraction | None = None
+    frames: int = 0
+    duration: Fraction | None = None
+    color: ColorSpec = ColorSpec()
+    sar: Fraction = Fraction(1)
+    rotation: int = 0
+    codec: str = ""
