@@ -1,0 +1,1 @@
+"""Network architectures (torch): what is trained and exported, never needed to run a shipped network."""

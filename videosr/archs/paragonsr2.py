@@ -1,0 +1,401 @@
+"""ParagonSR2, the dual-path super-resolution network of Philip Hofmann (MIT), implemented from its description.
+
+    output = base(x) + detail_gain * conv_out(pixel_shuffle(up(conv_mid(body(conv_in(x))))))
+
+Tensors are NCHW, RGB, values in [0, 1]; `base` is a fixed filter, everything else is learned. State-dict names follow the
+published checkpoints of generation 11, so that those load as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+type AttentionMode = Literal["sdpa", "flex"]
+
+SHARP_TAPS = (-1 / 32, 0.0, 9 / 32, 16 / 32, 9 / 32, 0.0, -1 / 32)
+BLUR_TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+SCALES = (2, 3, 4, 8)
+FEATURE_BLEND = 0.2
+"""Weight of the previous features in the published video mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantSpec:
+    """What distinguishes a variant: channels, groups x blocks, and the published defaults of two scalars."""
+
+    channels: int
+    groups: int
+    blocks: int
+    detail_gain: float
+    upsampler_alpha: float
+
+
+VARIANTS: dict[str, VariantSpec] = {
+    "realtime": VariantSpec(16, 1, 3, 0.05, 0.3),
+    "stream": VariantSpec(32, 2, 3, 0.1, 0.0),
+    "photo": VariantSpec(64, 4, 4, 0.1, 0.4),
+    "pro": VariantSpec(64, 6, 6, 0.1, 0.4),
+}
+
+
+class SeparableFilter(nn.Module):
+    """A fixed depthwise 1xk then kx1 filter, zero padded by k // 2."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int, taps: tuple[float, ...]) -> None:
+        super().__init__()
+        k = len(taps)
+        self.register_buffer("kernel", torch.tensor(taps))
+        self.h = nn.Conv2d(channels, channels, (1, k), padding=(0, k // 2), groups=channels, bias=False)
+        self.v = nn.Conv2d(channels, channels, (k, 1), padding=(k // 2, 0), groups=channels, bias=False)
+        with torch.no_grad():
+            self.h.weight.copy_(self.kernel.view(1, 1, 1, k).expand(channels, 1, 1, k))
+            self.v.weight.copy_(self.kernel.view(1, 1, k, 1).expand(channels, 1, k, 1))
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        filtered: Tensor = self.v(self.h(x))
+        return filtered
+
+
+class MagicKernelUpsample(nn.Module):
+    """The base path: optional pre-filter, nearest-neighbour enlargement, blur at output resolution.
+
+    The published pre-filter is called "sharp" and softens (response 1 at DC, 1/2 at pi/2, 0 at Nyquist); it is here to
+    reproduce published networks, ours keep alpha 0. Zero padding darkens the outermost output ring (11/16 of a flat
+    white); whoever deploys our networks pads the input by replication and crops (`export`).
+    """
+
+    def __init__(self, channels: int, scale: int, alpha: float) -> None:
+        super().__init__()
+        self.scale, self.alpha = scale, alpha
+        self.sharp = SeparableFilter(channels, SHARP_TAPS)
+        self.blur = SeparableFilter(channels, BLUR_TAPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 3, scale*H, scale*W)."""
+        if self.alpha > 0:
+            x = x + self.alpha * (self.sharp(x) - x)
+        enlarged: Tensor = self.blur(F.interpolate(x, scale_factor=self.scale, mode="nearest"))
+        return enlarged
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the channels of each pixel; the variance is taken in float32."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape and dtype."""
+        rms = torch.sqrt(x.float().pow(2).mean(dim=1, keepdim=True) + self.eps).to(x.dtype)
+        return self.scale * x / rms + self.bias
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel (CaiT, Touvron et al. 2021)."""
+
+    def __init__(self, channels: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((1, channels, 1, 1), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return self.gamma * x
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside square windows, cyclically shifted in every second block; no mask, no position bias."""
+
+    HEADS = 4
+
+    def __init__(self, channels: int, window_size: int, shift: int, mode: AttentionMode) -> None:
+        super().__init__()
+        self.window_size, self.shift, self.mode = window_size, shift, mode
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape; any H, W (padded with zeros to whole windows inside)."""
+        n, c, height, width = x.shape
+        w, heads = self.window_size, self.HEADS
+        x = F.pad(x, (0, -width % w, 0, -height % w)).permute(0, 2, 3, 1)
+        rows, columns = x.shape[1], x.shape[2]
+        if self.shift:
+            x = torch.roll(x, (-self.shift, -self.shift), (1, 2))
+        x = x.reshape(n, rows // w, w, columns // w, w, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, w * w, c)
+        q, k, v = self.qkv(x).reshape(-1, w * w, 3, heads, c // heads).permute(2, 0, 3, 1, 4)
+        if self.mode == "flex":
+            from torch.nn.attention.flex_attention import flex_attention
+
+            x = flex_attention(q, k, v)
+        else:
+            x = F.scaled_dot_product_attention(q, k, v)
+        x = self.proj(x.transpose(1, 2).reshape(-1, w * w, c))
+        x = x.reshape(n, rows // w, columns // w, w, w, c).permute(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, c)
+        if self.shift:
+            x = torch.roll(x, (self.shift, self.shift), (1, 2))
+        return x[:, :height, :width].permute(0, 3, 1, 2)
+
+
+class NanoBlock(nn.Module):
+    """x + LayerScale(conv2(gelu(dw(conv1(x)))))."""
+
+    def __init__(self, channels: int, layer_scale: float) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.conv1 = nn.Conv2d(channels, wide, 1)
+        self.dw = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.conv2 = nn.Conv2d(wide, channels, 1)
+        self.scale = LayerScale(channels, layer_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        residual: Tensor = self.scale(self.conv2(F.gelu(self.dw(self.conv1(x)))))
+        return x + residual
+
+
+class StreamBlock(nn.Module):
+    """Two depthwise scales fused, then a gated product taken in float32 and clamped to what half precision holds."""
+
+    def __init__(self, channels: int, layer_scale: float) -> None:
+        super().__init__()
+        wide = 4 * channels
+        self.dw1 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.dw3 = nn.Conv2d(channels, channels, 3, padding=3, dilation=3, groups=channels)
+        self.fuse = nn.Conv2d(2 * channels, channels, 1)
+        self.proj = nn.Conv2d(channels, wide, 1)
+        self.gate = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.out = nn.Conv2d(wide // 2, channels, 1)
+        self.scale = LayerScale(channels, layer_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        y = self.fuse(torch.cat((self.dw1(x), self.dw3(x)), dim=1))
+        a, b = self.gate(self.proj(y)).chunk(2, dim=1)
+        product = (a.float() * b.float()).clamp(-65504, 65504).to(x.dtype)
+        residual: Tensor = self.scale(self.out(product))
+        return x + residual
+
+
+class PhotoBlock(nn.Module):
+    """A convolution stage, then window attention; one LayerScale serves both."""
+
+    def __init__(
+        self, channels: int, layer_scale: float, window_size: int, shift: int, mode: AttentionMode, export_safe: bool
+    ) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.norm = RMSNorm(channels)
+        self.conv1 = nn.Conv2d(channels, wide, 1)
+        self.dw = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.conv2 = nn.Conv2d(wide, channels, 1)
+        self.scale = LayerScale(channels, layer_scale)
+        self.export_safe = export_safe
+        if not export_safe:
+            self.attn_norm = RMSNorm(channels)
+            self.attn = WindowAttention(channels, window_size, shift, mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        x = x + self.scale(self.conv2(F.gelu(self.dw(self.conv1(self.norm(x))))))
+        if not self.export_safe:
+            x = x + self.scale(self.attn(self.attn_norm(x)))
+        return x
+
+
+class ChannelAttention(nn.Module):
+    """Squeeze-and-excitation (Hu et al. 2018) without biases."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Linear(channels, channels // reduction, bias=False),
+            nn.GELU(),
+            nn.Linear(channels // reduction, channels, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        factor: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return x * factor[:, :, None, None]
+
+
+class TokenDictionaryAttention(nn.Module):
+    """Every pixel attends to a small learned dictionary of tokens."""
+
+    def __init__(self, channels: int, tokens: int = 64, reduced: int = 16) -> None:
+        super().__init__()
+        self.token_dict = nn.Parameter(torch.randn(1, tokens, channels) * 0.02)
+        self.q_proj = nn.Linear(channels, reduced)
+        self.k_proj = nn.Linear(channels, reduced)
+        self.v_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+        self.factor = reduced**-0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        n, c, height, width = x.shape
+        q = self.q_proj(x.flatten(2).transpose(1, 2))
+        k, v = self.k_proj(self.token_dict), self.v_proj(self.token_dict)
+        attention = torch.softmax(q @ k.transpose(1, 2) * self.factor, dim=-1)
+        out: Tensor = self.out_proj(attention @ v)
+        return out.transpose(1, 2).reshape(n, c, height, width)
+
+
+class ProBlock(nn.Module):
+    """Convolution, channel attention, window attention and token dictionary, each with its own LayerScale."""
+
+    def __init__(
+        self, channels: int, layer_scale: float, window_size: int, shift: int, mode: AttentionMode, export_safe: bool
+    ) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.norm1 = RMSNorm(channels)
+        self.conv1 = nn.Conv2d(channels, wide, 1)
+        self.dw = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.conv2 = nn.Conv2d(wide, channels, 1)
+        self.scale1 = LayerScale(channels, layer_scale)
+        self.channel_attn = ChannelAttention(channels)
+        self.scale2 = LayerScale(channels, layer_scale)
+        self.export_safe = export_safe
+        if not export_safe:
+            self.norm3 = RMSNorm(channels)
+            self.window_attn = WindowAttention(channels, window_size, shift, mode)
+            self.scale3 = LayerScale(channels, layer_scale)
+        self.norm4 = RMSNorm(channels)
+        self.token_ca = TokenDictionaryAttention(channels)
+        self.scale4 = LayerScale(channels, layer_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        x = x + self.scale1(self.conv2(F.gelu(self.dw(self.conv1(self.norm1(x))))))
+        x = x + self.scale2(self.channel_attn(x))
+        if not self.export_safe:
+            x = x + self.scale3(self.window_attn(self.norm3(x)))
+        residual: Tensor = self.scale4(self.token_ca(self.norm4(x)))
+        return x + residual
+
+
+class ResidualGroup(nn.Module):
+    """A plain sequence of blocks (each carries its own residual), optionally checkpointed in training."""
+
+    def __init__(self, blocks: list[nn.Module], use_checkpointing: bool) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.use_checkpointing = use_checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        for block in self.blocks:
+            recompute = self.use_checkpointing and x.requires_grad
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+
+class ParagonSR2(nn.Module):
+    """The whole network.
+
+    Args:
+        variant: "realtime", "stream", "photo" or "pro".
+        scale: 2, 3, 4 or 8.
+        upsampler_alpha: strength of the base path's pre-filter; None takes the variant's published default.
+        detail_gain: start value of the learned gain; None takes the variant's published default.
+        layer_scale: start value of every LayerScale (published: 1e-5; 0.1 trains far better).
+        attention_mode: "sdpa" or "flex" (photo and pro).
+        use_checkpointing: recompute blocks in the backward pass to save memory.
+        export_safe: leave window attention out.
+        window_size: of the window attention; not recorded in checkpoints.
+
+    Raises:
+        ValueError: unknown variant, scale or attention mode.
+    """
+
+    def __init__(
+        self,
+        variant: str = "realtime",
+        scale: int = 2,
+        *,
+        upsampler_alpha: float | None = None,
+        detail_gain: float | None = None,
+        layer_scale: float = 1e-5,
+        attention_mode: AttentionMode = "sdpa",
+        use_checkpointing: bool = False,
+        export_safe: bool = False,
+        window_size: int = 16,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant {variant!r} is not one of {', '.join(VARIANTS)}")
+        if scale not in SCALES:
+            raise ValueError(f"scale {scale} is not one of {', '.join(map(str, SCALES))}")
+        if attention_mode not in ("sdpa", "flex"):
+            raise ValueError(f"attention mode {attention_mode!r} is neither 'sdpa' nor 'flex'")
+        spec = VARIANTS[variant]
+        c = spec.channels
+        self.variant, self.scale, self.window_size = variant, scale, window_size
+        self.base = MagicKernelUpsample(3, scale, spec.upsampler_alpha if upsampler_alpha is None else upsampler_alpha)
+        self.conv_in = nn.Conv2d(3, c, 3, padding=1)
+
+        def shift(index: int) -> int:
+            return window_size // 2 if index % 2 else 0  # every second block, counted over the whole body
+
+        make: dict[str, Callable[[int], nn.Module]] = {
+            "realtime": lambda i: NanoBlock(c, layer_scale),
+            "stream": lambda i: StreamBlock(c, layer_scale),
+            "photo": lambda i: PhotoBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),
+            "pro": lambda i: ProBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),
+        }
+        self.body = nn.Sequential(
+            *(
+                ResidualGroup([make[variant](g * spec.blocks + b) for b in range(spec.blocks)], use_checkpointing)
+                for g in range(spec.groups)
+            )
+        )
+        self.conv_mid = nn.Conv2d(c, c, 3, padding=1)
+        self.up = nn.Sequential(nn.Conv2d(c, c * scale * scale, 3, padding=1), nn.PixelShuffle(scale))
+        self.conv_out = nn.Conv2d(c, 3, 3, padding=1)
+        self.detail_gain = nn.Parameter(torch.tensor(spec.detail_gain if detail_gain is None else detail_gain))
+
+    def detail(self, features: Tensor) -> Tensor:
+        """What the learned path adds, from `conv_in`'s features (N, C, H, W) to (N, 3, scale*H, scale*W)."""
+        out: Tensor = self.detail_gain * self.conv_out(self.up(self.conv_mid(self.body(features))))
+        return out
+
+    def forward(self, x: Tensor, average: Tensor | None = None) -> Tensor:
+        """(N, 3, H, W) to (N, 3, scale*H, scale*W), values unclamped.
+
+        Args:
+            x: the frame; the base path always sees this.
+            average: what the detail path sees instead, same shape (the temporal average of the frame's window).
+        """
+        base: Tensor = self.base(x)
+        return base + self.detail(self.conv_in(x if average is None else average))
+
+    def forward_video(
+        self, x: Tensor, prev_feat: Tensor | None = None, blend: float = FEATURE_BLEND
+    ) -> tuple[Tensor, Tensor]:
+        """The published video mode: the output and the feature map that is the next frame's `prev_feat`.
+
+        Args:
+            x: the frame, (N, 3, H, W).
+            prev_feat: (N, C, H, W), or None for the first frame of a scene.
+            blend: weight of `prev_feat`.
+        """
+        features = self.conv_in(x)
+        if prev_feat is not None:
+            features = (1 - blend) * features + blend * prev_feat
+        return self.base(x) + self.detail(features), features
