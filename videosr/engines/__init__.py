@@ -1,0 +1,1 @@
+"""Inference engines: one loaded network each, chosen by name."""

@@ -1,0 +1,119 @@
+"""What an inference engine is: one loaded network that turns RGB tensors into larger RGB tensors.
+
+An engine is made by `videosr.engines.load(path, engine, device, ...)`; the library behind it is imported only then.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from videosr.engines.network import Network
+from videosr.errors import EngineError
+from videosr.frame import Array, ColorSpec, PixelFormat
+
+
+class Interface(StrEnum):
+    """How a network takes part in temporal reuse."""
+
+    IMAGE = "image"
+    """One frame in, one out; there is no detail path to feed an average to."""
+    AVERAGE = "average"
+    """Two image inputs: the frame, and the temporal average of its window for the detail path."""
+    RECURRENT = "recurrent"
+    """The state (`prev_feat`) is inside: frames have to come in order, from the start of each scene."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """The geometry, format and colour of the video planes on one side of an engine.
+
+    Attributes:
+        height: rows of luma.
+        width: columns of luma.
+        format: planar pixel format.
+        color: resolved colour; matrix, range and siting are used.
+    """
+
+    height: int
+    width: int
+    format: PixelFormat
+    color: ColorSpec
+
+
+class PlanarRunner(ABC):
+    """A network compiled together with the colour conversions around it: video planes in, video planes out.
+
+    It agrees with `color.to_rgb`, `temporal.average`, `Engine.run` and `color.from_rgb` to one code value.
+    """
+
+    @abstractmethod
+    def submit(self, frames: Sequence[Sequence[Array]], threshold: float) -> object:
+        """Start on a frame and return a ticket for `result`.
+
+        Args:
+            frames: the colour planes of the frame and of the earlier frames of its window, newest first; one entry
+                where there is no temporal reuse. They must stay unchanged until `result` has returned.
+            threshold: of `temporal.average`, in code values.
+        """
+
+    @abstractmethod
+    def result(self, ticket: object) -> tuple[Array, ...]:
+        """Wait for a ticket: the output's colour planes, owned by the caller."""
+
+
+class Engine(ABC):
+    """A loaded network.
+
+    Attributes:
+        network: the file it was made from and what that says of itself.
+        scale: output pixels per input pixel and axis.
+        interface: how the network takes part in temporal reuse.
+        precision: of the arithmetic inside: "f32", "bf16" or "f16".
+    """
+
+    network: Network
+    scale: int
+    interface: Interface
+    precision: str
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Everything the output's bits depend on beside the input: library and version, device, precision, network."""
+
+    @abstractmethod
+    def run(self, frame: Array, average: Array | None = None) -> Array:
+        """Upscale a batch.
+
+        Args:
+            frame: (N, 3, H, W) float32 R'G'B', nominal range [0, 1].
+            average: same shape; what the detail path of an AVERAGE network sees. None: the frame itself.
+
+        Returns:
+            (N, 3, scale*H, scale*W) float32, not clamped, owned by the caller.
+
+        Raises:
+            EngineError: the library failed on this input.
+        """
+
+    def step(self, frame: Array, *, reset: bool) -> Array:
+        """Upscale the next frame of a sequence with a RECURRENT network; shapes as in `run`.
+
+        Args:
+            frame: (1, 3, H, W).
+            reset: this frame begins a scene: it comes out as if it stood alone.
+        """
+        raise EngineError(f"{self.network.path}: a network without recurrent state has no steps; call run()")
+
+    def planar(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
+        """The network compiled for these planes, or None where the engine has no such form.
+
+        Args:
+            source: what goes in.
+            target: what comes out, `scale` times as large, of the same matrix and range.
+            window: frames given to each `submit`, 1 without temporal reuse.
+        """
+        return None

@@ -1,0 +1,116 @@
+"""A network file: its hash and what it says of itself, read without any inference library."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from videosr.errors import NetworkError
+
+PREFIX = "videosr."
+_METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto3
+_GRAPH_FIELD = 7  # ModelProto.graph
+_MAX_BYTES = 1 << 31  # the most a protobuf message can be
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """An ONNX file.
+
+    Attributes:
+        path: where it lies.
+        sha256: hex digest of its bytes.
+        metadata: what `videosr export` wrote into it, keys without the prefix `videosr.`; empty for other files.
+    """
+
+    path: Path
+    sha256: str
+    metadata: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name it gives itself, else the file's."""
+        return self.metadata.get("name", self.path.stem)
+
+    def number(self, key: str, default: int) -> int:
+        """An integer of the metadata.
+
+        Raises:
+            NetworkError: it is there and no integer.
+        """
+        value = self.metadata.get(key, str(default))
+        try:
+            return int(value)
+        except ValueError:
+            raise NetworkError(f"{self.path}: metadata {PREFIX}{key}={value!r} is not a whole number") from None
+
+    @staticmethod
+    def open(path: Path) -> Network:
+        """Read the file's identity.
+
+        Raises:
+            NetworkError: it cannot be read, or is not an ONNX model.
+        """
+        try:
+            size = path.stat().st_size
+            if size > _MAX_BYTES:
+                raise NetworkError(f"{path}: {size} bytes is more than an ONNX file can have (2 GiB)")
+            data = path.read_bytes()
+        except OSError as exc:
+            raise NetworkError(f"{path}: cannot read the network file: {exc.strerror}") from exc
+        metadata: dict[str, str] = {}
+        has_graph = False
+        try:
+            for field, value in _fields(memoryview(data)):
+                if field == _METADATA_FIELD and isinstance(value, memoryview):
+                    entry = {k: bytes(v).decode() for k, v in _fields(value) if isinstance(v, memoryview)}
+                    key = entry.get(1, "")
+                    if key.startswith(PREFIX):
+                        metadata[key.removeprefix(PREFIX)] = entry.get(2, "")
+                has_graph |= field == _GRAPH_FIELD
+        except (ValueError, IndexError):
+            has_graph = False
+        if not has_graph:
+            raise NetworkError(
+                f"{path}: not an ONNX network (give a .onnx file, or `videosr export` a checkpoint first)"
+            )
+        return Network(path=path, sha256=hashlib.sha256(data).hexdigest(), metadata=MappingProxyType(metadata))
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """The fields of one protobuf message (encoding: protobuf.dev/programming-guides/encoding).
+
+    Raises:
+        ValueError, IndexError: not a message.
+    """
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise ValueError("varint too long")
+
+    while at < len(data):
+        tag = varint()
+        wire = tag & 7
+        if wire == 0:
+            yield tag >> 3, varint()
+            continue
+        length = {1: 8, 2: -1, 5: 4}.get(wire)
+        if length is None or tag >> 3 == 0:
+            raise ValueError(f"wire type {wire}")
+        if length < 0:
+            length = varint()
+        if at + length > len(data):
+            raise ValueError("truncated")
+        yield tag >> 3, data[at : at + length]
+        at += length
