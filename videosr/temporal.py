@@ -1,0 +1,213 @@
+"""Temporal reuse: which earlier frames help a frame, and how much.
+
+A frame's average may look at the frame itself and at most `HISTORY - 1` earlier frames of its scene, never at how one
+got there, so any frame can be made from its own predecessors, in any order, bit for bit. Two definitions share that
+window:
+
+- `Mode.EMA` is the blend published with ParagonSR2, feat_t = (1 - a) conv_in(x_t) + a feat_{t-1}. conv_in is affine
+  and the weights sum to one, so feat_t = conv_in(e_t) with e_t the same blend of the input frames.
+- `Mode.ADAPTIVE` weighs each earlier frame per pixel by its likeness to the current one (non-local means along time,
+  Buades et al. 2005, with the patch distance a 3x3 mean of absolute differences): what moved gets no weight, so
+  nothing ghosts.
+
+The average is made of the video planes as they are; averaging commutes with the colour matrix. A network takes the
+frame on its base path and the average on its detail path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from videosr.frame import Array, Frame, PixelFormat
+
+HISTORY = 8
+"""The most frames of video a result depends on: the frame and seven before it."""
+
+DEPTH = 4
+"""The most distinct frames that `Mode.ADAPTIVE` averages."""
+
+BLEND = 0.2
+"""The published blend factor a of `Mode.EMA`."""
+
+LIKENESS = 2.0
+"""The likeness scale t of `Mode.ADAPTIVE` as a multiple of the noise's standard deviation."""
+
+CLEAN = 0.75
+"""Noise (8-bit code values) up to which a picture counts as clean and is left alone."""
+
+NOISY = 1.5
+"""Noise (8-bit code values) from which on the likeness scale is the full multiple of it."""
+
+_BLOCK = 8  # samples a side of a block whose noise is measured
+_GRID = (18, 32)  # most rows and columns of measured blocks: the cost is the same at every picture size
+_QUANTILE = 0.1  # of the blocks' estimates: where neither texture nor motion adds to the noise
+_BIAS = 0.86  # what that quantile of the estimates is of the true value, for white Gaussian noise
+_CLIPPED = (24.0, 231.0)  # blocks outside (8-bit code values) are clipped or letterbox: they hide the noise
+
+
+class Mode(StrEnum):
+    """What the detail path sees besides the frame itself."""
+
+    OFF = "off"
+    EMA = "ema"
+    ADAPTIVE = "adaptive"
+
+
+def ema_weights(count: int) -> list[float]:
+    """The weights of `count` >= 1 frames under `Mode.EMA`, newest first; they sum to one.
+
+    w_k = (1 - a) a^k, and the oldest frame takes all that is left, a^(count-1). That is the published recursion e_0 =
+    x_0, e_t = (1 - a) x_t + a e_{t-1} started at the oldest frame, hence exact wherever the scene began inside the
+    window, and off by at most a^HISTORY = 2.6e-6 of full scale otherwise. Renormalising (1 - a) a^k instead would
+    agree nowhere near a scene's start: of its second frame it would make 0.833 and 0.167, not 0.8 and 0.2.
+    """
+    return [(1 - BLEND) * BLEND**k for k in range(count - 1)] + [BLEND ** (count - 1)]
+
+
+def window(
+    history: Sequence[Frame],
+    mode: Mode,
+    cut: Callable[[Frame, Frame], bool],
+    same: Callable[[Frame, Frame], bool] = Frame.same_picture,
+) -> tuple[Frame, ...]:
+    """The frames that the average of `history[-1]` is made of, newest first.
+
+    The walk goes back from the newest frame over at most `HISTORY` frames and ends at a scene cut. `Mode.EMA` takes
+    them all. `Mode.ADAPTIVE` takes one of each run of identical pictures, `DEPTH` at most: animation on twos then
+    gives a drawing and its repeat the same list, and the repeat needs no computing (see `same_window`).
+
+    Args:
+        history: consecutive frames, oldest first, the current one last; more than the last `HISTORY` are ignored.
+        mode: `Mode.OFF` gives the current frame alone.
+        cut: whether a scene begins at its second argument, which follows its first. Must depend on the two alone.
+        same: whether the two, in that order, carry the same samples. Callers that hold the answer may pass it.
+    """
+    frames = [history[-1]]
+    if mode is Mode.OFF:
+        return tuple(frames)
+    recent = history[-HISTORY:]
+    for older, newer in zip(recent[-2::-1], recent[:0:-1], strict=True):
+        if older.format != newer.format or older.planes[0].shape != newer.planes[0].shape or cut(older, newer):
+            break
+        if mode is Mode.ADAPTIVE and same(older, newer):
+            continue
+        frames.append(older)
+        if mode is Mode.ADAPTIVE and len(frames) == DEPTH:
+            break
+    return tuple(frames)
+
+
+def same_window(a: Sequence[Frame], b: Sequence[Frame]) -> bool:
+    """Whether two windows hold the same pictures, so that the result for one is the result for the other."""
+    return len(a) == len(b) and all(x is y or x.same_picture(y) for x, y in zip(a, b, strict=True))
+
+
+def threshold(frames: Sequence[Frame]) -> float:
+    """The likeness scale t of a window under `Mode.ADAPTIVE`, in code values of the frames' format.
+
+    It is `LIKENESS` times the noise of the two newest frames. 0 means: clean, or nothing to compare with; the average
+    is then the frame itself and need not be computed. Between `CLEAN` and `NOISY` it grows steadily from 0, so that a
+    video near the limit does not switch back and forth.
+    """
+    if len(frames) < 2:
+        return 0.0
+    sigma = noise_sigma(frames[0], frames[1])
+    faded = min(1.0, max(0.0, (sigma - CLEAN) / (NOISY - CLEAN)))
+    return LIKENESS * sigma * faded * 2.0 ** (frames[0].format.bits - 8)
+
+
+def average(frames: Sequence[Frame], mode: Mode, threshold: float = 0.0) -> tuple[Array, ...]:
+    """The average e of a window's frames, newest first: float32 planes in code values, not rounded, without alpha.
+
+    `Mode.EMA`: e = sum_k w_k x_k with `ema_weights`. `Mode.ADAPTIVE`: e = sum_k w_k x_k / sum_k w_k at every pixel
+    with w_0 = 1 and w_k = exp(-(d_k / t)^2), d_k the 3x3 mean (edges replicated) of |x_k - x_0| on the first plane, t
+    the `threshold` in code values. Subsampled planes use the mean of the weights over the block of pixels that a
+    sample covers. With one frame, a threshold of 0 or `Mode.OFF` the result is the newest frame.
+    """
+    fmt = frames[0].format
+    colors = fmt.planes - fmt.alpha
+    if mode is Mode.OFF or (mode is Mode.ADAPTIVE and threshold <= 0):
+        frames = frames[:1]
+    planes = [[plane.astype("float32") for plane in frame.planes[:colors]] for frame in frames]
+    if mode is Mode.EMA:
+        weights = ema_weights(len(frames))
+        return tuple(sum(w * x for w, x in zip(weights, xs, strict=True)) for xs in zip(*planes, strict=True))
+    sums = planes[0]
+    totals: list[Any] = [1.0] * colors
+    for other in planes[1:]:
+        weight = _likeness(planes[0][0], other[0], threshold)
+        for i, x in enumerate(other):
+            w = weight if x.shape == weight.shape else _block_mean(weight, fmt)
+            sums[i] = sums[i] + w * x
+            totals[i] = totals[i] + w
+    return tuple(s / n for s, n in zip(sums, totals, strict=True)) if len(frames) > 1 else tuple(sums)
+
+
+def noise_sigma(newer: Frame, older: Frame) -> float:
+    """The standard deviation of the noise in `newer`, in 8-bit code values, from the first planes of the two alone.
+
+    On a fixed grid of 8x8 blocks the smaller of two estimates: that of the block less its mean and slopes (exact
+    where the picture is smooth), and that of the difference of the frames, over sqrt(2) (exact where it stands
+    still). A low quantile over the blocks then leaves out texture that moves. Clean video gives about 0, however it
+    moves, and so does noise that a codec has frozen from frame to frame, which averaging could not remove.
+    """
+    x, y = _blocks(newer.planes[0]), _blocks(older.planes[0])
+    if x is None or y is None:
+        return 0.0
+    scale = 2.0 ** (8 - newer.format.bits)
+    mean = x.mean(axis=(1, 3)) * scale
+    shown = (mean > _CLIPPED[0]) & (mean < _CLIPPED[1])
+    if np.count_nonzero(shown) * 20 < shown.size:
+        return 0.0
+    spatial = _residual(x, slopes=True)
+    temporal = _residual(x - y, slopes=False) / 2
+    estimates = np.sort(np.sqrt(np.minimum(spatial, temporal)[shown]))
+    return float(estimates[int(_QUANTILE * estimates.size)]) * scale / _BIAS
+
+
+def _blocks(plane: Array) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """Blocks spread evenly over a plane, as (rows, 8, columns, 8) float32 on the host; None if there is no room."""
+    counts = [min(size // _BLOCK, most) for size, most in zip(plane.shape, _GRID, strict=True)]
+    if min(counts) == 0:
+        return None
+    spots = []
+    for size, count in zip(plane.shape, counts, strict=True):
+        first = np.arange(count) * (size // _BLOCK) // count * _BLOCK
+        spots.append((first[:, None] + np.arange(_BLOCK)).ravel())
+    picked = plane[spots[0]][:, spots[1]]
+    host = picked.get() if hasattr(picked, "get") else picked
+    return np.asarray(host, np.float32).reshape(counts[0], _BLOCK, counts[1], _BLOCK)
+
+
+def _residual(x: Array, slopes: bool) -> Array:
+    """The variance in each block of (rows, 8, columns, 8) about its mean or, with `slopes`, about its best plane."""
+    size = _BLOCK
+    ramp = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    down, across = x.mean(axis=3), x.mean(axis=1)
+    mean = down.mean(axis=1)
+    power = np.einsum("aibj,aibj->ab", x, x) / size**2 - mean * mean
+    if not slopes:
+        return np.maximum(power * (size**2 / (size**2 - 1)), 0)
+    norm = float((ramp * ramp).sum()) * size
+    tilt = np.einsum("aib,i->ab", down, ramp) ** 2 + np.einsum("abj,j->ab", across, ramp) ** 2
+    return np.maximum((power - tilt * norm / size**2 / (norm / size) ** 2) * (size**2 / (size**2 - 3)), 0)
+
+
+def _likeness(guide: Array, other: Array, threshold: float) -> Array:
+    """exp(-(d / t)^2) at every pixel, d the 3x3 mean of |other - guide|."""
+    d = np.pad(np.abs(other - guide), 1, mode="edge")
+    d = d[:-2] + d[1:-1] + d[2:]
+    d = (d[:, :-2] + d[:, 1:-1] + d[:, 2:]) * np.float32(1 / (9 * threshold))
+    return np.exp(-(d * d))
+
+
+def _block_mean(weight: Array, fmt: PixelFormat) -> Array:
+    """The mean of a map over each chroma sample's block of luma samples, edges replicated where the size is odd."""
+    h, w = 1 << fmt.log2_h, 1 << fmt.log2_w
+    rows, columns = fmt.plane_shape(1, *weight.shape)
+    weight = np.pad(weight, ((0, rows * h - weight.shape[0]), (0, columns * w - weight.shape[1])), mode="edge")
+    return weight.reshape(rows, h, columns, w).mean(axis=(1, 3))
