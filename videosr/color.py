@@ -1,0 +1,250 @@
+"""Video planes to R'G'B' and back: matrix, range, chroma siting and bit depth, for numpy and cupy arrays alike.
+
+Nothing is clamped on the way in, and only to the code range on the way out, so that super-whites, super-blacks and colours
+outside the gamut come back as they went. Transfer and primaries are not touched: networks work on R'G'B' as it is coded.
+
+Sources: ITU-T H.273 (8.1-8.3: matrices, ranges, siting), ITU-R BT.601, BT.709, BT.2020.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videosr.errors import InputError
+from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
+
+_KR_KB = {
+    Matrix.BT709: (0.2126, 0.0722),
+    Matrix.FCC: (0.30, 0.11),
+    Matrix.BT470BG: (0.299, 0.114),
+    Matrix.SMPTE170M: (0.299, 0.114),
+    Matrix.SMPTE240M: (0.212, 0.087),
+    Matrix.BT2020_NCL: (0.2627, 0.0593),
+    # Constant luminance and ICtCp are not linear in R'G'B'. Treated as BT.2020 NCL on the way in and on the way out they
+    # come back exactly; what the network sees in between is slightly off in colour, as it is for any HDR picture.
+    Matrix.BT2020_CL: (0.2627, 0.0593),
+    Matrix.ICTCP: (0.2627, 0.0593),
+}
+
+BAYER = (
+    np.array(
+        [
+            [0, 32, 8, 40, 2, 34, 10, 42],
+            [48, 16, 56, 24, 50, 18, 58, 26],
+            [12, 44, 4, 36, 14, 46, 6, 38],
+            [60, 28, 52, 20, 62, 30, 54, 22],
+            [3, 35, 11, 43, 1, 33, 9, 41],
+            [51, 19, 59, 27, 49, 17, 57, 25],
+            [15, 47, 7, 39, 13, 45, 5, 37],
+            [63, 31, 55, 23, 61, 29, 53, 21],
+        ],
+        np.float32,
+    )
+    + 0.5
+) / 64
+"""Ordered-dither thresholds in (0, 1), mean 1/2 (Bayer 1973): fixed, so that the same frame always gives the same codes."""
+
+
+@cache
+def rgb_from_ycc(matrix: Matrix) -> NDArray[np.float64]:
+    """The 3x3 matrix from (Y', Cb, Cr), Y' in [0, 1] and chroma in [-1/2, 1/2], to (R', G', B') in [0, 1].
+
+    Raises:
+        InputError: the matrix is unspecified, or one that videosr does not know.
+    """
+    if matrix == Matrix.RGB:
+        return np.eye(3)
+    if matrix == Matrix.YCGCO:  # H.273 8.3: planes are Y, Cg, Co
+        return np.array([[1.0, -1.0, 1.0], [1.0, 1.0, 0.0], [1.0, -1.0, -1.0]])
+    if matrix not in _KR_KB:
+        raise InputError(f"matrix coefficients {matrix!r} are not supported")
+    kr, kb = _KR_KB[matrix]
+    kg = 1 - kr - kb
+    return np.array(
+        [
+            [1.0, 0.0, 2 * (1 - kr)],
+            [1.0, -2 * kb * (1 - kb) / kg, -2 * kr * (1 - kr) / kg],
+            [1.0, 2 * (1 - kb), 0.0],
+        ]
+    )
+
+
+def levels(format: PixelFormat, color_range: Range, plane: int) -> tuple[float, float]:
+    """(offset, scale) of a plane's codes: code = offset + scale * value, value in [0, 1] or, for chroma, [-1/2, 1/2]."""
+    peak = float((1 << format.bits) - 1)
+    step = float(1 << (format.bits - 8))
+    chroma = format.family == "yuv" and plane in (1, 2)
+    if format.alpha and plane == format.planes - 1:
+        return 0.0, peak
+    if color_range == Range.LIMITED:
+        return (128 * step, 224 * step) if chroma else (16 * step, 219 * step)
+    return (float(1 << (format.bits - 1)), peak) if chroma else (0.0, peak)
+
+
+def siting_offsets(siting: Siting, factor_w: int, factor_h: int) -> tuple[float, float]:
+    """Where the first chroma sample sits in luma samples, (horizontally, vertically) from the first luma sample."""
+    mid_w, mid_h = (factor_w - 1) / 2, (factor_h - 1) / 2
+    across = mid_w if siting in (Siting.CENTER, Siting.TOP, Siting.BOTTOM) else 0.0
+    if siting in (Siting.TOPLEFT, Siting.TOP):
+        return across, 0.0
+    if siting in (Siting.BOTTOMLEFT, Siting.BOTTOM):
+        return across, float(factor_h - 1)
+    return across, mid_h
+
+
+def upsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float64]]:
+    """Catmull-Rom interpolation of chroma to luma positions, one row of taps a phase.
+
+    Returns:
+        (first, taps): luma sample factor*i + p is the sum over j of taps[p, j] * chroma[i + first + j].
+    """
+    first, count = -2, 5
+    taps = np.zeros((factor, count))
+    for phase in range(factor):
+        at = (phase - offset) / factor
+        for j in range(count):
+            d = abs(at - (first + j))
+            if d < 1:
+                taps[phase, j] = 1.5 * d**3 - 2.5 * d**2 + 1
+            elif d < 2:
+                taps[phase, j] = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return first, taps
+
+
+def downsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float64]]:
+    """The mean over `factor` luma samples' width, centred on the chroma sample.
+
+    Returns:
+        (first, taps): chroma sample i is the sum over j of taps[j] * luma[factor*i + first + j].
+    """
+    left, right = offset + 0.5 - factor / 2, offset + 0.5 + factor / 2  # edges of the mean; sample n covers [n, n + 1]
+    first, last = int(np.floor(left)), int(np.ceil(right))
+    taps = [min(n + 1, right) - max(n, left) for n in range(first, last)]
+    return first, np.array(taps) / factor
+
+
+def _sum_of_taps(xp: Any, plane: Array, axis: int, start: NDArray[np.intp], taps: NDArray[np.float64]) -> Array:
+    """Along `axis`, output n = sum over j of taps[n, j] * plane[start[n] + j], the plane's edge samples repeated outside."""
+    size = plane.shape[axis]
+    out: Array = 0
+    for j in range(taps.shape[1]):
+        weight = xp.asarray(taps[:, j].astype(np.float32))
+        if not weight.any():
+            continue
+        index = xp.asarray(np.clip(start + j, 0, size - 1))
+        out = out + xp.take(plane, index, axis=axis) * (weight[:, None] if axis == 0 else weight[None, :])
+    return out
+
+
+def _upsample(xp: Any, plane: Array, axis: int, factor: int, offset: float, size: int) -> Array:
+    first, taps = upsampling_taps(factor, offset)
+    n = np.arange(size)
+    return _sum_of_taps(xp, plane, axis, n // factor + first, taps[n % factor])
+
+
+def _downsample(xp: Any, plane: Array, axis: int, factor: int, offset: float, size: int) -> Array:
+    first, taps = downsampling_taps(factor, offset)
+    return _sum_of_taps(xp, plane, axis, np.arange(size) * factor + first, np.broadcast_to(taps, (size, len(taps))))
+
+
+def namespace(array: Array) -> Any:
+    """numpy or cupy, whichever made the array."""
+    return array.__array_namespace__()
+
+
+def to_rgb(planes: tuple[Array, ...], format: PixelFormat, color: ColorSpec) -> Array:
+    """Video planes to R'G'B'.
+
+    Args:
+        planes: as in `Frame.planes`, integer codes, or float codes (a temporal average); alpha is ignored.
+        format: of the planes.
+        color: resolved; matrix, range and siting are used.
+
+    Returns:
+        (3, H, W) float32, nominal range [0, 1], not clamped.
+
+    Raises:
+        InputError: unknown matrix.
+    """
+    xp = namespace(planes[0])
+    height, width = planes[0].shape
+    values = []
+    for i in range(1 if format.family == "gray" else 3):
+        offset, scale = levels(format, color.range, i)
+        value = (planes[i].astype(xp.float32) - np.float32(offset)) * np.float32(1 / scale)
+        if i and format.family == "yuv":
+            factors = 1 << format.log2_w, 1 << format.log2_h
+            across, down = siting_offsets(color.siting, *factors)
+            if factors[1] > 1:
+                value = _upsample(xp, value, 0, factors[1], down, height)
+            if factors[0] > 1:
+                value = _upsample(xp, value, 1, factors[0], across, width)
+        values.append(value)
+    if format.family == "gray":
+        return xp.stack(values * 3)
+    if format.family == "rgb":
+        return xp.stack(values)
+    m = rgb_from_ycc(color.matrix).astype(np.float32)
+    return xp.stack([m[i, 0] * values[0] + m[i, 1] * values[1] + m[i, 2] * values[2] for i in range(3)])
+
+
+def from_rgb(rgb: Array, format: PixelFormat, color: ColorSpec, *, dither: bool) -> tuple[Array, ...]:
+    """R'G'B' to video planes, the reverse of `to_rgb`.
+
+    Args:
+        rgb: (3, H, W) float32.
+        format: of the result; without alpha.
+        color: matrix, range and siting of the result.
+        dither: ordered dither instead of rounding to the nearest code.
+
+    Returns:
+        planes of `format.dtype`, clamped to the code range.
+
+    Raises:
+        InputError: unknown matrix.
+    """
+    xp = namespace(rgb)
+    height, width = rgb.shape[1:]
+    if format.family == "rgb":
+        values = [rgb[0], rgb[1], rgb[2]]
+    else:
+        matrix = Matrix.BT709 if format.family == "gray" and color.matrix == Matrix.RGB else color.matrix
+        m = np.linalg.inv(rgb_from_ycc(matrix)).astype(np.float32)
+        count = 1 if format.family == "gray" else 3
+        values = [m[i, 0] * rgb[0] + m[i, 1] * rgb[1] + m[i, 2] * rgb[2] for i in range(count)]
+    planes = []
+    for i, value in enumerate(values):
+        if i and format.family == "yuv":
+            factors = 1 << format.log2_w, 1 << format.log2_h
+            across, down = siting_offsets(color.siting, *factors)
+            rows, columns = format.plane_shape(i, height, width)
+            if factors[1] > 1:
+                value = _downsample(xp, value, 0, factors[1], down, rows)
+            if factors[0] > 1:
+                value = _downsample(xp, value, 1, factors[0], across, columns)
+        offset, scale = levels(format, color.range, i)
+        planes.append(quantise(value * np.float32(scale) + np.float32(offset), format, dither=dither))
+    return tuple(planes)
+
+
+def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
+    """Real-valued codes (H, W) float32 to integers of `format.dtype`, clamped; rounded half up, or with ordered dither."""
+    xp = namespace(codes)
+    rows, columns = codes.shape
+    shift: Any = np.float32(0.5)
+    if dither:
+        shift = xp.asarray(np.tile(BAYER, (-(-rows // 8), -(-columns // 8)))[:rows, :columns])
+    return xp.clip(xp.floor(codes + shift), 0, (1 << format.bits) - 1).astype(format.dtype)
+
+
+def resize_plane(plane: Array, format: PixelFormat, scale: int) -> Array:
+    """A plane of codes enlarged by Catmull-Rom interpolation: for planes no network sees (alpha)."""
+    xp = namespace(plane)
+    value = plane.astype(xp.float32)
+    for axis in (0, 1):
+        value = _upsample(xp, value, axis, scale, (scale - 1) / 2, plane.shape[axis] * scale)
+    return quantise(value, format, dither=False)
