@@ -17,7 +17,7 @@ import av.error
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError
-from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
+from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.planes import PlaneReader, planar_format
 

@@ -1,0 +1,395 @@
+"""Encoder settings: what a person would choose by default, and what is refused before work starts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import av
+import av.error
+import av.logging
+from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
+from av.codec.context import CodecOption, OptionFlags
+from av.codec.context import Flags as CodecFlags
+
+from videosr.errors import UsageError
+from videosr.frame import FORMATS, ColorSpec, Matrix, PixelFormat, Range, Siting, StreamInfo
+from videosr.media.containers import holds_codec
+from videosr.media.hdr import encoder_parameters
+
+THREADS = "8"
+"""Threads of every encoder: fixed, because x264's and x265's output depends on the number."""
+KEYFRAME_DISTANCE = "250"
+
+ALIASES = {
+    "h264": "libx264",
+    "x264": "libx264",
+    "h265": "libx265",
+    "hevc": "libx265",
+    "x265": "libx265",
+    "av1": "libsvtav1",
+    "svtav1": "libsvtav1",
+    "vp9": "libvpx-vp9",
+    "prores": "prores_ks",
+}
+
+_X26_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Family:
+    """What is known of one encoder.
+
+    Attributes:
+        crf: (lowest, highest, default), None where the encoder has no such scale.
+        presets: allowed values of `--preset`, () where there is none.
+        preset: default.
+        preset_option: name of the encoder option the preset is.
+        options: other options a person would set.
+        params: name of the option that holds the encoder library's own KEY=VALUE:... list.
+        forced: entries of that list that segments and reproducible output depend on.
+        even: odd sizes are refused where chroma is subsampled.
+    """
+
+    crf: tuple[float, float, float] | None = None
+    presets: tuple[str, ...] = ()
+    preset: str = ""
+    preset_option: str = "preset"
+    options: Mapping[str, str]
+    params: str = ""
+    forced: Mapping[str, str] | None = None
+    even: bool = False
+
+
+_COMMON = {"threads": THREADS, "g": KEYFRAME_DISTANCE}
+FAMILIES: dict[str, _Family] = {
+    "libx264": _Family(
+        crf=(0, 51, 17),
+        presets=_X26_PRESETS,
+        preset="medium",
+        options=_COMMON,
+        params="x264-params",
+        forced={"open-gop": "0"},
+        even=True,
+    ),
+    "libx265": _Family(
+        crf=(0, 51, 18),
+        presets=_X26_PRESETS,
+        preset="medium",
+        options=_COMMON,
+        params="x265-params",
+        # info=0: the encoder would write the machine's CPU features into the stream.
+        forced={"open-gop": "0", "frame-threads": "3", "info": "0", "log-level": "none"},
+        even=True,
+    ),
+    "libsvtav1": _Family(
+        crf=(1, 63, 24),
+        presets=tuple(str(p) for p in range(-1, 14)),
+        preset="6",
+        options={"g": KEYFRAME_DISTANCE},
+        params="svtav1-params",
+        forced={"lp": "4"},
+    ),
+    "libvpx-vp9": _Family(
+        crf=(0, 63, 24),
+        presets=tuple(str(p) for p in range(9)),
+        preset="2",
+        preset_option="cpu-used",
+        options={**_COMMON, "deadline": "good", "row-mt": "1", "lag-in-frames": "25", "auto-alt-ref": "1"},
+    ),
+    "ffv1": _Family(options={"threads": THREADS, "g": "1", "level": "3", "slices": "24", "slicecrc": "1"}),
+    "prores_ks": _Family(options={"threads": THREADS}),
+}
+_OTHER = _Family(options={"threads": THREADS})
+
+WHOLE_FILE = frozenset(
+    {"b", "minrate", "maxrate", "bufsize", "pass", "stats", "passlogfile", "rc_init_occupancy", "crf_max"}
+    | {"bitrate", "vbv-maxrate", "vbv-bufsize", "vbv-init", "nal-hrd", "strict-cbr", "rc", "tbr", "mbr", "buf-sz"}
+)
+"""Options and library parameters of rate modes whose state spans the whole file."""
+
+RESERVED = {
+    "flags": "is set by videosr (global headers)",
+    "pixel_format": "is --pix-fmt",
+    "pix_fmt": "is --pix-fmt",
+    "video_size": "is --size",
+    "crf": "is --crf",
+    "preset": "is --preset",
+    "time_base": "comes from the input",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderSettings:
+    """How the output video is encoded. Empty fields are filled in by `resolve`.
+
+    Attributes:
+        codec: FFmpeg's name of the encoder (`libx264`), or a common name (`hevc`, `av1`).
+        crf: constant quality on the encoder's own scale; lower is better and larger.
+        preset: the encoder's own name or number for speed against size.
+        pix_fmt: FFmpeg's pixel format of the coded video.
+        options: further encoder options as (key, value) pairs.
+    """
+
+    codec: str = ""
+    crf: float | None = None
+    preset: str = ""
+    pix_fmt: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def segmented(self) -> bool:
+        """Whether segments can be encoded apart; rate modes that span the whole file need one single segment."""
+        return not any(_is_rate_mode(k, v) for k, v in _flat_options(self))
+
+    @property
+    def format(self) -> PixelFormat:
+        """The pixel format frames must have. Raises InputError while `pix_fmt` is empty."""
+        return PixelFormat.parse(self.pix_fmt)
+
+
+def _flat_options(settings: EncoderSettings) -> list[tuple[str, str]]:
+    """Options with the library's own parameter list taken apart."""
+    flat: list[tuple[str, str]] = []
+    for key, value in settings.options:
+        flat += list(split_params(value).items()) if key.endswith("-params") else [(key, value)]
+    return flat
+
+
+def _is_rate_mode(key: str, value: str) -> bool:
+    return key in WHOLE_FILE and value not in ("", "0")
+
+
+def split_params(text: str) -> dict[str, str]:
+    """The entries of `key=value:key=value`; a bare key counts as 1, as the libraries read it."""
+    return {k: v or "1" for k, _, v in (entry.partition("=") for entry in text.split(":") if entry)}
+
+
+def join_params(params: Mapping[str, str]) -> str:
+    """The reverse of `split_params`."""
+    return ":".join(f"{k}={v}" for k, v in params.items())
+
+
+def default_codec(fmt: PixelFormat, container: str) -> str:
+    """The encoder a person would choose: x264 for 8 bits, x265 above; in WebM AV1, or VP9 where AV1 lacks the format."""
+    if container == "webm":
+        return "libsvtav1" if fmt.family == "yuv" and (fmt.log2_w, fmt.log2_h) == (1, 1) else "libvpx-vp9"
+    return "libx264" if fmt.bits == 8 else "libx265"
+
+
+def resolve(
+    settings: EncoderSettings, info: StreamInfo, container: str, *, hdr: tuple[tuple[str, bytes], ...] = ()
+) -> EncoderSettings:
+    """Complete the settings for a stream and check every one of them by opening the encoder once.
+
+    Args:
+        settings: what the user asked for.
+        info: the picture to encode (after upscaling), in its own format.
+        container: FFmpeg's muxer (`container_format`).
+        hdr: static HDR side data of the stream, written again by the encoders that can.
+
+    Returns:
+        Settings with nothing left open; resolving them again changes nothing. Two machines that encode with equal
+        settings write equal packets.
+
+    Raises:
+        UsageError: unknown encoder, option or parameter; a value out of range; a pixel format, size or container that
+            the encoder does not go with.
+    """
+    codec = ALIASES.get(settings.codec, settings.codec) or default_codec(info.format, container)
+    formats = _encoder_formats(codec)
+    if not holds_codec(container, codec):
+        raise UsageError(f"--codec {codec} cannot be stored in a {container} file; choose another container or codec")
+    family = FAMILIES.get(codec, _OTHER)
+    pix_fmt = _pixel_format(settings.pix_fmt, codec, family, formats, info)
+    options = dict(settings.options)
+    _check_names(codec, family, options)
+    rate_mode = not settings.segmented
+    crf = _quality(settings.crf, codec, family, rate_mode)
+    preset = settings.preset or family.preset
+    if preset and preset not in family.presets:
+        allowed = ", ".join(family.presets) or "none"
+        raise UsageError(f"--preset {preset}: not a preset of {codec} (allowed: {allowed})")
+    merged = {**family.options, **options}
+    if codec == "libvpx-vp9" and not rate_mode:
+        merged.setdefault("b", "0")
+    if codec == "prores_ks":
+        merged.setdefault("profile", "3" if pix_fmt.startswith("yuv422") else "4")
+    if family.params:
+        merged[family.params] = _library_parameters(codec, family, options.get(family.params, ""), hdr)
+    full = EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=tuple(merged.items()))
+    _try_open(full, info)
+    return full
+
+
+def output_info(settings: EncoderSettings, info: StreamInfo) -> StreamInfo:
+    """The stream that resolved settings lead to: the format of its frames and the colour they must have.
+
+    The colour stays as it is unless the pixel format changes between R'G'B' and Y'CbCr; then it becomes what players
+    expect of untagged video.
+    """
+    fmt = settings.format
+    color = info.color
+    if fmt.family == "rgb" and info.format.family != "rgb":
+        color = replace(color, matrix=Matrix.RGB, range=Range.FULL, siting=Siting.UNSPECIFIED)
+    elif fmt.family != "rgb" and info.format.family == "rgb":
+        color = replace(color, matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.UNSPECIFIED)
+    subsampled = fmt.family == "yuv" and bool(fmt.log2_w or fmt.log2_h)
+    if subsampled and color.siting == Siting.UNSPECIFIED:
+        color = replace(color, siting=Siting.LEFT)
+    elif not subsampled:
+        color = replace(color, siting=Siting.UNSPECIFIED)
+    return replace(info, format=fmt, color=color)
+
+
+def notes(settings: EncoderSettings, info: StreamInfo) -> list[str]:
+    """What the user should know of resolved settings: one line for each thing that differs from the input."""
+    lines: list[str] = []
+    fmt = settings.format
+    if info.format.alpha and not fmt.alpha:
+        lines.append(f"the alpha plane is lost: {fmt.name} has none (--codec ffv1 or prores_ks keeps it)")
+    if info.format.bits > fmt.bits:
+        lines.append(f"{info.format.bits} bits become {fmt.bits} bits: {settings.codec} has no deeper format")
+    if (fmt.log2_w, fmt.log2_h) != (info.format.log2_w, info.format.log2_h) and info.format.family == "yuv":
+        lines.append(f"chroma changes from {info.format.name} to {fmt.name}")
+    if not settings.segmented:
+        lines.append("the rate mode spans the whole file: it is encoded in one piece, without segments")
+    return lines
+
+
+def _encoder_formats(codec: str) -> list[str]:
+    """Pixel formats of an encoder that frames can have."""
+    try:
+        found = av.Codec(codec, "w")
+    except UnknownCodecError:
+        names = [*FAMILIES, *ALIASES]
+        close = difflib.get_close_matches(codec, names, 1)
+        hint = f"; did you mean {close[0]}?" if close else f" (common ones: {', '.join(FAMILIES)})"
+        raise UsageError(f"--codec {codec}: FFmpeg has no such encoder here{hint}") from None
+    if found.type != "video":
+        raise UsageError(f"--codec {codec}: is not a video encoder")
+    return [f.name for f in found.video_formats or () if f.name in FORMATS]
+
+
+def _pixel_format(wanted: str, codec: str, family: _Family, formats: list[str], info: StreamInfo) -> str:
+    odd = family.even and (info.width % 2, info.height % 2)
+
+    def fits(name: str) -> bool:
+        fmt = FORMATS[name]
+        return not odd or not ((fmt.log2_w and odd[0]) or (fmt.log2_h and odd[1]))
+
+    if wanted:
+        if wanted not in formats:
+            raise UsageError(f"--pix-fmt {wanted}: not a format of {codec} (allowed: {', '.join(formats)})")
+        if not fits(wanted):
+            raise UsageError(
+                f"--pix-fmt {wanted}: {codec} cannot code the odd size {info.width}x{info.height} in it; "
+                "leave --pix-fmt out or choose an even --size"
+            )
+        return wanted
+    candidates = [name for name in formats if fits(name)]
+    if info.format.name in candidates:
+        return info.format.name
+    best, _loss = find_best_pix_fmt_of_list(candidates, info.format.name, info.format.alpha)
+    if best is None:
+        raise UsageError(f"--codec {codec}: has no pixel format for {info.format.name}; choose another codec")
+    return best.name
+
+
+def _quality(wanted: float | None, codec: str, family: _Family, rate_mode: bool) -> float | None:
+    if family.crf is None:
+        if wanted is not None:
+            raise UsageError(f"--crf: {codec} has no such scale; use -x with its own options")
+        return None
+    low, high, default = family.crf
+    if wanted is None:
+        return None if rate_mode else default
+    if not low <= wanted <= high:
+        raise UsageError(f"--crf {wanted:g}: out of range for {codec} ({low:g} to {high:g})")
+    return wanted
+
+
+def _check_names(codec: str, family: _Family, options: Mapping[str, str]) -> None:
+    """Refuse options that the encoder does not have; FFmpeg itself would ignore them silently."""
+    supported = av.CodecContext.create(codec, "w").supported_options
+
+    def for_video(option: CodecOption) -> bool:
+        wanted = OptionFlags.ENCODING_PARAM | OptionFlags.VIDEO_PARAM
+        return option.flags & wanted == wanted
+
+    names = {o.name for o in supported.private} | {o.name for o in supported.generic if for_video(o)}
+    for key in options:
+        if key in RESERVED and not (key == family.preset_option and key != "preset"):
+            raise UsageError(f"-x {key}: {RESERVED[key]}")
+        if key not in names:
+            close = difflib.get_close_matches(key, sorted(names), 3)
+            hint = f"; did you mean {', '.join(close)}?" if close else ""
+            if family.params:
+                hint += f" (the library's own parameters go into -x {family.params}=KEY=VALUE:...)"
+            raise UsageError(f"-x {key}: {codec} has no such option{hint}")
+
+
+def _library_parameters(codec: str, family: _Family, text: str, hdr: tuple[tuple[str, bytes], ...]) -> str:
+    given = split_params(text)
+    forced = family.forced or {}
+    for key in ("open-gop", "annexb", "repeat-headers"):
+        if given.get(key, forced.get(key)) != forced.get(key):
+            raise UsageError(f"-x {family.params}={key}={given[key]}: segments could not be joined")
+    return join_params({**forced, **encoder_parameters(codec, hdr), **given})
+
+
+def avoptions(settings: EncoderSettings) -> dict[str, str]:
+    """The options dictionary that `avcodec_open2` gets for resolved settings."""
+    family = FAMILIES.get(settings.codec, _OTHER)
+    options = dict(settings.options)
+    if settings.crf is not None:
+        options["crf"] = f"{settings.crf:g}"
+    if settings.preset:
+        options[family.preset_option] = settings.preset
+    return options
+
+
+def configure(context: Any, settings: EncoderSettings, info: StreamInfo) -> None:
+    """Set up an unopened encoder context for frames of `output_info(settings, info)`."""
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 writes to stderr by itself; 1 leaves its errors
+    color: ColorSpec = info.color
+    context.width, context.height = info.width, info.height
+    context.pix_fmt = settings.pix_fmt
+    context.time_base = info.time_base
+    if info.rate is not None:
+        context.framerate = info.rate
+    context.sample_aspect_ratio = info.sar
+    context.colorspace = int(color.matrix)
+    context.color_range = int(color.range)
+    context.color_primaries = color.primaries
+    context.color_trc = color.transfer
+    context.chroma_sample_location = int(color.siting)
+    context.flags |= CodecFlags.global_header
+    context.options = avoptions(settings)
+
+
+def _try_open(settings: EncoderSettings, info: StreamInfo) -> None:
+    """Open the encoder once with everything set, and turn what it says into a refusal."""
+    context = av.CodecContext.create(settings.codec, "w")
+    configure(context, settings, output_info(settings, info))
+    previous = av.logging.get_level()
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as logs:
+            context.open()
+    except (av.error.FFmpegError, ValueError) as exc:
+        said = [message.strip() for level, _, message in logs if level <= av.logging.ERROR]
+        reason = said[0] if said else str(getattr(exc, "strerror", exc))
+        raise UsageError(f"{settings.codec} refuses these settings: {reason}") from exc
+    finally:
+        av.logging.set_level(previous)
+    if context.options:
+        raise UsageError(f"-x {', '.join(context.options)}: not used by {settings.codec}")
+    for _, _, message in logs:
+        if message.startswith(("Error parsing option", "Unknown option", "Invalid value")):
+            raise UsageError(f"{settings.codec}: {message.strip().rstrip('.')}; check -x")

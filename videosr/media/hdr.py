@@ -1,0 +1,90 @@
+"""Static HDR metadata (SMPTE ST 2086, CTA-861.3) from FFmpeg's structs to the encoders' parameters."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+
+_MASTERING = struct.Struct("=20i2i")
+_LIGHT = struct.Struct("=2I")
+CHROMA_UNIT = Fraction(1, 50000)
+LUMA_UNIT = Fraction(1, 10000)
+
+
+@dataclass(frozen=True, slots=True)
+class MasteringDisplay:
+    """The display a film was graded on.
+
+    Attributes:
+        red: CIE 1931 x, y.
+        green: likewise.
+        blue: likewise.
+        white: likewise.
+        darkest: cd/m2.
+        brightest: cd/m2.
+    """
+
+    red: tuple[Fraction, Fraction]
+    green: tuple[Fraction, Fraction]
+    blue: tuple[Fraction, Fraction]
+    white: tuple[Fraction, Fraction]
+    darkest: Fraction
+    brightest: Fraction
+
+    @staticmethod
+    def parse(payload: bytes) -> MasteringDisplay | None:
+        """From `AVMasteringDisplayMetadata`; None if the struct is foreign or incomplete."""
+        if len(payload) < _MASTERING.size:
+            return None
+        *numbers, has_primaries, has_luminance = _MASTERING.unpack_from(payload)
+        denominators = numbers[1::2]
+        if not (has_primaries and has_luminance) or 0 in denominators:
+            return None
+        v = [Fraction(n, d) for n, d in zip(numbers[::2], denominators, strict=True)]
+        return MasteringDisplay((v[0], v[1]), (v[2], v[3]), (v[4], v[5]), (v[6], v[7]), v[8], v[9])
+
+    def for_x265(self) -> str:
+        """The value of x265's `master-display`: chromaticity in units of 0.00002, luminance of 0.0001 cd/m2."""
+
+        def pair(xy: tuple[Fraction, Fraction]) -> str:
+            return f"({round(xy[0] / CHROMA_UNIT)},{round(xy[1] / CHROMA_UNIT)})"
+
+        light = f"({round(self.brightest / LUMA_UNIT)},{round(self.darkest / LUMA_UNIT)})"
+        return f"G{pair(self.green)}B{pair(self.blue)}R{pair(self.red)}WP{pair(self.white)}L{light}"
+
+    def for_svtav1(self) -> str:
+        """The value of SVT-AV1's `mastering-display`: plain decimals."""
+
+        def pair(xy: tuple[Fraction, Fraction], digits: int = 5) -> str:
+            return f"({float(xy[0]):.{digits}f},{float(xy[1]):.{digits}f})"
+
+        light = pair((self.brightest, self.darkest), 4)
+        return f"G{pair(self.green)}B{pair(self.blue)}R{pair(self.red)}WP{pair(self.white)}L{light}"
+
+
+def content_light(payload: bytes) -> tuple[int, int] | None:
+    """(MaxCLL, MaxFALL) in cd/m2 from `AVContentLightMetadata`; None if the struct is foreign."""
+    if len(payload) < _LIGHT.size:
+        return None
+    brightest, average = _LIGHT.unpack_from(payload)
+    return brightest, average
+
+
+def encoder_parameters(codec: str, side_data: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
+    """The parameters that make an encoder write this metadata again.
+
+    Args:
+        codec: FFmpeg's name of the encoder; only libx265 and libsvtav1 can write it.
+        side_data: (FFmpeg side-data name, payload) pairs of a frame.
+    """
+    names = {"libx265": ("master-display", "max-cll"), "libsvtav1": ("mastering-display", "content-light")}.get(codec)
+    found: dict[str, str] = {}
+    if names is None:
+        return found
+    for kind, payload in side_data:
+        if kind == "MASTERING_DISPLAY_METADATA" and (display := MasteringDisplay.parse(payload)) is not None:
+            found[names[0]] = display.for_x265() if codec == "libx265" else display.for_svtav1()
+        elif kind == "CONTENT_LIGHT_LEVEL" and (light := content_light(payload)) is not None:
+            found[names[1]] = f"{light[0]},{light[1]}"
+    return found
