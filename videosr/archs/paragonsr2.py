@@ -370,6 +370,23 @@ class ParagonSR2(nn.Module):
         self.conv_out = nn.Conv2d(c, 3, 3, padding=1)
         self.detail_gain = nn.Parameter(torch.tensor(spec.detail_gain if detail_gain is None else detail_gain))
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether there is window attention in it."""
+        return any(isinstance(module, WindowAttention) for module in self.modules())
+
+    @property
+    def reach(self) -> int | None:
+        """How many input pixels away from its own an output pixel sees; None where that is the whole picture.
+
+        Cyclic shifts join opposite rims of the picture, and channel attention averages over all of it.
+        """
+        if self.has_windows or any(isinstance(module, ChannelAttention) for module in self.modules()):
+            return None
+        steps = {NanoBlock: 1, PhotoBlock: 1, StreamBlock: 4}
+        body = sum(steps.get(type(module), 0) for module in self.body.modules())
+        return 1 + body + 1 + 2  # conv_in, body, conv_mid; up and conv_out as one 5x5 convolution
+
     def detail(self, features: Tensor) -> Tensor:
         """What the learned path adds, from `conv_in`'s features (N, C, H, W) to (N, 3, scale*H, scale*W)."""
         out: Tensor = self.detail_gain * self.conv_out(self.up(self.conv_mid(self.body(features))))

@@ -1,0 +1,99 @@
+"""The exact algebra of deployment: the linear parts of ParagonSR2 as single convolutions at input resolution.
+
+Nothing non-linear stands between `conv_mid` and the output, nor in the base path. Both are affine and commute with
+shifts by whole input pixels, so each of them *is* a convolution to 3*scale^2 channels followed by one pixel shuffle, and
+its kernel is what it answers to an impulse. The kernels are read off that way in float64 and rounded once.
+
+Output channels are in the order of `torch.nn.PixelShuffle` and of ONNX DepthToSpace in CRD mode:
+`colour * scale^2 + dy * scale + dx`.
+
+The folded forms equal the original wherever the original's own zero padding of intermediate maps is out of sight: all but
+the outermost ring of output pixels for `tail` (conv_mid left out), a ring of `2 * scale + 1` for `tail_with_mid`, all for
+`base` at alpha 0 and all but two rings at alpha > 0. On an input padded by two or more pixels and cropped
+after (four for `tail_with_mid`) they are equal everywhere.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videosr.archs.paragonsr2 import ParagonSR2
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """Weights of an ordinary "same" convolution of odd size.
+
+    Attributes:
+        weight: (out, in, k, k).
+        bias: (out,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def padding(self) -> int:
+        """What "same" pads on each side: k // 2."""
+        return self.weight.shape[-1] // 2
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, H, W), zero padded."""
+        return F.conv2d(x, self.weight.to(x), self.bias.to(x), padding=self.padding)
+
+
+def tail(model: ParagonSR2) -> Convolution:
+    """`up`, pixel shuffle, `conv_out` and `detail_gain` as one 5x5 convolution C -> 3*scale^2, float64."""
+    net = copy.deepcopy(model).double()
+    return _probe(lambda x: net.detail_gain * net.conv_out(net.up(x)), net.conv_in.out_channels, 2, model.scale)
+
+
+def tail_with_mid(model: ParagonSR2) -> Convolution:
+    """`conv_mid` and all that `tail` has as one 7x7 convolution C -> 3*scale^2, float64."""
+    net = copy.deepcopy(model).double()
+    return _probe(
+        lambda x: net.detail_gain * net.conv_out(net.up(net.conv_mid(x))), net.conv_in.out_channels, 3, model.scale
+    )
+
+
+def base(model: ParagonSR2) -> Convolution:
+    """The base path as one convolution 3 -> 3*scale^2, float64: 3x3 at alpha 0, 9x9 with the pre-filter; bias 0."""
+    net = copy.deepcopy(model.base).double()
+    return _probe(net, 3, 4 if model.base.alpha > 0 else 1, model.scale)
+
+
+def scaled(conv: nn.Conv2d | nn.Linear, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """(weight, bias) of `conv` followed by a factor per output channel (LayerScale), float64."""
+    factor = gamma.detach().double().flatten()
+    weight = conv.weight.detach().double()
+    bias = torch.zeros(len(factor)).double() if conv.bias is None else conv.bias.detach().double()
+    return weight * factor.view(-1, *[1] * (weight.ndim - 1)), bias * factor
+
+
+@torch.no_grad()
+def _probe(affine: Callable[[Tensor], Tensor], channels: int, reach: int, scale: int) -> Convolution:
+    """The convolution that `affine`, (N, channels, H, W) to (N, 3, scale*H, scale*W), is away from the border.
+
+    Args:
+        affine: an affine map in float64 that commutes with shifts by whole input pixels.
+        channels: of its input.
+        reach: how many input pixels away from its own an output pixel can see.
+        scale: the enlargement.
+    """
+    # The probe sits far enough inside for zero padding to touch neither its answers nor those of the flat zero.
+    margin = 2 * reach + 2
+    size = 2 * margin + 1
+    impulses = torch.zeros(channels + 1, channels, size, size, dtype=torch.float64)
+    impulses[torch.arange(channels), torch.arange(channels), margin, margin] = 1
+    answers = F.pixel_unshuffle(affine(impulses), scale)
+    nothing = answers[-1, :, margin, margin]
+    seen = slice(margin - reach, margin + reach + 1)
+    # A convolution layer correlates, so the kernel is the mirrored impulse response.
+    kernel = (answers[:-1, :, seen, seen] - nothing[None, :, None, None]).flip(2, 3).transpose(0, 1)
+    return Convolution(kernel.contiguous(), nothing.clone())

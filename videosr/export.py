@@ -1,0 +1,325 @@
+"""From a checkpoint to a network file: folded, checked against torch, complete in itself.
+
+The file is written only after the exported network has given what torch gives, on noise and on natural pictures, in
+sizes even and odd, inside and on the rim. Its metadata (`METADATA_KEYS`, each with the prefix `videosr.`) is all that is
+needed to run it.
+
+Rims. Our own networks pad the picture by replication (a halo) and crop after, so that rim pixels are as good as any.
+Published networks were trained with the convolutions' own zero padding; reproducing it, the folded deployment form
+differs from the original in the outermost ring of output pixels (two rings at alpha > 0), where the original pads
+intermediate maps. The report says by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from videosr.archs import checkpoint
+from videosr.archs.onnx_graph import Form, build
+from videosr.archs.paragonsr2 import FEATURE_BLEND, ParagonSR2
+from videosr.errors import NetworkError, UsageError
+
+type Padding = Literal["replicate", "zero"]
+type Precision = Literal["fp32", "fp16"]
+
+METADATA_KEYS = {
+    "format": "version of this list, 1",
+    "name": "of the network",
+    "variant": "realtime, stream, photo or pro",
+    "scale": "output pixels per input pixel and axis",
+    "form": "deploy, image or video",
+    "precision": "of weights and activations, fp32 or fp16",
+    "alpha": "strength of the base path's pre-filter",
+    "window_size": "of window attention; absent without",
+    "halo": "input pixels of replicated rim inside the network; 0: zero padding",
+    "reach": "how many input pixels away an output pixel sees; absent where that is the whole picture",
+    "blend": "weight of prev_feat, video form only",
+    "training": "one line on data, loss and iterations",
+    "license": "of the weights",
+    "checkpoint_sha256": "of the file it was made from",
+}
+
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1 / 255}
+"""The largest error allowed, against torch in float32, for pictures in 0..1 (and for features, relative to their peak)."""
+
+HALO = 8
+"""Input pixels of replicated rim. Realtime sees 7 pixels far: for it, zero padding is out of sight altogether."""
+
+_SIZES = ((48, 64), (37, 53))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One comparison of the exported network with torch.
+
+    Attributes:
+        picture: "noise" or "natural".
+        height: of the input.
+        width: of the input.
+        inside: worst absolute error away from the rim.
+        rim: worst absolute error in the two outermost rings of output pixels.
+        state: worst error of `feature_map` relative to its peak, video form only.
+    """
+
+    picture: str
+    height: int
+    width: int
+    inside: float
+    rim: float
+    state: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What was exported, and how well it agrees with torch.
+
+    Attributes:
+        output: the network file.
+        size: its bytes.
+        metadata: as written into it, keys without prefix.
+        runtime: what ran the check, with its version.
+        tolerance: the largest error allowed.
+        rim_is_exact: whether the rim has to meet the tolerance as well.
+        checks: every comparison.
+    """
+
+    output: Path
+    size: int
+    metadata: dict[str, str]
+    runtime: str
+    tolerance: float
+    rim_is_exact: bool
+    checks: tuple[Check, ...]
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        m = self.metadata
+        rim = f"replicated, {m['halo']} pixels" if m["halo"] != "0" else "zero padding"
+        lines = [
+            f"{self.output}: {m['name']}, {m['variant']} {m['scale']}x, {m['form']} form, {m['precision']}, "
+            f"alpha {m['alpha']}, rim: {rim}, {self.size / 1024:.0f} KiB",
+            f"checked against torch in {self.runtime}; worst error allowed {self.tolerance:.1e}",
+        ]
+        for check in self.checks:
+            state = "" if check.state is None else f", feature_map {check.state:.1e}"
+            lines.append(
+                f"  {check.picture:8}{check.width}x{check.height}: inside {check.inside:.1e}, rim {check.rim:.1e}{state}"
+            )
+        if not self.rim_is_exact:
+            lines.append("  (rim: folded layers meet zero padding otherwise than the published ones; expected)")
+        return lines
+
+
+def export(
+    source: Path,
+    output: Path,
+    *,
+    form: str = "deploy",
+    precision: Precision = "fp32",
+    alpha: float | None = None,
+    window_size: int | None = None,
+    padding: Padding | None = None,
+    blend: float = FEATURE_BLEND,
+    name: str | None = None,
+) -> Report:
+    """Make a checked ONNX network from a checkpoint. An existing `output` is replaced.
+
+    Args:
+        source: `.safetensors` or `.pth` (see `archs.checkpoint`).
+        output: the network file; it appears complete and checked, or not at all.
+        form: "deploy" (ours), "image" or "video" (the published interfaces); see `archs.onnx_graph`.
+        precision: "fp32", or "fp16" with float32 where it matters; inputs and outputs are float32 in both.
+        alpha: `upsampler_alpha` of the training, needed where the checkpoint does not record it.
+        window_size: of the window attention, likewise.
+        padding: how the rim is treated; None: as the checkpoint records, else "zero". The video form has "zero" only.
+        blend: weight of the previous features, video form.
+        name: of the network; None: as recorded, else the checkpoint's file name.
+
+    Raises:
+        NetworkError: the checkpoint cannot be used, or the exported network does not do what torch does.
+        UsageError: an option out of range, or needed and not given.
+        OutputError: `output` cannot be written.
+    """
+    if form not in list(Form):
+        raise UsageError(f"form {form!r} is not one of {', '.join(Form)}")
+    if precision not in TOLERANCE:
+        raise UsageError(f"precision {precision!r} is not one of {', '.join(TOLERANCE)}")
+    if not 0 <= blend < 1:
+        raise UsageError(f"blend {blend} is out of range: 0 to below 1")
+    model, info = checkpoint.load(source, alpha=alpha, window_size=window_size)
+    halo = _halo(Form(form), padding, info.metadata.get("padding", "zero"))
+    network = build(model, form=Form(form), half=precision == "fp16", halo=halo, blend=blend)
+    reach = model.reach
+    metadata = {
+        "format": "1",
+        "name": name or info.metadata.get("name", source.stem),
+        "variant": model.variant,
+        "scale": str(model.scale),
+        "form": form,
+        "precision": precision,
+        "alpha": repr(float(model.base.alpha)),
+        "halo": str(halo),
+        "training": info.metadata.get("training", f"published ParagonSR2 weights, version {info.generation}"),
+        "license": info.metadata.get("license", "unknown"),
+        "checkpoint_sha256": info.sha256,
+    }
+    if reach is not None:
+        metadata["reach"] = str(reach)
+    if model.has_windows:
+        metadata["window_size"] = str(model.window_size)
+    if form == Form.VIDEO:
+        metadata["blend"] = repr(float(blend))
+    for key, value in metadata.items():
+        network.metadata_props.add(key=checkpoint.PREFIX + key, value=value)
+    data = network.SerializeToString()
+    rim_is_exact = halo > 0 or form != Form.DEPLOY
+    runtime, run = _runner(data, output)
+    report = Report(
+        output=output,
+        size=len(data),
+        metadata=metadata,
+        runtime=runtime,
+        tolerance=TOLERANCE[precision],
+        rim_is_exact=rim_is_exact,
+        checks=tuple(_checks(model, Form(form), halo, blend, run)),
+    )
+    _accept(report)
+    checkpoint.write_atomically(output, data)
+    return report
+
+
+def _halo(form: Form, padding: str | None, recorded: str) -> int:
+    if padding not in (None, "replicate", "zero"):
+        raise UsageError(f"padding {padding!r} is neither 'replicate' nor 'zero'")
+    if form is Form.VIDEO:
+        if padding == "replicate":
+            raise UsageError(
+                "the video form's state has the size of the picture: padding 'replicate' has no place in it"
+            )
+        return 0
+    return HALO if (padding or recorded) == "replicate" else 0
+
+
+def _accept(report: Report) -> None:
+    """Raise NetworkError if any error is above the tolerance (a NaN is)."""
+    for check in report.checks:
+        errors = {"inside": check.inside, "on the rim": check.rim if report.rim_is_exact else 0.0}
+        errors["of feature_map"] = check.state or 0.0
+        for where, error in errors.items():
+            if not error <= report.tolerance:
+                raise NetworkError(
+                    f"{report.output}: not written: the exported network differs from torch by {error:.2g} {where} "
+                    f"({check.picture}, {check.width}x{check.height}; allowed {report.tolerance:.2g})"
+                )
+
+
+type _Run = Callable[[dict[str, NDArray[np.float32]]], list[NDArray[np.float32]]]
+
+
+def _runner(data: bytes, output: Path) -> tuple[str, _Run]:
+    """What the check runs in: ONNX Runtime, or OpenVINO in float32 where that is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        import openvino
+
+        core = openvino.Core()
+        try:
+            hint = {"INFERENCE_PRECISION_HINT": "f32"}
+            compiled = core.compile_model(core.read_model(data), "CPU", hint)
+        except RuntimeError as exc:
+            raise NetworkError(f"{output}: not written: OpenVINO refuses the network: {exc}") from exc
+        return f"OpenVINO {openvino.__version__}", lambda inputs: [np.array(v) for v in compiled(inputs).values()]
+    try:
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    except RuntimeError as exc:
+        raise NetworkError(f"{output}: not written: ONNX Runtime refuses the network: {exc}") from exc
+    return f"ONNX Runtime {onnxruntime.__version__}", lambda inputs: session.run(None, inputs)
+
+
+def _checks(model: ParagonSR2, form: Form, halo: int, blend: float, run: _Run) -> list[Check]:
+    """Compare on both kinds of pictures in both sizes."""
+    generator = torch.Generator().manual_seed(0)
+    checks = []
+    for height, width in _SIZES:
+        for kind, picture in (
+            ("noise", torch.rand(1, 3, height, width, generator=generator)),
+            ("natural", natural_picture(height, width, generator)),
+        ):
+            inputs, expected = _expected(model, form, halo, blend, picture, generator)
+            got = run({key: value.numpy() for key, value in inputs.items()})
+            if [g.shape for g in got] != [tuple(e.shape) for e in expected]:
+                raise NetworkError(f"exported shapes {[g.shape for g in got]} are not torch's")
+            error = np.abs(got[0] - expected[0].numpy())
+            inside = error[:, :, 2:-2, 2:-2].copy()
+            error[:, :, 2:-2, 2:-2] = 0
+            state = None
+            if form is Form.VIDEO:
+                features = expected[1].numpy()
+                state = float(np.abs(got[1] - features).max() / max(1.0, np.abs(features).max()))
+            checks.append(
+                Check(
+                    picture=kind,
+                    height=height,
+                    width=width,
+                    inside=float(inside.max()),
+                    rim=float(error.max()),
+                    state=state,
+                )
+            )
+    return checks
+
+
+@torch.no_grad()
+def _expected(
+    model: ParagonSR2, form: Form, halo: int, blend: float, picture: Tensor, generator: torch.Generator
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Inputs of the exported network, and what torch makes of them."""
+    inputs = {"input": picture}
+    if form is Form.VIDEO:
+        shape = (1, model.conv_in.out_channels, *picture.shape[2:])
+        inputs["prev_feat"] = torch.randn(shape, generator=generator)
+        return inputs, list(model.forward_video(picture, inputs["prev_feat"], blend))
+    if form is Form.DEPLOY:
+        inputs["average"] = picture + 0.05 * torch.randn(picture.shape, generator=generator)
+    return inputs, [padded_forward(model, halo, *inputs.values())]
+
+
+@torch.no_grad()
+def padded_forward(model: ParagonSR2, halo: int, frame: Tensor, average: Tensor | None = None) -> Tensor:
+    """What a network with a halo computes: replicate `halo` rim pixels, run, crop; shapes as `ParagonSR2.forward`."""
+    sides = [halo] * 4
+    padded = None if average is None else F.pad(average, sides, mode="replicate")
+    edge = halo * model.scale
+    output: Tensor = model(F.pad(frame, sides, mode="replicate"), padded)
+    return output[:, :, edge : output.shape[2] - edge, edge : output.shape[3] - edge]
+
+
+def natural_picture(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A picture with the statistics of photographs: a 1/f spectrum, hard edges, flat parts at 0 and 1.
+
+    Returns:
+        (1, 3, height, width) float32 in [0, 1].
+    """
+    fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    falloff = 1 / (fy**2 + fx**2).sqrt().clamp(min=1 / max(height, width))
+    spectrum = torch.fft.rfft2(torch.randn(3, height, width, generator=generator)) * falloff
+    clouds = torch.fft.irfft2(spectrum, s=(height, width))
+    clouds = 0.5 + 0.3 * (clouds + clouds.mean(0)) / clouds.std()  # colours go together in nature
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+    clouds = torch.where(2 * rows + columns > height + width / 2, clouds * 0.5, clouds)  # a slanted edge
+    clouds[:, height // 4 : height // 2, width // 8 : width // 4] = 1
+    clouds[:, height // 2 : 3 * height // 4, width // 2 : 3 * width // 4] = 0
+    return clouds.clamp(0, 1)[None]
+
+
+__all__ = ["METADATA_KEYS", "TOLERANCE", "Check", "Report", "export", "natural_picture", "padded_forward"]
