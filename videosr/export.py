@@ -1,8 +1,8 @@
 """From a checkpoint to a network file: folded, checked against torch, complete in itself.
 
 The file is written only after the exported network has given what torch gives, on noise and on natural pictures, in
-sizes even and odd, inside and on the rim. Its metadata (`METADATA_KEYS`, each with the prefix `videosr.`) is all that is
-needed to run it.
+sizes even and odd, inside and on the rim. Its metadata (`METADATA_KEYS`, each with the prefix `videosr.`) is all that
+is needed to run it.
 
 Rims. Our own networks pad the picture by replication (a halo) and crop after, so that rim pixels are as good as any.
 Published networks were trained with the convolutions' own zero padding; reproducing it, the folded deployment form
@@ -49,7 +49,7 @@ METADATA_KEYS = {
 }
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1 / 255}
-"""The largest error allowed, against torch in float32, for pictures in 0..1 (and for features, relative to their peak)."""
+"""The largest error allowed against torch in float32, for pictures in 0..1; for features, relative to their peak."""
 
 HALO = 8
 """Input pixels of replicated rim. Realtime sees 7 pixels far: for it, zero padding is out of sight altogether."""
@@ -110,10 +110,8 @@ class Report:
             f"checked against torch in {self.runtime}; worst error allowed {self.tolerance:.1e}",
         ]
         for check in self.checks:
-            state = "" if check.state is None else f", feature_map {check.state:.1e}"
-            lines.append(
-                f"  {check.picture:8}{check.width}x{check.height}: inside {check.inside:.1e}, rim {check.rim:.1e}{state}"
-            )
+            line = f"  {check.picture:8}{check.width}x{check.height}: inside {check.inside:.1e}, rim {check.rim:.1e}"
+            lines.append(line if check.state is None else f"{line}, feature_map {check.state:.1e}")
         if not self.rim_is_exact:
             lines.append("  (rim: folded layers meet zero padding otherwise than the published ones; expected)")
         return lines

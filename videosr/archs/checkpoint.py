@@ -1,9 +1,9 @@
 """Weight files: published ParagonSR2 checkpoints (`.safetensors`, `.pth`) and our own (`.safetensors` with a header).
 
 Variant, scale and whether window attention was left out are read off the tensors. Generations 9, 10 and 11 of the
-published code compute the same functions (9 and 10 lack LayerScale in Nano and Stream blocks; factors of one are exact),
-so they load, strictly. Up to generation 8 these were other networks; they are refused by name. `upsampler_alpha` and
-`window_size` leave no trace in the tensors: they come from our own header or from the caller.
+published code compute the same functions (9 and 10 lack LayerScale in Nano and Stream blocks; factors of one are
+exact), so they load, strictly. Up to generation 8 these were other networks; they are refused by name.
+`upsampler_alpha` and `window_size` leave no trace in the tensors: they come from our own header or from the caller.
 
 A `.pth` is unpickled with `weights_only=True`: no code in it is run.
 """
@@ -237,10 +237,10 @@ def _tensor(path: Path, key: str, value: Any) -> Tensor:
         raise NetworkError(f"{path}: {key} is a {type(value).__name__} and not a tensor: not a checkpoint of a network")
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
         raise NetworkError(f"{path}: {key} is not an ordinary dense tensor of real numbers")
-    value = value.detach().float()
-    if not bool(value.isfinite().all()):
+    dense: Tensor = value.detach().float()
+    if not bool(dense.isfinite().all()):
         raise NetworkError(f"{path}: {key} has values that are not finite: a diverged or damaged checkpoint")
-    return value
+    return dense
 
 
 def _refuse_old(path: Path, raw: Mapping[str, Tensor]) -> None:

@@ -1,16 +1,16 @@
 """The exact algebra of deployment: the linear parts of ParagonSR2 as single convolutions at input resolution.
 
 Nothing non-linear stands between `conv_mid` and the output, nor in the base path. Both are affine and commute with
-shifts by whole input pixels, so each of them *is* a convolution to 3*scale^2 channels followed by one pixel shuffle, and
-its kernel is what it answers to an impulse. The kernels are read off that way in float64 and rounded once.
+shifts by whole input pixels, so each of them *is* a convolution to 3*scale^2 channels followed by one pixel shuffle,
+and its kernel is what it answers to an impulse. The kernels are read off that way in float64 and rounded once.
 
 Output channels are in the order of `torch.nn.PixelShuffle` and of ONNX DepthToSpace in CRD mode:
 `colour * scale^2 + dy * scale + dx`.
 
-The folded forms equal the original wherever the original's own zero padding of intermediate maps is out of sight: all but
-the outermost ring of output pixels for `tail` (conv_mid left out), a ring of `2 * scale + 1` for `tail_with_mid`, all for
-`base` at alpha 0 and all but two rings at alpha > 0. On an input padded by two or more pixels and cropped
-after (four for `tail_with_mid`) they are equal everywhere.
+The folded forms equal the original wherever the original's own zero padding of intermediate maps is out of sight: all
+but the outermost ring of output pixels for `tail`, all but `scale + 1` rings for `tail_with_mid`, all for `base` at
+alpha 0, all but two rings at alpha > 0. So on an input padded by two or more pixels, the output cropped after, they are
+equal everywhere.
 """
 
 from __future__ import annotations

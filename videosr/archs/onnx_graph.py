@@ -1,34 +1,35 @@
 """ParagonSR2 as an ONNX graph, written node by node.
 
-Three forms share one body. LayerScale is folded into the layer before it, the token dictionary's projections into two 1x1
-convolutions; both are exact. Every tensor is named after the node that makes it, and every node after the module it
-stands for.
+Three forms share one body. LayerScale is folded into the layer before it, the token dictionary's projections into two
+1x1 convolutions; both are exact. Every tensor is named after the node that makes it (but the last, `output`), and every
+node after the module it stands for.
 
-**deploy** is what videosr runs. Inputs `input` and `average` (the temporal average of the frame's window, the same frame
-where there is none), output `output`, all float32. Linear parts are folded (`fold`):
+**deploy** is what videosr runs. Inputs `input` and `average` (the temporal average of the frame's window, or the same
+frame), output `output`, all float32. Linear parts are folded (`fold`):
 
-    input   -> [pad_input]   -> base (Conv 3 -> 3s^2) ---------------------------------------> sum -> shuffle -> [crop] -> output
-    average -> [pad_average] -> conv_in -> body.<g>.blocks.<i>.* -> conv_mid -> tail (Conv 5x5) -^
+    input   -> [pad_input]   -> base (Conv 3 -> 3s^2) -------------------------> sum -> shuffle -> [crop]
+    average -> [pad_average] -> conv_in -> body.* -> conv_mid -> tail (Conv 5x5) ^
 
-With a halo, both inputs are padded by replication and the output is cropped, so that the picture's rim is as good as its
-middle; with halo 0 the convolutions' own zero padding meets the rim, as in the published networks.
+With a halo, both inputs are padded by replication and the output is cropped, so that the picture's rim is as good as
+its middle; with halo 0 the convolutions' own zero padding meets the rim, as in the published networks.
 
-**image** (`input` -> `output`) and **video** (`input`, `prev_feat` -> `output`, `feature_map`) are the published interfaces,
-with base path and tail layer by layer, so equal to the published network everywhere.
+**image** (`input` -> `output`) and **video** (`input`, `prev_feat` -> `output`, `feature_map`) are the published
+interfaces, with base path and tail layer by layer, so equal to the published network everywhere.
 
 Half precision is strongly typed: weights and activations of the detail path are float16, but the base path, the last
-sum, RMSNorm's mean square, the gated product and the squeeze of channel attention are float32, and so are inputs and outputs:
-the picture itself never goes through half precision.
+sum, RMSNorm's mean square, the gated product and the squeeze of channel attention are float32, and so are inputs and
+outputs: the picture itself never goes through half precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ class _Writer:
             if form is Form.VIDEO:
                 inputs["prev_feat"] = outputs["feature_map"] = ["N", channels, "H", "W"]
                 features = self.blend(features, blend)
-            up = self.layer("up.0", self.detail(features), self.model.up[0])
+            up = self.layer("up.0", self.detail(features), cast(nn.Conv2d, self.model.up[0]))
             detail = self.add("DepthToSpace", "up.1", [up], blocksize=s, mode="CRD")
             detail = self.layer("conv_out", detail, self.model.conv_out)
             detail = self.add("Mul", "detail", [detail, self.weight("detail_gain", self.model.detail_gain)])
@@ -219,7 +220,7 @@ class _Writer:
         axes = self.constant("axis.picture", np.array([2, 3]))
         y = self.add("ReduceMean", f"{name}.mean", [self.to_full(x), axes], keepdims=1)
         for index, activation in ((0, "Gelu"), (2, "Sigmoid")):
-            linear = attention.fc[index]
+            linear = cast(nn.Linear, attention.fc[index])
             y = self.conv(f"{name}.fc.{index}", y, linear.weight[:, :, None, None], None, full=True)
             y = self.add(activation, f"{name}.fc.{index + 1}", [y])
         y = self.to_working(self.add("Mul", f"{name}.gate", [y, self.weight(f"{name}.gamma", gamma, full=True)]))
@@ -250,7 +251,8 @@ class _Writer:
         y = self.add("Transpose", f"{name}.windows", [y], perm=[0, 2, 4, 3, 5, 1])
         y = self.reshape(f"{name}.tokens", y, [-1, w * w, channels])
         weight, bias = _affine(attention.qkv)
-        factor = np.repeat([(channels // heads) ** -0.5, 1, 1], channels)  # softmax's scale goes into the queries
+        # Softmax's scale goes into the queries.
+        factor = torch.tensor([(channels // heads) ** -0.5, 1, 1], dtype=torch.float64).repeat_interleave(channels)
         y = self.linear(f"{name}.qkv", y, weight * factor[:, None], bias * factor)
         parts = [f"{name}.{part}" for part in "qkv"]
         self.nodes.append(helper.make_node("Split", [y], parts, f"{name}.split", axis=2, num_outputs=3))
@@ -307,9 +309,9 @@ class _Writer:
 
     def roll(self, name: str, x: str, by: int) -> str:
         """Rows and columns rotated towards the start by `by` (away from it if negative)."""
+        end = int(np.iinfo(np.int64).max)
         for axis in (2, 3):
-            end = np.iinfo(np.int64).max
-            tail = self.slice(f"{name}.{axis}.first", x, {axis: (by, int(end))})
+            tail = self.slice(f"{name}.{axis}.first", x, {axis: (by, end)})
             head = self.slice(f"{name}.{axis}.last", x, {axis: (0, by)})
             x = self.add("Concat", f"{name}.{axis}", [tail, head], axis=axis)
         return x

@@ -2,8 +2,8 @@
 
     output = base(x) + detail_gain * conv_out(pixel_shuffle(up(conv_mid(body(conv_in(x))))))
 
-Tensors are NCHW, RGB, values in [0, 1]; `base` is a fixed filter, everything else is learned. State-dict names follow the
-published checkpoints of generation 11, so that those load as they are.
+Tensors are NCHW, RGB, values in [0, 1]; `base` is a fixed filter, everything else is learned. State-dict names follow
+the published checkpoints of generation 11, so that those load as they are.
 """
 
 from __future__ import annotations
