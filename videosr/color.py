@@ -1,7 +1,8 @@
 """Video planes to R'G'B' and back: matrix, range, chroma siting and bit depth, for numpy and cupy arrays alike.
 
-Nothing is clamped on the way in, and only to the code range on the way out, so that super-whites, super-blacks and colours
-outside the gamut come back as they went. Transfer and primaries are not touched: networks work on R'G'B' as it is coded.
+Nothing is clamped on the way in, and only to the code range on the way out, so that super-whites, super-blacks and
+colours outside the gamut come back as they went. Transfer and primaries are not touched: networks work on R'G'B' as it
+is coded.
 
 Sources: ITU-T H.273 (8.1-8.3: matrices, ranges, siting), ITU-R BT.601, BT.709, BT.2020.
 """
@@ -24,8 +25,8 @@ _KR_KB = {
     Matrix.SMPTE170M: (0.299, 0.114),
     Matrix.SMPTE240M: (0.212, 0.087),
     Matrix.BT2020_NCL: (0.2627, 0.0593),
-    # Constant luminance and ICtCp are not linear in R'G'B'. Treated as BT.2020 NCL on the way in and on the way out they
-    # come back exactly; what the network sees in between is slightly off in colour, as it is for any HDR picture.
+    # Constant luminance and ICtCp are not linear in R'G'B'. Treated as BT.2020 NCL both ways they come back exactly;
+    # what the network sees in between is slightly off in colour, as it is for any HDR picture.
     Matrix.BT2020_CL: (0.2627, 0.0593),
     Matrix.ICTCP: (0.2627, 0.0593),
 }
@@ -46,7 +47,7 @@ BAYER = (
     )
     + 0.5
 ) / 64
-"""Ordered-dither thresholds in (0, 1), mean 1/2 (Bayer 1973): fixed, so that the same frame always gives the same codes."""
+"""Ordered-dither thresholds in (0, 1), mean 1/2 (Bayer 1973): fixed, so that a frame always gives the same codes."""
 
 
 @cache
@@ -73,8 +74,13 @@ def rgb_from_ycc(matrix: Matrix) -> NDArray[np.float64]:
     )
 
 
+def luma_matrix(color: ColorSpec) -> Matrix:
+    """The matrix that makes luma (and chroma) of a picture with this colour; BT.709 where it says R'G'B'."""
+    return Matrix.BT709 if color.matrix == Matrix.RGB else color.matrix
+
+
 def levels(format: PixelFormat, color_range: Range, plane: int) -> tuple[float, float]:
-    """(offset, scale) of a plane's codes: code = offset + scale * value, value in [0, 1] or, for chroma, [-1/2, 1/2]."""
+    """(offset, scale) of a plane's codes: code = offset + scale * value; value in [0, 1], of chroma in [-1/2, 1/2]."""
     peak = float((1 << format.bits) - 1)
     step = float(1 << (format.bits - 8))
     chroma = format.family == "yuv" and plane in (1, 2)
@@ -128,7 +134,7 @@ def downsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float
 
 
 def _sum_of_taps(xp: Any, plane: Array, axis: int, start: NDArray[np.intp], taps: NDArray[np.float64]) -> Array:
-    """Along `axis`, output n = sum over j of taps[n, j] * plane[start[n] + j], the plane's edge samples repeated outside."""
+    """Along `axis`, output n = sum over j of taps[n, j] * plane[start[n] + j], edge samples repeated outside."""
     size = plane.shape[axis]
     out: Array = 0
     for j in range(taps.shape[1]):
@@ -212,8 +218,7 @@ def from_rgb(rgb: Array, format: PixelFormat, color: ColorSpec, *, dither: bool)
     if format.family == "rgb":
         values = [rgb[0], rgb[1], rgb[2]]
     else:
-        matrix = Matrix.BT709 if format.family == "gray" and color.matrix == Matrix.RGB else color.matrix
-        m = np.linalg.inv(rgb_from_ycc(matrix)).astype(np.float32)
+        m = np.linalg.inv(rgb_from_ycc(luma_matrix(color))).astype(np.float32)
         count = 1 if format.family == "gray" else 3
         values = [m[i, 0] * rgb[0] + m[i, 1] * rgb[1] + m[i, 2] * rgb[2] for i in range(count)]
     planes = []
@@ -232,7 +237,7 @@ def from_rgb(rgb: Array, format: PixelFormat, color: ColorSpec, *, dither: bool)
 
 
 def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
-    """Real-valued codes (H, W) float32 to integers of `format.dtype`, clamped; rounded half up, or with ordered dither."""
+    """Codes (H, W) float32 to integers of `format.dtype`, clamped; rounded half up, or with ordered dither."""
     xp = namespace(codes)
     rows, columns = codes.shape
     shift: Any = np.float32(0.5)

@@ -1,6 +1,6 @@
 """The exceptions of videosr.
 
-    VideosrError                  anything this package refuses or fails at; `.exit_code` is what the command line returns
+    VideosrError                  anything this package refuses or fails at; `.exit_code` is the command's exit code
     ├── InputError (ValueError)   the input file, stream, image or network cannot be used as it is          exit 1
     │   └── NetworkError          ... a network or weight file in particular
     ├── OutputError (OSError)     the output cannot be written, encoded or finalised                         exit 1

@@ -1,4 +1,4 @@
-"""What travels through the graph: a picture's planes with their exact time and colour, and what a stream says of itself.
+"""What travels through the graph: a picture's planes with their exact time and colour, and what a stream says.
 
 Colour is described by the code points of ITU-T H.273, the numbers that FFmpeg (`AVColorSpace`, `AVColorRange`,
 `AVColorPrimaries`, `AVColorTransferCharacteristic`) and VapourSynth (`_Matrix`, `_Primaries`, `_Transfer`) use as well.
@@ -175,6 +175,7 @@ class Frame:
         sar: sample aspect ratio, 1 where the stream does not say.
         interlaced: the decoder marked the frame as interlaced.
         key: a keyframe of the input.
+        scene_start: a scene begins here; set by the upscaler on what it puts out.
         side_data: (FFmpeg side-data name, payload) pairs that travel with the frame.
     """
 
@@ -187,6 +188,7 @@ class Frame:
     sar: Fraction = Fraction(1)
     interlaced: bool = False
     key: bool = False
+    scene_start: bool = False
     side_data: tuple[tuple[str, bytes], ...] = ()
 
     @property

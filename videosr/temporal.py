@@ -136,10 +136,11 @@ def average(frames: Sequence[Frame], mode: Mode, threshold: float = 0.0) -> tupl
     if mode is Mode.EMA:
         weights = ema_weights(len(frames))
         return tuple(sum(w * x for w, x in zip(weights, xs, strict=True)) for xs in zip(*planes, strict=True))
-    sums = planes[0]
+    guide = planes[0][0]
+    sums = list(planes[0])
     totals: list[Any] = [1.0] * colors
     for other in planes[1:]:
-        weight = _likeness(planes[0][0], other[0], threshold)
+        weight = _likeness(guide, other[0], threshold)
         for i, x in enumerate(other):
             w = weight if x.shape == weight.shape else _block_mean(weight, fmt)
             sums[i] = sums[i] + w * x

@@ -108,12 +108,13 @@ class Engine(ABC):
         """
         raise EngineError(f"{self.network.path}: a network without recurrent state has no steps; call run()")
 
-    def planar(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
+    def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
         """The network compiled for these planes, or None where the engine has no such form.
 
         Args:
             source: what goes in.
-            target: what comes out, `scale` times as large, of the same matrix and range.
-            window: frames given to each `submit`, 1 without temporal reuse.
+            target: what comes out; its size is `scale` times the source's.
+            window: frames given to each `submit` at most, 1 without temporal reuse.
+            denoise: how far the base path too is moved from the frame towards the window's average, 0..1.
         """
         return None

@@ -1,0 +1,324 @@
+"""OpenVINO: the default engine, on any CPU.
+
+Networks in deployment form also run planes to planes (`Engine.planar`); every other network runs on R'G'B' tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+
+from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
+from videosr.engines.network import Network
+from videosr.engines.openvino_strips import StripRunner
+from videosr.errors import EngineError, NetworkError, UsageError
+from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
+
+PRECISIONS = ("auto", "f32", "bf16", "f16")
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@cache
+def _core() -> ov.Core:
+    core = ov.Core()
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videosr" / "openvino"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return core  # a read-only home costs some start-up time, nothing else
+    core.set_property({"CACHE_DIR": str(root)})
+    return core
+
+
+def fast_precisions(device: str = "CPU") -> tuple[str, ...]:
+    """The half precisions that this device computes natively, fastest first: of "f16" and "bf16"."""
+    able = _core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+    return tuple(name.lower() for name in ("FP16", "BF16") if name in able)
+
+
+class OpenVINOEngine(Engine):
+    """A network compiled by OpenVINO.
+
+    Args:
+        network: the file.
+        precision: "f32", "bf16", "f16", or "auto": the fastest of those the CPU computes natively that gives the same
+            8-bit codes as f32, give or take one, on a probe picture; else f32.
+        threads: CPU threads; None takes all this process may use.
+
+    Raises:
+        NetworkError: not a network, or not one that maps (N, 3, H, W) to (N, 3, s*H, s*W).
+        UsageError: unknown precision.
+    """
+
+    def __init__(self, network: Network, *, precision: str = "auto", threads: int | None = None) -> None:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+        self.network = network
+        self.threads = threads or len(os.sched_getaffinity(0))
+        try:
+            model = _core().read_model(network.path)
+        except RuntimeError as exc:
+            raise NetworkError(f"{network.path}: OpenVINO cannot read it: {_first_line(exc)}") from exc
+        self.interface = self._shape_interface(model)
+        self._model = model
+        self._lock = threading.Lock()
+        self.precision = "f32"
+        self._compile()
+        self.scale, self._multiple = self._probe()
+        self._state: Array | None = None
+        if precision == "auto":
+            self.precision = next((p for p in fast_precisions() if self._close_to_f32(p)), "f32")
+        else:
+            self.precision = precision
+        if self.precision != "f32" and not self.deployed:
+            self._compile()
+
+    @property
+    def deployed(self) -> bool:
+        """Whether the network is in our deployment form, whose graph may be rewritten."""
+        return self.network.metadata.get("form") == "deploy"
+
+    @property
+    def identity(self) -> str:
+        """See `Engine.identity`."""
+        return f"openvino {ov.__version__} CPU {self.precision} {self.network.sha256}"
+
+    def run(self, frame: Array, average: Array | None = None) -> Array:
+        """See `Engine.run`. A network in deployment form computes in float32 here, whatever its precision elsewhere."""
+        if self.interface is Interface.RECURRENT:
+            raise EngineError(f"{self.network.path}: a recurrent network runs in steps, in order")
+        inputs = {"input": frame}
+        if self.interface is Interface.AVERAGE:
+            inputs["average"] = frame if average is None else average
+        return self._infer(inputs)[0]
+
+    def step(self, frame: Array, *, reset: bool) -> Array:
+        """See `Engine.step`. At a reset the network runs twice: with a state of zeros its features come out scaled by
+        (1 - blend), so dividing them by that gives the state with which the frame comes out as if it stood alone.
+        """
+        if self.interface is not Interface.RECURRENT:
+            return super().step(frame, reset=reset)
+        if reset or self._state is None:
+            shape = (frame.shape[0], self._channels, *_padded(frame.shape[2:], self._multiple))
+            _, features = self._infer({"input": frame, "prev_feat": np.zeros(shape, np.float32)})
+            self._state = features / np.float32(1 - self._blend)
+        output, self._state = self._infer({"input": frame, "prev_feat": self._state})
+        return output
+
+    def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
+        """See `Engine.planar`."""
+        if not self.deployed or not StripRunner.supports(source, target, self.scale):
+            return None
+        return StripRunner(
+            _core(),
+            self.network,
+            source,
+            target,
+            self.scale,
+            window=window,
+            denoise=denoise,
+            precision=self.precision,
+            threads=self.threads,
+        )
+
+    def _shape_interface(self, model: ov.Model) -> Interface:
+        """What the graph's inputs and outputs say; a published video network is hoisted in place where possible."""
+        path = self.network.path
+        names = {name for port in model.inputs for name in port.get_names()}
+        if len(model.inputs) == 1 and len(model.outputs) == 1:
+            interface = Interface.IMAGE
+        elif names >= {"input", "average"} and len(model.inputs) == 2:
+            return Interface.AVERAGE
+        elif names >= {"input", "prev_feat"} and len(model.outputs) == 2:
+            channels = model.input("prev_feat").get_partial_shape()[1]
+            if _hoist(model):
+                return Interface.AVERAGE
+            self._blend = float(self.network.metadata.get("blend", 0.2))
+            self._channels = channels.get_length()
+            return Interface.RECURRENT
+        else:
+            ports = [port.get_any_name() for port in (*model.inputs, *model.outputs)]
+            raise NetworkError(
+                f"{path}: inputs and outputs {', '.join(ports)} are not those of an upscaler"
+                " (one image in, one out; or input + average; or input + prev_feat -> output + feature_map)"
+            )
+        shape = model.inputs[0].get_partial_shape()
+        if shape.rank.is_dynamic or len(shape) != 4 or not shape[1].compatible(ov.Dimension(3)):
+            raise NetworkError(f"{path}: its input has shape {shape}, not (N, 3, H, W)")
+        if shape[2].is_static or shape[3].is_static:
+            try:
+                model.reshape([1 if shape[0].is_static else -1, 3, -1, -1])
+            except RuntimeError as exc:
+                raise NetworkError(
+                    f"{path}: made for {shape[3]}x{shape[2]} pictures only; export it with dynamic height and width"
+                ) from exc
+        return interface
+
+    def _compile(self) -> None:
+        try:
+            compiled = _core().compile_model(
+                self._model,
+                "CPU",
+                {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1},
+            )
+            self._request = compiled.create_infer_request()
+        except RuntimeError as exc:
+            raise NetworkError(f"{self.network.path}: OpenVINO cannot compile it: {_first_line(exc)}") from exc
+
+    def _infer(self, inputs: dict[str, Array]) -> list[Array]:
+        """Run on a batch padded to the network's size multiple, one picture at a time if it takes only one."""
+        height, width = inputs["input"].shape[2:]
+        rows, columns = _padded((height, width), self._multiple)
+        feeds = []
+        for port in self._model.inputs:
+            name = port.get_any_name() if len(inputs) > 1 else "input"
+            array = np.ascontiguousarray(inputs[name], np.float32)
+            if array.shape[2:] != (rows, columns):
+                border = ((0, 0), (0, 0), (0, rows - height), (0, columns - width))
+                array = np.pad(array, border, mode="edge")
+            feeds.append(array.astype(_NUMPY_TYPES.get(port.get_element_type().get_type_name(), np.float32)))
+        try:
+            with self._lock:
+                outputs = self._request.infer(dict(enumerate(feeds)))
+                results = [np.array(outputs[port], np.float32) for port in self._request.model_outputs]
+        except RuntimeError as exc:
+            raise EngineError(f"{self.network.path}: OpenVINO failed on {width}x{height}: {_first_line(exc)}") from exc
+        output = results[0]
+        if (rows, columns) != (height, width):
+            s = output.shape[2] // rows
+            results[0] = np.ascontiguousarray(output[:, :, : s * height, : s * width])
+        return results
+
+    def _probe(self) -> tuple[int, int]:
+        """(scale, size multiple), found by running on small pictures of awkward sizes."""
+        if self.deployed and self.interface is Interface.AVERAGE:
+            return self.network.number("scale", 2), 1
+        seen = "nothing"
+        for multiple in _MULTIPLES:
+            self._multiple = multiple
+            height, width = 64 + multiple, 64 + 3 * multiple
+            inputs = {"input": np.full((1, 3, height, width), 0.5, np.float32)}
+            if self.interface is Interface.AVERAGE:
+                inputs["average"] = inputs["input"]
+            elif self.interface is Interface.RECURRENT:
+                inputs["prev_feat"] = np.zeros((1, self._channels, height, width), np.float32)
+            try:
+                out = self._infer(inputs)[0]
+            except EngineError as exc:
+                seen = str(exc)
+                continue
+            seen = f"{width}x{height} became {out.shape}"
+            if out.ndim == 4 and out.shape[1] == 3:
+                s = out.shape[2] // height
+                if s >= 1 and out.shape[2:] == (s * height, s * width):
+                    return s, multiple
+        raise NetworkError(f"{self.network.path}: not an upscaler by a whole factor: {seen}")
+
+    def _close_to_f32(self, precision: str) -> bool:
+        """Whether a half precision gives f32's 8-bit codes, give or take one, on ramps, flats, edges and texture."""
+        probe = _probe_picture()
+        if self.deployed:
+            fmt = PixelFormat.parse("yuv444p")
+            color = ColorSpec(matrix=Matrix.BT709, range=Range.FULL, siting=Siting.LEFT)
+            planes = [np.rint(plane * 255).astype(np.uint8) for plane in probe[0]]
+            source = Picture(height=planes[0].shape[0], width=planes[0].shape[1], format=fmt, color=color)
+            target = Picture(height=0, width=0, format=fmt, color=color)
+            codes = []
+            for p in ("f32", precision):
+                runner = StripRunner(_core(), self.network, source, target, self.scale, precision=p, threads=1)
+                codes.append(np.stack(runner.result(runner.submit([planes], 0.0))).astype(np.int16))
+        else:
+            if self.interface is Interface.RECURRENT:
+                return False  # errors would add up over the frames
+            exact = self.run(probe, probe)
+            self.precision = precision
+            self._compile()
+            half = self.run(probe, probe)
+            self.precision = "f32"
+            self._compile()
+            codes = [np.rint(np.clip(x, 0, 1) * 255).astype(np.int16) for x in (exact, half)]
+        return bool(np.abs(codes[0] - codes[1]).max() <= 1)
+
+
+_NUMPY_TYPES: dict[str, Any] = {"f16": np.float16, "f32": np.float32, "f64": np.float64}
+
+
+def _probe_picture() -> Array:
+    """(1, 3, 96, 128) float32: ramps, flat fields, hard edges and noise, always the same."""
+    y, x = np.mgrid[:96, :128].astype(np.float32)
+    rng = np.random.default_rng(1)
+    ramp, flat = x / 127, np.full_like(x, 0.8)
+    edges = ((x // 8 + y // 8) % 2) * 0.9 + 0.05
+    noise = rng.random(x.shape, np.float32)
+    picture = np.where(y < 24, ramp, np.where(y < 48, flat, np.where(y < 72, edges, noise)))
+    return np.stack([picture, picture[:, ::-1], 0.5 * picture + 0.25])[None].astype(np.float32)
+
+
+def _padded(size: Sequence[int], multiple: int) -> tuple[int, int]:
+    return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+
+
+def _first_line(exc: BaseException) -> str:
+    """The last line of an OpenVINO message, which says what; those before say where in its sources."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[-1] if lines else type(exc).__name__
+
+
+def _hoist(model: ov.Model) -> bool:
+    """Move a published recurrence out of the graph, in place, if its blend is where the published networks have it.
+
+    feat = (1 - a) conv_in(input) + a prev_feat, with conv_in affine, equals conv_in of the same blend of the input
+    frames: so `prev_feat` is replaced by a second image input `average` that conv_in reads instead of `input`.
+    """
+    state = model.input("prev_feat").get_node()
+    image = model.input("input").get_node()
+    consumers = list(state.output(0).get_target_inputs())
+    if len(consumers) != 1 or consumers[0].get_node().get_type_name() != "Multiply":
+        return False
+    scaled = consumers[0].get_node()
+    adds = [port.get_node() for port in scaled.output(0).get_target_inputs()]
+    if len(adds) != 1 or adds[0].get_type_name() != "Add":
+        return False
+    blend = adds[0]
+    other = next(blend.input_value(i).get_node() for i in (0, 1) if blend.input_value(i).get_node() != scaled)
+    if other.get_type_name() != "Multiply":
+        return False
+    features = next(
+        (other.input_value(i) for i in (0, 1) if other.input_value(i).get_node().get_type_name() != "Constant"), None
+    )
+    if features is None:
+        return False
+    conv = features.get_node()
+    if conv.get_type_name() == "Add":
+        conv = next(
+            (
+                conv.input_value(i).get_node()
+                for i in (0, 1)
+                if conv.input_value(i).get_node().get_type_name() == "Convolution"
+            ),
+            conv,
+        )
+    if conv.get_type_name() != "Convolution" or conv.input_value(0).get_node() != image:
+        return False
+    average = ops.parameter(image.get_partial_shape(), image.get_element_type(), name="average")
+    average.output(0).set_names({"average"})
+    conv.input(0).replace_source_output(average.output(0))
+    model.add_parameters([average])
+    blend.output(0).replace(features)
+    feature_result = next(
+        r
+        for r in model.get_results()
+        if "feature_map" in r.input_value(0).get_names() or r.input_value(0).get_node() == features.get_node()
+    )
+    model.remove_result(feature_result)
+    model.remove_parameter(state)
+    model.validate_nodes_and_infer_types()
+    return True

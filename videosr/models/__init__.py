@@ -1,0 +1,1 @@
+"""The networks that come with videosr: ONNX files in deployment form, their weights and their cards."""

@@ -1,0 +1,47 @@
+"""Finding a network by name or path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from videosr.engines.network import Network
+from videosr.errors import NetworkError
+
+DEFAULT = "realtime-2x"
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A shipped network: its name, its file and one line about it."""
+
+    name: str
+    path: Path
+    scale: int
+    about: str
+
+
+def shipped() -> list[Model]:
+    """The networks that come with the package, by name."""
+    models = []
+    for path in sorted(_FOLDER.glob("*.onnx")):
+        network = Network.open(path)
+        models.append(Model(path.stem, path, network.number("scale", 1), network.metadata.get("training", "")))
+    return models
+
+
+def find(model: str) -> Path:
+    """The network file for a shipped model's name, or for the path of a file.
+
+    Raises:
+        NetworkError: there is no such model or file.
+    """
+    path = _FOLDER / f"{model}.onnx"
+    if path.is_file() and Path(model).name == model:
+        return path
+    path = Path(model)
+    if path.is_file():
+        return path
+    names = ", ".join(m.name for m in shipped())
+    raise NetworkError(f"model {model!r} is neither a shipped one ({names}) nor a file")
