@@ -1,0 +1,5 @@
+"""Training of ParagonSR2 networks (needs torch)."""
+
+from videosr.training.trainer import run
+
+__all__ = ["run"]
