@@ -246,10 +246,18 @@ def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
     return xp.clip(xp.floor(codes + shift), 0, (1 << format.bits) - 1).astype(format.dtype)
 
 
-def resize_plane(plane: Array, format: PixelFormat, scale: int) -> Array:
-    """A plane of codes enlarged by Catmull-Rom interpolation: for planes no network sees (alpha)."""
+def resize_plane(plane: Array, format: PixelFormat, scale: int, target: PixelFormat) -> Array:
+    """A full-range plane enlarged by Catmull-Rom interpolation: for planes no network sees (alpha).
+
+    Args:
+        plane: (H, W) codes of `format`.
+        format: of the input.
+        scale: whole factor.
+        target: of the result, which may have another bit depth.
+    """
     xp = namespace(plane)
-    value = plane.astype(xp.float32)
+    gain = ((1 << target.bits) - 1) / ((1 << format.bits) - 1)
+    value = plane.astype(xp.float32) * np.float32(gain)
     for axis in (0, 1):
         value = _upsample(xp, value, axis, scale, (scale - 1) / 2, plane.shape[axis] * scale)
-    return quantise(value, format, dither=False)
+    return quantise(value, target, dither=False)

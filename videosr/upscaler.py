@@ -1,0 +1,314 @@
+"""The core: frames in, larger frames out. Every face of videosr calls this and nothing else.
+
+A result depends on the frame and at most `HISTORY - 1` earlier frames of its scene, so frames may be made in order
+(`process`) or at random (`picture`), with the same bits. Networks with recurrent state inside are the exception.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from videosr import color, scenes, temporal
+from videosr.engines import Engine, Interface, Picture, PlanarRunner, load
+from videosr.errors import UsageError
+from videosr.frame import Array, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
+from videosr.models import registry
+from videosr.temporal import Mode
+
+_IN_FLIGHT = 3
+"""Frames under way in the engine at once: one per core of a small machine, and one ready to start."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpscaleOptions:
+    """How to upscale.
+
+    Attributes:
+        model: a shipped model's name or the path of a network file.
+        engine: one of `engines.ENGINES`.
+        precision: "auto", "f32", "bf16" or "f16".
+        threads: CPU threads of the engine; None takes all.
+        temporal: what the detail path sees besides the frame.
+        denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
+        pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
+    """
+
+    model: str = registry.DEFAULT
+    engine: str = "openvino"
+    precision: str = "auto"
+    threads: int | None = None
+    temporal: Mode = Mode.ADAPTIVE
+    denoise: float = 0.0
+    pix_fmt: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UsageError: a value is out of its range, or denoising is asked for without temporal reuse.
+        """
+        if not 0 <= self.denoise <= 1:
+            raise UsageError(f"denoise strength {self.denoise} is not between 0 and 1")
+        if self.denoise and self.temporal is Mode.OFF:
+            raise UsageError("denoising averages over time: it needs --temporal adaptive or ema")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"{self.threads} threads are too few")
+
+
+class _Seen(NamedTuple):
+    """A frame and what was found out about it and the one before it."""
+
+    frame: Frame
+    thumbnail: scenes.Thumbnail
+    cut: bool
+    repeat: bool
+
+
+class _Pending(NamedTuple):
+    """A frame under way: its finished planes, or how to wait for them."""
+
+    frame: Frame
+    cut: bool
+    wait: Callable[[], tuple[Array, ...]]
+
+
+class Upscaler:
+    """Turns frames into larger frames.
+
+    Args:
+        options: how.
+        engine: an engine already loaded, in place of the one that `options` name.
+
+    Raises:
+        VideosrError: what `engines.load` and `registry.find` raise.
+    """
+
+    def __init__(self, options: UpscaleOptions | None = None, engine: Engine | None = None) -> None:
+        self.options = options or UpscaleOptions()
+        self.engine = engine or load(
+            Path(registry.find(self.options.model)),
+            self.options.engine,
+            precision=self.options.precision,
+            threads=self.options.threads,
+        )
+        self.reused = 0
+        """Frames whose picture repeated the one before and were not computed again."""
+        self._history: deque[_Seen] = deque(maxlen=temporal.HISTORY)
+        self._pending: deque[_Pending] = deque()
+        self._runners: dict[tuple[Picture, int], PlanarRunner | None] = {}
+        self._last: tuple[tuple[Frame, ...], _Pending] | None = None
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel and axis."""
+        return self.engine.scale
+
+    @property
+    def mode(self) -> Mode:
+        """The temporal reuse that takes place: off where the network's interface leaves no room for it."""
+        if self.engine.interface is Interface.RECURRENT:
+            return Mode.OFF  # it has its own
+        if self.engine.interface is Interface.IMAGE and not self.options.denoise:
+            return Mode.OFF  # only a detail path of its own can see the average without losing grain
+        return self.options.temporal
+
+    @property
+    def identity(self) -> str:
+        """Everything the output's bits depend on beside the frames."""
+        o = self.options
+        return f"{self.engine.identity} {self.mode} denoise={o.denoise} {o.pix_fmt or 'input format'}"
+
+    def output_info(self, info: StreamInfo) -> StreamInfo:
+        """What the upscaled stream says of itself, given what the input stream says."""
+        fmt = self._output_format(info.format)
+        return replace(
+            info,
+            width=info.width * self.scale,
+            height=info.height * self.scale,
+            format=fmt,
+            color=output_color(info.color, info.format, fmt),
+        )
+
+    def process(self, frame: Frame) -> Iterator[Frame]:
+        """Take the next frame of a sequence; yields finished frames, in order, some frames later.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        self._history.append(self._look(frame, self._history[-1] if self._history else None))
+        seen = {id(s.frame): s for s in self._history}
+        frames = temporal.window(
+            [s.frame for s in self._history],
+            self.mode,
+            cut=lambda _, newer: seen[id(newer)].cut,
+            same=lambda _, newer: seen[id(newer)].repeat,
+        )
+        self._pending.append(self._start(frames, self._history[-1].cut))
+        while len(self._pending) > _IN_FLIGHT:
+            yield self._finish(self._pending.popleft())
+
+    def flush(self) -> Iterator[Frame]:
+        """The frames still under way; the next frame then begins a new sequence."""
+        while self._pending:
+            yield self._finish(self._pending.popleft())
+        self._history.clear()
+        self._last = None
+
+    def picture(self, history: Sequence[Frame]) -> Frame:
+        """The last of some consecutive frames, as `process` would make it after them.
+
+        Args:
+            history: oldest first. All of the sequence or its last `HISTORY` frames give the same bits.
+
+        Raises:
+            UsageError: the network is recurrent and can only `process`.
+        """
+        if self.engine.interface is Interface.RECURRENT:
+            raise UsageError(f"{self.engine.network.name} keeps its own state: frames have to come in order")
+        seen: _Seen | None = None
+        known: dict[int, _Seen] = {}
+        for frame in history[-temporal.HISTORY :]:
+            seen = self._look(frame, seen)
+            known[id(frame)] = seen
+        frames = temporal.window(
+            history,
+            self.mode,
+            cut=lambda _, newer: known[id(newer)].cut,
+            same=lambda _, newer: known[id(newer)].repeat,
+        )
+        cut = known[id(history[-1])].cut
+        return self._finish(self._compute(frames, cut))
+
+    def _look(self, frame: Frame, before: _Seen | None) -> _Seen:
+        """Compare a frame with the one before it."""
+        if before is not None and before.frame.same_picture(frame):
+            return _Seen(frame, before.thumbnail, False, True)
+        thumbnail = scenes.thumbnail(frame.planes[0], frame.format.bits)
+        alike = before is not None and before.frame.planes[0].shape == frame.planes[0].shape
+        cut = not alike or scenes.is_cut(before.thumbnail, thumbnail)  # type: ignore[union-attr]
+        return _Seen(frame, thumbnail, cut, False)
+
+    def _start(self, frames: tuple[Frame, ...], cut: bool) -> _Pending:
+        """Compute, unless the same pictures have just been computed."""
+        if self._last is not None and self.engine.interface is not Interface.RECURRENT:
+            windows, pending = self._last
+            if temporal.same_window(windows, frames):
+                self.reused += 1
+                repeat = _Pending(frames[0], cut, pending.wait)
+                self._last = (frames, repeat)
+                return repeat
+        pending = self._compute(frames, cut)
+        self._last = (frames, pending)
+        return pending
+
+    def _compute(self, frames: tuple[Frame, ...], cut: bool) -> _Pending:
+        """Start on a frame, given its window, newest first."""
+        frame = frames[0]
+        source = self._source(frame)
+        target = self._target(source)
+        likeness = temporal.threshold(frames) if self.mode is Mode.ADAPTIVE else 0.0
+        if self.mode is Mode.ADAPTIVE and likeness == 0:
+            frames = frames[:1]
+        # With fewer bits than the input has, rounding would band; the planar form only rounds.
+        dither = target.format.bits < source.format.bits
+        runner = None
+        if not dither and (self.mode is not Mode.EMA or len(frames) == 1):
+            runner = self._runner(source, target, 1 if len(frames) == 1 else temporal.DEPTH)
+        if runner is None:
+            planes = self._by_tensors(frames, source, target, likeness, cut, dither)
+            return _Pending(frame, cut, lambda: planes)
+        ticket = runner.submit([f.planes for f in frames], likeness)
+        done: list[tuple[Array, ...]] = []  # a repeat asks again
+
+        def wait() -> tuple[Array, ...]:
+            if not done:
+                done.append((*runner.result(ticket), *self._alpha(frame, target.format)))
+            return done[0]
+
+        return _Pending(frame, cut, wait)
+
+    def _by_tensors(
+        self, frames: tuple[Frame, ...], source: Picture, target: Picture, likeness: float, cut: bool, dither: bool
+    ) -> tuple[Array, ...]:
+        """The long way, for any network and format: planes to R'G'B', the network, back to planes."""
+        rgb = color.to_rgb(frames[0].planes, source.format, source.color)
+        if self.engine.interface is Interface.RECURRENT:
+            out = self.engine.step(rgb[None], reset=cut)[0]
+        else:
+            average = None
+            if len(frames) > 1:
+                planes = temporal.average(frames, self.mode, likeness)
+                average = color.to_rgb(planes, source.format, source.color)
+                rgb = rgb + rgb.dtype.type(self.options.denoise) * (average - rgb)
+            out = self.engine.run(rgb[None], None if average is None else average[None])[0]
+        planes = color.from_rgb(out, replace_alpha(target.format), target.color, dither=dither)
+        return (*planes, *self._alpha(frames[0], target.format))
+
+    def _alpha(self, frame: Frame, target: PixelFormat) -> tuple[Array, ...]:
+        if not target.alpha:
+            return ()
+        return (color.resize_plane(frame.planes[-1], frame.format, self.scale, target),)
+
+    def _finish(self, pending: _Pending) -> Frame:
+        frame = pending.frame
+        fmt = self._output_format(frame.format)
+        return replace(
+            frame,
+            planes=pending.wait(),
+            format=fmt,
+            color=output_color(frame.color, frame.format, fmt),
+            scene_start=pending.cut,
+        )
+
+    def _output_format(self, source: PixelFormat) -> PixelFormat:
+        if self.options.pix_fmt is None:
+            return source
+        target = PixelFormat.parse(self.options.pix_fmt)
+        return target if source.alpha else replace_alpha(target)
+
+    @staticmethod
+    def _source(frame: Frame) -> Picture:
+        return Picture(height=frame.height, width=frame.width, format=frame.format, color=frame.color)
+
+    def _target(self, source: Picture) -> Picture:
+        fmt = self._output_format(source.format)
+        return Picture(
+            height=source.height * self.scale,
+            width=source.width * self.scale,
+            format=fmt,
+            color=output_color(source.color, source.format, fmt),
+        )
+
+    def _runner(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
+        key = (source, window)
+        if key not in self._runners:
+            if len(self._runners) > 3:
+                self._runners.clear()  # the stream changed: the old sizes are not coming back soon
+            denoise = self.options.denoise if window > 1 else 0.0
+            self._runners[key] = self.engine.planar(source, target, window, denoise)
+        return self._runners[key]
+
+
+def replace_alpha(format: PixelFormat) -> PixelFormat:
+    """The same format without alpha."""
+    if not format.alpha:
+        return format
+    return PixelFormat.of(format.family, format.bits, format.log2_w, format.log2_h)
+
+
+def output_color(source: ColorSpec, from_format: PixelFormat, to_format: PixelFormat) -> ColorSpec:
+    """The colour of a picture after a change of pixel format: kept, but for what the new family cannot mean.
+
+    R'G'B' to Y'CbCr takes BT.709 limited, which players assume when nothing is said; the reverse takes full range.
+    """
+    if from_format.family == to_format.family or "gray" in (from_format.family, to_format.family):
+        if to_format.family == "yuv" and from_format.family == "gray":
+            return replace(source, matrix=color.luma_matrix(source), siting=Siting.LEFT)
+        return source
+    if to_format.family == "rgb":
+        return replace(source, matrix=Matrix.RGB, range=Range.FULL)
+    return replace(source, matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
