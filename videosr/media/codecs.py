@@ -176,7 +176,7 @@ def join_params(params: Mapping[str, str]) -> str:
 
 
 def default_codec(fmt: PixelFormat, container: str) -> str:
-    """The encoder a person would choose: x264 for 8 bits, x265 above; in WebM AV1, or VP9 where AV1 lacks the format."""
+    """The encoder a person would choose: x264 for 8 bits, x265 above; in WebM AV1, or VP9 for other chroma."""
     if container == "webm":
         return "libsvtav1" if fmt.family == "yuv" and (fmt.log2_w, fmt.log2_h) == (1, 1) else "libvpx-vp9"
     return "libx264" if fmt.bits == 8 else "libx265"

@@ -186,7 +186,7 @@ class Decoder:
             if other.index != self._stream.index:
                 other.discard = av.stream.Discard.all
         self.hdr: tuple[tuple[str, bytes], ...] = _coded_hdr(context)
-        self.display_matrix = _display_matrix(context)
+        self.display_matrix = coded_display_matrix(context)
 
         self._source = self._pictures()
         try:
@@ -233,7 +233,9 @@ class Decoder:
         if "dovi_conf" in coded:
             side.add("DOVI_METADATA")
         self.losses = sorted({LOST_SIDE_DATA[s] for s in side if s in LOST_SIDE_DATA})
-        rate = _plausible_rate(stream)
+        rate = next(
+            (r for r in map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r), None
+        )
         self.info = StreamInfo(
             width=first.width,
             height=first.height,
@@ -448,13 +450,10 @@ def _fraction(value: Any) -> Fraction | None:
     return Fraction(value.num, value.den)
 
 
-def _plausible_rate(stream: VideoStream) -> Fraction | None:
-    """Frames per second; the container's average unless it is absurd, as it is where only the tick is stated."""
-    for value in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        rate = _fraction(value)
-        if rate is not None and Fraction(1, 100) <= rate <= 300:
-            return rate
-    return None
+def plausible_rate(value: Any) -> Fraction | None:
+    """PyAV's frame rate as a Fraction; None if it is absurd, as it is where a container only states its tick."""
+    rate = _fraction(value)
+    return rate if rate is not None and Fraction(1, 100) <= rate <= 300 else None
 
 
 def parse_clock(text: str) -> Fraction | None:
@@ -472,6 +471,7 @@ def _coded_hdr(context: av.VideoCodecContext) -> tuple[tuple[str, bytes], ...]:
     return tuple(sorted((names[k], bytes(v)) for k, v in coded.items() if k in names))
 
 
-def _display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | None:
+def coded_display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | None:
+    """The container's display matrix as FFmpeg's nine integers, None where there is none."""
     data = context.coded_side_data.get("display_matrix")
     return struct.unpack("=9i", data) if data is not None and len(data) == 36 else None

@@ -132,6 +132,8 @@ def open_encoder(settings: EncoderSettings, info: StreamInfo) -> tuple[av.VideoC
     out = av.open(template, "w", format="matroska", container_options={"fflags": "+bitexact"})
     stream = out.add_stream(settings.codec, rate=info.rate)
     context = stream.codec_context
+    if not isinstance(context, av.VideoCodecContext):
+        raise ValueError("is not a video encoder")
     configure(context, settings, info)
     out.start_encoding()
     extradata = context.extradata or b""

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from videosr.errors import InputError, OutputError
 
@@ -183,7 +183,7 @@ class Segment:
         (crc,) = _CRC.unpack(file.read(_CRC.size))
         if zlib.crc32(encoded) != crc:
             raise self._damaged("has a damaged header")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(encoded).items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(encoded).items()}
         return SegmentHeader(**values), file.tell()
 
     def times(self) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,137 @@
+"""Re-encoding of the streams that a target container cannot hold as they are: audio and text subtitles."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol
+
+import av
+import av.error
+from av.audio.resampler import AudioResampler
+from av.stream import Stream
+
+if TYPE_CHECKING:
+    type Packet = av.Packet[Stream]
+
+BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 64_000}
+OPUS_RATE = 48_000
+LARGEST_GAP = Fraction(1, 20)
+"""Seconds by which audio may stray from its timestamps (rounded to milliseconds in Matroska) before it is moved."""
+
+
+class Converter(Protocol):
+    """Turns packets of one stream into packets of another codec."""
+
+    stream: Stream
+
+    def feed(self, packet: Packet) -> list[Packet]:
+        """The packets that follow from one more of the source."""
+
+    def flush(self) -> list[Packet]:
+        """The packets still pending."""
+
+
+def add_converted(out: av.container.OutputContainer, source: Stream, codec: str) -> Converter:
+    """Add a stream of another codec to an output and return what fills it."""
+    return AudioConverter(out, source, codec) if source.type == "audio" else SubtitleConverter(out, source, codec)
+
+
+class AudioConverter:
+    """Decodes, resamples where the encoder must have it, and encodes audio; times are kept to the sample."""
+
+    def __init__(self, out: av.container.OutputContainer, source: Stream, codec: str) -> None:
+        decoder = source.codec_context
+        assert isinstance(decoder, av.AudioCodecContext)
+        self._decoder = decoder
+        rate = OPUS_RATE if codec == "libopus" else decoder.sample_rate
+        options = {"mapping_family": "1"} if codec == "libopus" and decoder.channels > 2 else {}
+        stream = out.add_stream(codec, rate=rate, options=options)
+        assert isinstance(stream, av.audio.stream.AudioStream)
+        self.stream: Stream = stream
+        encoder = stream.codec_context
+        encoder.layout = decoder.layout
+        if codec in BITS_PER_CHANNEL:
+            encoder.bit_rate = BITS_PER_CHANNEL[codec] * decoder.channels
+        encoder.time_base = Fraction(1, rate)
+        stream.time_base = Fraction(1, rate)
+        encoder.open()
+        self._encoder = encoder
+        self._resampler = AudioResampler(encoder.format, encoder.layout, rate, encoder.frame_size or None)
+        self._rate = rate
+        self._next: int | None = None
+        self.errors = 0
+
+    def feed(self, packet: Packet) -> list[Packet]:
+        """The packets that follow from one more of the source; a damaged one is counted in `errors`."""
+        try:
+            frames = self._decoder.decode(packet)
+        except av.error.InvalidDataError:
+            self.errors += 1
+            return []
+        return [made for frame in frames for made in self._resample(frame)]
+
+    def flush(self) -> list[Packet]:
+        """What decoder, resampler and encoder still hold."""
+        made = [p for frame in self._decoder.decode(None) for p in self._resample(frame)]
+        made += self._resample(None)
+        made += self._encoder.encode(None)
+        return [self._own(p) for p in made]
+
+    def _resample(self, frame: av.AudioFrame | None) -> list[Packet]:
+        made: list[Packet] = []
+        for piece in self._resampler.resample(frame):
+            stated = None
+            if piece.pts is not None and piece.time_base is not None:
+                stated = round(piece.pts * Fraction(piece.time_base.num, piece.time_base.den) * self._rate)
+            if self._next is None or (stated is not None and stated - self._next > LARGEST_GAP * self._rate):
+                self._next = stated or 0
+            piece.pts, piece.time_base = self._next, Fraction(1, self._rate)
+            self._next += piece.samples
+            made += self._encoder.encode(piece)
+        return [self._own(p) for p in made]
+
+    def _own(self, packet: Packet) -> Packet:
+        packet.stream = self.stream
+        return packet
+
+
+class SubtitleConverter:
+    """Turns text subtitles into another text format; styling that the target lacks is lost."""
+
+    def __init__(self, out: av.container.OutputContainer, source: Stream, codec: str) -> None:
+        decoder = source.codec_context
+        assert isinstance(decoder, av.subtitles.codeccontext.SubtitleCodecContext)
+        decoder.open(strict=False)
+        self._decoder = decoder
+        stream = out.add_stream(codec)
+        assert isinstance(stream, av.subtitles.stream.SubtitleStream)
+        self.stream: Stream = stream
+        self._time_base = Fraction(source.time_base.num, source.time_base.den)
+        stream.time_base = Fraction(1, 1000)
+        self._encoder = stream.codec_context
+        self._encoder.subtitle_header = decoder.subtitle_header
+        self.errors = 0
+
+    def feed(self, packet: Packet) -> list[Packet]:
+        """The subtitle in the other format; a damaged one is counted in `errors`."""
+        if packet.pts is None or packet.size == 0:
+            return []
+        try:
+            text = self._decoder.decode2(packet)
+        except av.error.InvalidDataError:
+            self.errors += 1
+            return []
+        if text is None or len(text) == 0:
+            return []
+        milliseconds = text.end_display_time - text.start_display_time
+        made = self._encoder.encode_subtitle(text)
+        made.stream = self.stream
+        made.pts = made.dts = packet.pts
+        made.duration = packet.duration or round(Fraction(milliseconds, 1000) / self._time_base)
+        made.time_base = self._time_base
+        made.is_keyframe = True
+        return [made]
+
+    def flush(self) -> list[Packet]:
+        """Nothing: subtitles are not delayed."""
+        return []

@@ -1,0 +1,359 @@
+"""The final file: the joined segments, and everything else of the source as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import av.error
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from videosr.errors import InputError, OutputError
+from videosr.media.convert import Converter, add_converted
+from videosr.media.decoder import coded_display_matrix, open_input, plausible_rate
+from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan
+from videosr.media.segments import Segment, SegmentHeader, decode_times
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter as ChapterEntry
+
+    type Packet = av.Packet[Stream]
+
+STALE_TAGS = ("bps", "duration", "number_of_", "_statistics", "encoder")
+"""Beginnings of tags that describe the old coded video, not its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of the source that the output shows.
+
+    Attributes:
+        start: seconds of the first video frame.
+        end: seconds at which the last one ends.
+    """
+
+    start: Fraction
+    end: Fraction
+
+
+def mux(
+    segments: Sequence[str | os.PathLike[str]],
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    plan: Plan,
+    *,
+    trimmed: bool = False,
+) -> list[str]:
+    """Write the output file. It appears under its name when it is complete; on any failure nothing is left.
+
+    Args:
+        segments: segment files in presentation order, at least one.
+        source: the file the plan was made from.
+        output: where to; an existing file is replaced.
+        plan: from `plan_streams`.
+        trimmed: the segments hold only a part of the source's video; the other streams are cut to that part and
+            everything is moved so that the video begins at 0.
+
+    Returns:
+        Warnings: what was found damaged on the way.
+
+    Raises:
+        InputError: a segment is damaged or does not fit the others, or the source has changed.
+        OutputError: the file cannot be written; the message names it.
+    """
+    target = Path(output)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    pieces = [Segment(path) for path in segments]
+    if not pieces or any(piece.header != pieces[0].header for piece in pieces):
+        raise InputError(f"{target}: the segments do not have equal headers; delete them and run again")
+    try:
+        with open_input(source) as container:
+            job = _Mux(pieces, container, part, plan, trimmed)
+            warnings = job.run()
+        _publish(part, target)
+    except (av.error.FFmpegError, OSError) as exc:
+        if isinstance(exc, OutputError):
+            raise
+        raise OutputError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    return warnings
+
+
+def _publish(part: Path, target: Path) -> None:
+    """Make sure the bytes are on the disk, then give them their name."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+class _Mux:
+    """One run of `mux`."""
+
+    def __init__(
+        self,
+        pieces: list[Segment],
+        source: av.container.InputContainer,
+        part: Path,
+        plan: Plan,
+        trimmed: bool,
+    ) -> None:
+        self._pieces = pieces
+        self._header = pieces[0].header
+        self._source = source
+        self._plan = plan
+        self.warnings: list[str] = []
+        self._tick = self._header.tick
+        self._decode_order = [time for piece in pieces for time in piece.times()]
+        self._window: Window | None = None
+        if trimmed:
+            first = min(pts for pts, _ in self._decode_order)
+            self._window = Window(
+                first * self._tick, max(pts + duration for pts, duration in self._decode_order) * self._tick
+            )
+        if len(source.streams) != len(plan.streams):
+            raise InputError(f"{source.name}: has changed since it was read; run again")
+        options = {"fflags": "+bitexact"}
+        if plan.container == "matroska":
+            options["avoid_negative_ts"] = "disabled"
+        if plan.metadata_tags:
+            options["movflags"] = "+use_metadata_tags"
+        self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
+        self._copies: dict[int, _Copy] = {}
+        self._converters: dict[int, Converter] = {}
+        self._video = self._add_streams()
+        self._describe()
+
+    # -- header -------------------------------------------------------------------------------------------------
+
+    def _add_streams(self) -> Stream:
+        video: Stream | None = None
+        for entry, stream in zip(self._plan.streams, self._source.streams, strict=True):
+            if entry.action == DROP or entry.target == "chapters":
+                continue
+            if entry.action == UPSCALE:
+                made: Stream = self._add_video(stream)
+                video = made
+            elif entry.action == CONVERT:
+                converter = add_converted(self._out, stream, entry.target)
+                self._converters[stream.index] = converter
+                made = converter.stream
+            elif entry.action == COPY and isinstance(stream, av.stream.AttachmentStream):
+                made = self._out.add_attachment(stream.name or "unnamed", stream.mimetype or "", stream.data)
+            else:
+                made = self._out.add_stream_from_template(stream, opaque=True)
+                self._copies[stream.index] = _Copy(stream, made)
+            made.metadata.update(self._stream_tags(stream, entry.action))
+            made.disposition = stream.disposition
+        if video is None:
+            raise InputError(f"{self._source.name}: the plan upscales no video stream")
+        return video
+
+    @staticmethod
+    def _stream_tags(stream: Stream, action: str) -> dict[str, str]:
+        tags = dict(stream.metadata)
+        if action != COPY:
+            tags = {k: v for k, v in tags.items() if not k.lower().startswith(STALE_TAGS)}
+        return tags
+
+    def _add_video(self, source: Stream) -> VideoStream:
+        """The video stream as the segments describe it."""
+        header: SegmentHeader = self._header
+        with av.open(io.BytesIO(header.template_bytes)) as template:
+            stream = self._out.add_stream_from_template(template.streams.video[0], opaque=True)
+        context = stream.codec_context
+        context.extradata = header.extradata_bytes or None
+        context.pix_fmt = header.pix_fmt
+        context.sample_aspect_ratio = Fraction(*header.sar)
+        (
+            context.colorspace,
+            context.color_range,
+            context.color_primaries,
+            context.color_trc,
+            context.chroma_sample_location,
+        ) = header.color
+        assert isinstance(source, VideoStream)
+        rate = plausible_rate(source.average_rate)
+        context.framerate = rate or 0
+        stream.time_base = header.tick
+        if self._plan.container in ("mp4", "mov") and context.codec.canonical_name == "hevc":
+            context.codec_tag = "hvc1"  # the form of HEVC in MP4 that Apple's players accept
+        matrix = coded_display_matrix(source.codec_context)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
+        return stream
+
+    def _describe(self) -> None:
+        """Global tags and chapters."""
+        tags = {k: v for k, v in self._source.metadata.items() if k.lower() not in BOOKKEEPING}
+        self._out.metadata.update(tags)
+        chapters = self._source.chapters()
+        if self._window is not None:
+            chapters = [c for c in (self._cut_chapter(chapter, self._window) for chapter in chapters) if c is not None]
+        if chapters:
+            self._out.set_chapters(chapters)
+
+    @staticmethod
+    def _cut_chapter(chapter: ChapterEntry, window: Window) -> ChapterEntry | None:
+        tick = Fraction(chapter["time_base"].num, chapter["time_base"].den)
+        start = max(chapter["start"] * tick, window.start) - window.start
+        end = min(chapter["end"] * tick, window.end) - window.start
+        if end <= start:
+            return None
+        return {**chapter, "start": round(start / tick), "end": round(end / tick)}
+
+    # -- packets ------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[str]:
+        """Write every packet and close the file."""
+        try:
+            self._out.start_encoding()
+            video = self._video_packets()
+            waiting = next(video, None)
+            for time, packets in self._other_packets():
+                while waiting is not None and waiting[0] <= time:
+                    self._out.mux(waiting[1])
+                    waiting = next(video, None)
+                self._out.mux(packets)
+            while waiting is not None:
+                self._out.mux(waiting[1])
+                waiting = next(video, None)
+            for index, converter in self._converters.items():
+                self._out.mux(converter.flush())
+                errors = getattr(converter, "errors", 0)
+                if errors:
+                    self.warnings.append(f"stream {index}: {errors} damaged packets were left out of the conversion")
+        except BaseException:
+            # The error in flight is the one to report; closing only releases the file.
+            with contextlib.suppress(av.error.FFmpegError, OSError):
+                self._out.close()
+            raise
+        self._out.close()
+        return self.warnings
+
+    def _video_packets(self) -> Iterator[tuple[Fraction, Packet]]:
+        """The joined segments in decoding order, each with the seconds at which it is decoded."""
+        order = [pts for pts, _ in self._decode_order]
+        step = max(1, self._decode_order[0][1])
+        times = iter(decode_times(order, step))
+        shift = round(self._window.start / self._tick) if self._window is not None else 0
+        for piece in self._pieces:
+            for packet in piece.packets():
+                made = av.Packet(packet.data)
+                made.stream = self._video
+                made.time_base = self._tick
+                made.pts = packet.pts - shift
+                made.dts = next(times) - shift
+                made.duration = packet.duration
+                made.is_keyframe = packet.key
+                yield made.dts * self._tick, made
+
+    def _other_packets(self) -> Iterator[tuple[Fraction, list[Packet]]]:
+        """Packets of all other streams in the source's order, copied or converted."""
+        wanted = [s for s in self._source.streams if s.index in self._copies or s.index in self._converters]
+        for stream in self._source.streams:
+            if stream not in wanted:
+                stream.discard = av.stream.Discard.all
+        if not wanted:
+            return
+        packets = self._source.demux(wanted)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as exc:
+                self.warnings.append(f"{self._source.name}: reading stopped early: {exc.strerror}")
+                return
+            if packet is None:
+                return
+            if packet.size == 0 and packet.pts is None and packet.dts is None:
+                continue  # the demuxer's end marks
+            index = packet.stream_index
+            tick = Fraction(packet.time_base.num, packet.time_base.den)
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is not None and self._window is not None and not self._cut(packet, stamp, tick, self._window):
+                continue
+            if index in self._converters:
+                made = self._converters[index].feed(packet)
+            else:
+                made = [self._copies[index].take(packet)]
+            when = packet.dts if packet.dts is not None else packet.pts
+            yield (when or 0) * tick, made
+
+    @staticmethod
+    def _cut(packet: Packet, stamp: int, tick: Fraction, window: Window) -> bool:
+        """Move a packet into the window; False if it lies outside."""
+        begin = stamp * tick
+        length = (packet.duration or 0) * tick
+        if begin >= window.end or (begin + length <= window.start and begin < window.start):
+            return False
+        subtitle = packet.stream.type == "subtitle"
+        if begin < window.start and not subtitle:
+            return False
+        shift = round(window.start / tick)
+        if begin < window.start:  # a subtitle that is already on the screen
+            late = round((window.start - begin) / tick)
+            packet.duration = (packet.duration or 0) - late
+            packet.pts = stamp + late
+            packet.dts = packet.pts
+        if packet.pts is not None:
+            packet.pts -= shift
+        if packet.dts is not None:
+            packet.dts -= shift
+        return True
+
+
+class _Copy:
+    """Moves packets of one stream to its copy, with times that every muxer accepts.
+
+    Audio whose times are coarser than its samples (Matroska's milliseconds) gets its exact times back when it goes to a
+    container that counts samples: they follow from the number of samples a packet holds, as long as that agrees with
+    the stated times to one tick.
+    """
+
+    def __init__(self, source: Stream, target: Stream) -> None:
+        self._target = target
+        self._last: int | None = None
+        context = source.codec_context
+        self._tick = Fraction(source.time_base.num, source.time_base.den)
+        self._sample = Fraction(0)
+        if isinstance(context, av.AudioCodecContext) and context.frame_size and context.sample_rate:
+            self._sample = Fraction(1, context.sample_rate)
+            self._length = context.frame_size * self._sample
+        self._expected: Fraction | None = None
+
+    def take(self, packet: Packet) -> Packet:
+        """The packet for the output; the same payload and side data."""
+        if packet.dts is None:
+            packet.dts = packet.pts
+        elif packet.pts is None:
+            packet.pts = packet.dts
+        if packet.dts is not None:
+            if self._last is not None and packet.dts < self._last:
+                packet.dts = self._last
+            self._last = packet.dts
+        if self._sample and packet.pts is not None:
+            self._sharpen(packet, packet.pts)
+        packet.stream = self._target
+        return packet
+
+    def _sharpen(self, packet: Packet, pts: int) -> None:
+        finer = Fraction(self._target.time_base.num, self._target.time_base.den) < self._tick
+        if not finer or abs((packet.duration or 0) * self._tick - self._length) > self._tick:
+            self._expected = None
+            return
+        stated = pts * self._tick
+        if self._expected is None or abs(self._expected - stated) > self._tick:
+            self._expected = stated
+        packet.pts = packet.dts = round(self._expected / self._sample)
+        packet.duration = round(self._length / self._sample)
+        packet.time_base = self._sample
+        self._expected += self._length

@@ -1,0 +1,285 @@
+"""What a media file holds, and what becomes of each of its streams in another container."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+from av.stream import Stream
+
+from videosr.errors import InputError
+from videosr.media.decoder import is_attached_picture, open_input, video_stream
+
+COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
+TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text", "srt", "stl", "sami", "microdvd"})
+
+_TEXT_FOR = {"matroska": "subrip", "mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
+_AUDIO_FOR = {"matroska": "flac", "mp4": "aac", "mov": "aac", "webm": "libopus"}
+
+# fmt: off
+_MP4_GLOBAL = frozenset({
+    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright",
+    "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "track",
+    "disc", "compilation", "media_type", "hd_video", "gapless_playback", "sort_name", "sort_artist",
+    "sort_album", "sort_album_artist", "sort_composer", "sort_show", "encoding_tool", "performer", "author",
+    "year", "creation_time", "location", "timecode", "rating", "podcast", "category", "purchase_date",
+    "episode_sort", "season_number",
+})
+# fmt: on
+"""Global metadata keys that FFmpeg's mp4 and mov muxers write without `use_metadata_tags`."""
+BOOKKEEPING = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Global metadata that describes the old file rather than its content."""
+_TRACK_BOOKKEEPING = (
+    "bps",
+    "duration",
+    "number_of_",
+    "_statistics",
+    "encoder",
+    "vendor_id",
+    "handler_name",
+    "source_id",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamFacts:
+    """One stream as its container describes it.
+
+    Attributes:
+        index: in the container.
+        type: "video", "audio", "subtitle", "data", "attachment" or "unknown".
+        codec: FFmpeg's name, "unknown" where it has none.
+        detail: size and format, or sample rate and channels, or file name, MIME type and size.
+        language: ISO 639 code, None where not stated.
+        title: None where not stated.
+        disposition: FFmpeg's flags that are set.
+        metadata: all of the stream's tags.
+    """
+
+    index: int
+    type: str
+    codec: str
+    detail: str
+    language: str | None
+    title: str | None
+    disposition: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaInfo:
+    """A media file.
+
+    Attributes:
+        path: as given.
+        container: FFmpeg's demuxer.
+        duration: seconds, None where unknown.
+        bit_rate: bits per second, 0 where unknown.
+        chapters: (start in seconds, end in seconds, title).
+        metadata: global tags.
+        streams: in the container's order.
+        video: index of the stream that would be upscaled, None if there is none.
+    """
+
+    path: str
+    container: str
+    duration: Fraction | None
+    bit_rate: int
+    chapters: tuple[tuple[Fraction, Fraction, str], ...]
+    metadata: Mapping[str, str]
+    streams: tuple[StreamFacts, ...]
+    video: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamPlan:
+    """What becomes of one stream of the source.
+
+    Attributes:
+        index: in the source.
+        type: of the stream.
+        codec: in the source.
+        action: "upscale", "copy", "convert" or "drop".
+        target: codec in the output when converted ("chapters" if the content is kept as chapters), else "".
+        reason: why it is not simply copied, else "".
+    """
+
+    index: int
+    type: str
+    codec: str
+    action: str
+    target: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        what = {CONVERT: f"convert to {self.target}"}.get(self.action, self.action)
+        return f"stream {self.index} ({self.type}, {self.codec}): {what}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What becomes of a whole file in a container.
+
+    Attributes:
+        container: FFmpeg's muxer.
+        video: index of the stream that is upscaled.
+        streams: one entry for each stream of the source, in its order.
+        losses: one line for each thing that is converted or lost; `--strict` refuses if there is any.
+        metadata_tags: mp4 and mov must write free-form tags, because the source has such.
+    """
+
+    container: str
+    video: int
+    streams: tuple[StreamPlan, ...]
+    losses: tuple[str, ...]
+    metadata_tags: bool = False
+
+
+def codec_name(stream: Stream) -> str:
+    """FFmpeg's name of a stream's codec, "unknown" where it has none."""
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    if stream.type == "data" and stream.name:
+        return stream.name
+    return "unknown"
+
+
+def probe(path: str | os.PathLike[str]) -> MediaInfo:
+    """Describe a media file.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    name = os.fspath(path)
+    with open_input(path) as container:
+        try:
+            video: int | None = video_stream(container, name).index
+        except InputError:
+            video = None
+        chapters = []
+        for chapter in container.chapters():
+            tick = Fraction(chapter["time_base"].num, chapter["time_base"].den)
+            title = chapter["metadata"].get("title", "")
+            chapters.append((chapter["start"] * tick, chapter["end"] * tick, title))
+        return MediaInfo(
+            path=name,
+            container=container.format.name,
+            duration=Fraction(container.duration, 1_000_000) if container.duration else None,
+            bit_rate=container.bit_rate or 0,
+            chapters=tuple(chapters),
+            metadata=dict(container.metadata),
+            streams=tuple(_facts(stream) for stream in container.streams),
+            video=video,
+        )
+
+
+def _facts(stream: Stream) -> StreamFacts:
+    detail = ""
+    context = stream.codec_context
+    if isinstance(stream, av.stream.AttachmentStream):
+        detail = f"{stream.name or 'unnamed'}, {stream.mimetype or 'no MIME type'}, {len(stream.data)} bytes"
+    elif isinstance(context, av.VideoCodecContext):
+        rate = stream.average_rate
+        detail = f"{context.width}x{context.height} {context.pix_fmt or ''}" + (
+            f", {float(rate):.6g} fps" if rate else ""
+        )
+    elif isinstance(context, av.AudioCodecContext):
+        detail = f"{context.sample_rate} Hz, {context.layout.name}"
+    return StreamFacts(
+        index=stream.index,
+        type=stream.type,
+        codec=codec_name(stream),
+        detail=detail,
+        language=stream.language,
+        title=stream.metadata.get("title"),
+        disposition=tuple(flag.name for flag in av.stream.Disposition if flag in stream.disposition and flag.name),
+        metadata=dict(stream.metadata),
+    )
+
+
+def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | None = None) -> Plan:
+    """Decide what becomes of every stream of a file in another container.
+
+    Whether a stream can be copied is found by writing a header with it, the very thing the muxer will do.
+
+    Args:
+        path: the source.
+        container: FFmpeg's muxer (`containers.container_format`), or "image".
+        video: index of the video stream to upscale; the best one by default.
+
+    Raises:
+        InputError: the source cannot be opened or has no usable video stream.
+    """
+    name = os.fspath(path)
+    with open_input(path) as source:
+        chosen = video_stream(source, name, video).index
+        plans = tuple(
+            StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
+            if s.index == chosen
+            else _plan_stream(s, source, container)
+            for s in source.streams
+        )
+        losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target != "chapters"]
+        mp4 = container in ("mp4", "mov")
+        free = sorted(k for k in source.metadata if k.lower().split("-")[0] not in (*_MP4_GLOBAL, *BOOKKEEPING))
+        if container == "image":
+            losses += ["chapters"] if source.chapters() else []
+        elif mp4:
+            for stream, plan in zip(source.streams, plans, strict=True):
+                losses += _lost_tags(stream, plan)
+        return Plan(
+            container=container, video=chosen, streams=plans, losses=tuple(losses), metadata_tags=mp4 and bool(free)
+        )
+
+
+def _lost_tags(stream: Stream, plan: StreamPlan) -> list[str]:
+    """Tags of a kept track that mp4 and mov have no place for."""
+    if plan.action == DROP or plan.target == "chapters" or stream.type in ("attachment", "data"):
+        return []
+    kept = ("language", "title", "creation_time", "timecode", "rotate", "name")
+    lost = [k for k in stream.metadata if k.lower() not in kept and not k.lower().startswith(_TRACK_BOOKKEEPING)]
+    return [f"stream {stream.index}: tag {k} has no place in the container" for k in sorted(lost)]
+
+
+def _plan_stream(stream: Stream, source: av.container.InputContainer, container: str) -> StreamPlan:
+    codec = codec_name(stream)
+
+    def plan(action: str, target: str = "", reason: str = "") -> StreamPlan:
+        return StreamPlan(
+            index=stream.index, type=stream.type, codec=codec, action=action, target=target, reason=reason
+        )
+
+    if container == "image":
+        return plan(DROP, reason="an image holds one picture and nothing else")
+    if stream.type == "data" and codec == "bin_data" and "mov" in source.format.name and source.chapters():
+        return plan(CONVERT, "chapters", "the track is the chapter list in another form")
+    if stream.type == "attachment":
+        return plan(COPY) if container == "matroska" else plan(DROP, reason=f"{container} holds no attachments")
+    if stream.type == "unknown" or (codec == "unknown" and stream.type != "data"):
+        return plan(DROP, reason="its codec is unknown to FFmpeg")
+    problem = _refusal(stream, container)
+    if problem is None:
+        return plan(COPY)
+    if stream.type == "subtitle" and codec in TEXT_SUBTITLES:
+        return plan(CONVERT, _TEXT_FOR[container], problem)
+    if stream.type == "audio":
+        return plan(CONVERT, _AUDIO_FOR[container], problem)
+    return plan(DROP, reason=problem)
+
+
+def _refusal(stream: Stream, container: str) -> str | None:
+    """Why a muxer does not take a stream as it is, None if it does."""
+    out = av.open(io.BytesIO(), "w", format=container)
+    try:
+        copy = out.add_stream_from_template(stream, opaque=True)
+        if container in ("mp4", "mov") and stream.type == "video" and is_attached_picture(stream):
+            copy.disposition = stream.disposition
+        out.start_encoding()
+    except (ValueError, av.error.FFmpegError):
+        return f"{container} holds no {codec_name(stream)}"
+    return None

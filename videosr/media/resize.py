@@ -1,0 +1,63 @@
+"""Bringing finished pictures to a wanted size with a good resampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from videosr.errors import UsageError
+from videosr.frame import Frame, StreamInfo
+from videosr.media.planes import PlaneReader, to_av_frame
+
+
+def wanted_size(info: StreamInfo, width: int | None, height: int | None) -> tuple[int, int]:
+    """The size asked for; one of the two may be left open and then follows the picture's shape, to an even number.
+
+    Args:
+        info: of the upscaled picture.
+        width: columns or None.
+        height: rows or None.
+
+    Raises:
+        UsageError: a size under 16 or over 16384.
+    """
+    if width is None:
+        width = info.width if height is None else round(info.width * height / info.height / 2) * 2
+    if height is None:
+        height = round(info.height * width / info.width / 2) * 2
+    for name, value in (("width", width), ("height", height)):
+        if not 16 <= value <= 16384:
+            raise UsageError(f"output {name} {value} is not between 16 and 16384")
+    return width, height
+
+
+class Resizer:
+    """A stage that resamples pictures by FFmpeg's Lanczos filter (`SWS_LANCZOS`); the shape seen on screen is kept.
+
+    Args:
+        info: of the pictures that come.
+        width: columns wanted.
+        height: rows wanted.
+    """
+
+    def __init__(self, info: StreamInfo, width: int, height: int) -> None:
+        # The display aspect ratio stays, so what the sample counts change the sample's shape takes up.
+        self._sar = info.sar * Fraction(info.width, info.height) / Fraction(width, height)
+        self.info = replace(info, width=width, height=height, sar=self._sar)
+        self._reader = PlaneReader()
+        self._reformatter = VideoReformatter()
+
+    def process(self, frame: Frame) -> Iterator[Frame]:
+        """Resample one frame."""
+        picture = to_av_frame(frame.planes, frame.format)
+        resized = self._reformatter.reformat(
+            picture, width=self.info.width, height=self.info.height, interpolation=Interpolation.LANCZOS
+        )
+        yield replace(frame, planes=self._reader.read(resized, frame.format), sar=self._sar)
+
+    def flush(self) -> Iterator[Frame]:
+        """Nothing is kept back."""
+        return iter(())
