@@ -34,8 +34,8 @@ from torch import Tensor
 from videosr.archs.paragonsr2 import BLUR_TAPS, SHARP_TAPS, VARIANTS, ParagonSR2
 from videosr.errors import NetworkError, OutputError, UsageError
 
-PREFIX = "videosr."
-"""Of our own keys in the headers of weight and network files."""
+ARCHITECTURE = "ParagonSR2"
+"""What the header of our own files names as `architecture`."""
 
 _MAX_BYTES = 1 << 30  # the largest published file is under 10 MB
 
@@ -94,7 +94,7 @@ class CheckpointInfo:
         path: the file.
         sha256: hex digest of its bytes.
         generation: of the published code: "9 or 10", "11", or "9 to 11" where they do not differ.
-        metadata: the header that `save` wrote, keys without `videosr.`; empty for published files.
+        metadata: the header of our own files (see `save`); empty for published ones.
     """
 
     path: Path
@@ -124,12 +124,12 @@ def load(
     variant, scale = _infer(path, state)
     has_windows = any(re.search(r"\.(attn|window_attn)\.", key) for key in state)
     windowed = variant in ("photo", "pro") and has_windows
-    alpha = _setting(path, header, "alpha", alpha, "published fidelity networks were trained with 0")
+    alpha = _setting(path, header, "upsampler_alpha", "alpha", alpha, "published fidelity networks were trained with 0")
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha {alpha} is out of range: 0 to 1")
     if windowed:
         hint = "published networks were trained with 16"
-        window_size = int(_setting(path, header, "window_size", window_size, hint))
+        window_size = int(_setting(path, header, "window_size", "window-size", window_size, hint))
         if not 1 <= window_size <= 64:
             raise UsageError(f"window size {window_size} is out of range: 1 to 64")
     model = ParagonSR2(
@@ -160,11 +160,11 @@ def save(path: Path, model: ParagonSR2, *, name: str, training: str, license: st
         OutputError: it cannot be written.
     """
     header = {
-        "format": "1",
+        "architecture": ARCHITECTURE,
         "name": name,
         "variant": model.variant,
         "scale": str(model.scale),
-        "alpha": repr(float(model.base.alpha)),
+        "upsampler_alpha": repr(float(model.base.alpha)),
         "window_size": str(model.window_size),
         "padding": "replicate",
         "training": training,
@@ -172,7 +172,7 @@ def save(path: Path, model: ParagonSR2, *, name: str, training: str, license: st
         **extra,
     }
     state = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomically(path, bytes_of(state, metadata={PREFIX + key: value for key, value in header.items()}))
+    write_atomically(path, bytes_of(state, metadata=header))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -214,7 +214,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             content: Any = tensors_of(data)
             entries = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-            header = {key.removeprefix(PREFIX): value for key, value in entries.items() if key.startswith(PREFIX)}
+            header = entries if entries.get("architecture") == ARCHITECTURE else {}
         elif path.suffix in (".pth", ".pt"):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         else:
@@ -297,13 +297,12 @@ def _infer(path: Path, state: Mapping[str, Tensor]) -> tuple[str, int]:
     return names[0], scale
 
 
-def _setting(path: Path, header: Mapping[str, str], key: str, given: float | None, hint: str) -> float:
+def _setting(path: Path, header: Mapping[str, str], key: str, option: str, given: float | None, hint: str) -> float:
     """A number that the tensors do not tell: the header's or the caller's, who may not contradict each other."""
     try:
         recorded = float(header[key]) if key in header else None
     except ValueError as exc:
-        raise NetworkError(f"{path}: header {PREFIX}{key}={header[key]!r} is not a number") from exc
-    option = key.replace("_", "-")
+        raise NetworkError(f"{path}: its header has {key}={header[key]!r}, which is not a number") from exc
     if given is None and recorded is None:
         raise UsageError(f"{path}: the checkpoint does not record its {option}: give --{option} ({hint})")
     if given is not None and recorded is not None and given != recorded:

@@ -25,6 +25,9 @@ from torch.nn import functional as F
 
 from videosr.archs.paragonsr2 import ParagonSR2
 
+HALO = 8
+"""Input pixels of replicated rim for our own networks. Realtime sees 7 far: zero padding is out of its sight."""
+
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
@@ -38,14 +41,39 @@ class Convolution:
     weight: Tensor
     bias: Tensor
 
-    @property
-    def padding(self) -> int:
-        """What "same" pads on each side: k // 2."""
-        return self.weight.shape[-1] // 2
-
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) to (N, out, H, W), zero padded."""
-        return F.conv2d(x, self.weight.to(x), self.bias.to(x), padding=self.padding)
+        """(N, in, H, W) to (N, out, H, W), zero padded, in the type of x."""
+        return F.conv2d(x, self.weight.to(x), self.bias.to(x), padding=self.weight.shape[-1] // 2)
+
+
+class Deployed(nn.Module):
+    """The deployment form in torch: tail and base folded, the rim replicated.
+
+    Args:
+        model: the network; its values are copied.
+        halo: input pixels of replicated rim; 0 for the zero padding of published networks.
+        half: the detail path in float16; the base path and the sum stay in float32.
+    """
+
+    def __init__(self, model: ParagonSR2, halo: int, *, half: bool = False) -> None:
+        super().__init__()
+        self.scale, self.halo = model.scale, halo
+        self.working = torch.float16 if half else torch.float32
+        self.body = copy.deepcopy(nn.Sequential(model.conv_in, model.body, model.conv_mid))
+        self.tail, self.base = _layer(tail(model)), _layer(base(model))
+        self.body.to(self.working)
+        self.tail.to(self.working)
+        self.eval().requires_grad_(False)
+
+    def forward(self, frame: Tensor, average: Tensor | None = None) -> Tensor:
+        """(N, 3, H, W) to (N, 3, scale*H, scale*W), float32, unclamped; arguments as `ParagonSR2.forward`."""
+        sides = [self.halo] * 4
+        frame = F.pad(frame, sides, mode="replicate")
+        average = frame if average is None else F.pad(average, sides, mode="replicate")
+        detail = self.tail(self.body(average.to(self.working))).float()
+        output = F.pixel_shuffle(self.base(frame) + detail, self.scale)
+        edge = self.halo * self.scale
+        return output[:, :, edge : output.shape[2] - edge, edge : output.shape[3] - edge]
 
 
 def tail(model: ParagonSR2) -> Convolution:
@@ -74,6 +102,13 @@ def scaled(conv: nn.Conv2d | nn.Linear, gamma: Tensor) -> tuple[Tensor, Tensor]:
     weight = conv.weight.detach().double()
     bias = torch.zeros(len(factor)).double() if conv.bias is None else conv.bias.detach().double()
     return weight * factor.view(-1, *[1] * (weight.ndim - 1)), bias * factor
+
+
+def _layer(weights: Convolution) -> nn.Conv2d:
+    out, inner, size, _ = weights.weight.shape
+    layer = nn.Conv2d(inner, out, size, padding=size // 2)
+    layer.load_state_dict({"weight": weights.weight, "bias": weights.bias})
+    return layer
 
 
 @torch.no_grad()
