@@ -9,6 +9,7 @@ Sources: ITU-T H.273 (8.1-8.3: matrices, ranges, siting), ITU-R BT.601, BT.709, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -77,6 +78,22 @@ def rgb_from_ycc(matrix: Matrix) -> NDArray[np.float64]:
 def luma_matrix(color: ColorSpec) -> Matrix:
     """The matrix that makes luma (and chroma) of a picture with this colour; BT.709 where it says R'G'B'."""
     return Matrix.BT709 if color.matrix == Matrix.RGB else color.matrix
+
+
+def converted(color: ColorSpec, source: PixelFormat, target: PixelFormat) -> ColorSpec:
+    """The colour of a picture after a change of pixel format: kept, but for what the new format cannot mean.
+
+    R'G'B' becomes BT.709 limited range, which players assume when nothing is said; Y'CbCr becomes full-range R'G'B'.
+    """
+    if target.family == "rgb" and source.family != "rgb":
+        color = replace(color, matrix=Matrix.RGB, range=Range.FULL)
+    elif target.family != "rgb" and source.family == "rgb":
+        color = replace(color, matrix=Matrix.BT709, range=Range.LIMITED)
+    elif target.family == "yuv":
+        color = replace(color, matrix=luma_matrix(color))  # gray may come tagged as R'G'B'
+    if target.family != "yuv" or not (target.log2_w or target.log2_h):
+        return replace(color, siting=Siting.UNSPECIFIED)
+    return replace(color, siting=Siting.LEFT) if color.siting == Siting.UNSPECIFIED else color
 
 
 def levels(format: PixelFormat, color_range: Range, plane: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from videosr import color, scenes, temporal
 from videosr.engines import Engine, Interface, Picture, PlanarRunner, load
 from videosr.errors import UsageError
-from videosr.frame import Array, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
+from videosr.frame import Array, Frame, PixelFormat, StreamInfo
 from videosr.models import registry
 from videosr.temporal import Mode
 
@@ -130,7 +130,7 @@ class Upscaler:
             width=info.width * self.scale,
             height=info.height * self.scale,
             format=fmt,
-            color=output_color(info.color, info.format, fmt),
+            color=color.converted(info.color, info.format, fmt),
         )
 
     def process(self, frame: Frame) -> Iterator[Frame]:
@@ -245,7 +245,7 @@ class Upscaler:
                 average = color.to_rgb(planes, source.format, source.color)
                 rgb = rgb + rgb.dtype.type(self.options.denoise) * (average - rgb)
             out = self.engine.run(rgb[None], None if average is None else average[None])[0]
-        planes = color.from_rgb(out, replace_alpha(target.format), target.color, dither=dither)
+        planes = color.from_rgb(out, _opaque(target.format), target.color, dither=dither)
         return (*planes, *self._alpha(frames[0], target.format))
 
     def _alpha(self, frame: Frame, target: PixelFormat) -> tuple[Array, ...]:
@@ -260,7 +260,7 @@ class Upscaler:
             frame,
             planes=pending.wait(),
             format=fmt,
-            color=output_color(frame.color, frame.format, fmt),
+            color=color.converted(frame.color, frame.format, fmt),
             scene_start=pending.cut,
         )
 
@@ -268,7 +268,7 @@ class Upscaler:
         if self.options.pix_fmt is None:
             return source
         target = PixelFormat.parse(self.options.pix_fmt)
-        return target if source.alpha else replace_alpha(target)
+        return target if source.alpha else _opaque(target)
 
     @staticmethod
     def _source(frame: Frame) -> Picture:
@@ -280,7 +280,7 @@ class Upscaler:
             height=source.height * self.scale,
             width=source.width * self.scale,
             format=fmt,
-            color=output_color(source.color, source.format, fmt),
+            color=color.converted(source.color, source.format, fmt),
         )
 
     def _runner(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
@@ -293,22 +293,8 @@ class Upscaler:
         return self._runners[key]
 
 
-def replace_alpha(format: PixelFormat) -> PixelFormat:
+def _opaque(format: PixelFormat) -> PixelFormat:
     """The same format without alpha."""
     if not format.alpha:
         return format
     return PixelFormat.of(format.family, format.bits, format.log2_w, format.log2_h)
-
-
-def output_color(source: ColorSpec, from_format: PixelFormat, to_format: PixelFormat) -> ColorSpec:
-    """The colour of a picture after a change of pixel format: kept, but for what the new family cannot mean.
-
-    R'G'B' to Y'CbCr takes BT.709 limited, which players assume when nothing is said; the reverse takes full range.
-    """
-    if from_format.family == to_format.family or "gray" in (from_format.family, to_format.family):
-        if to_format.family == "yuv" and from_format.family == "gray":
-            return replace(source, matrix=color.luma_matrix(source), siting=Siting.LEFT)
-        return source
-    if to_format.family == "rgb":
-        return replace(source, matrix=Matrix.RGB, range=Range.FULL)
-    return replace(source, matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)

@@ -15,8 +15,9 @@ from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.codec.context import CodecOption, OptionFlags
 from av.codec.context import Flags as CodecFlags
 
+from videosr.color import converted
 from videosr.errors import UsageError
-from videosr.frame import FORMATS, ColorSpec, Matrix, PixelFormat, Range, Siting, StreamInfo
+from videosr.frame import FORMATS, ColorSpec, PixelFormat, StreamInfo
 from videosr.media.containers import holds_codec
 from videosr.media.hdr import encoder_parameters
 
@@ -230,21 +231,10 @@ def resolve(
 def output_info(settings: EncoderSettings, info: StreamInfo) -> StreamInfo:
     """The stream that resolved settings lead to: the format of its frames and the colour they must have.
 
-    The colour stays as it is unless the pixel format changes between R'G'B' and Y'CbCr; then it becomes what players
-    expect of untagged video.
+    The colour follows `color.converted`.
     """
     fmt = settings.format
-    color = info.color
-    if fmt.family == "rgb" and info.format.family != "rgb":
-        color = replace(color, matrix=Matrix.RGB, range=Range.FULL, siting=Siting.UNSPECIFIED)
-    elif fmt.family != "rgb" and info.format.family == "rgb":
-        color = replace(color, matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.UNSPECIFIED)
-    subsampled = fmt.family == "yuv" and bool(fmt.log2_w or fmt.log2_h)
-    if subsampled and color.siting == Siting.UNSPECIFIED:
-        color = replace(color, siting=Siting.LEFT)
-    elif not subsampled:
-        color = replace(color, siting=Siting.UNSPECIFIED)
-    return replace(info, format=fmt, color=color)
+    return replace(info, format=fmt, color=converted(info.color, info.format, fmt))
 
 
 def notes(settings: EncoderSettings, info: StreamInfo) -> list[str]:
