@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -18,31 +19,33 @@ class Progress:
     """Shows frames done, frames per second, speed against real time and the time left.
 
     Args:
-        total: frames expected, None where unknown.
-        rate: frames per second of the video, None where unknown.
         name: what is being worked on.
         as_json: one JSON object a line on stdout, `{"event": ..., ...}`, in place of text.
         quiet: nothing but errors.
         stream: where text goes.
     """
 
-    def __init__(
-        self,
-        total: int | None,
-        rate: Fraction | None,
-        name: str,
-        *,
-        as_json: bool = False,
-        quiet: bool = False,
-        stream: TextIO | None = None,
-    ) -> None:
-        self._total, self._rate, self._name, self._json, self._quiet = total, rate, name, as_json, quiet
+    def __init__(self, name: str, *, as_json: bool = False, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._name, self._json, self._quiet = name, as_json, quiet
         self._stream = stream or sys.stderr
+        self._total: int | None = None
+        self._rate: Fraction | None = None
         self._begun = self._shown = time.monotonic()
         self._done = 0
         self._bar: tqdm[Any] | None = None
-        if not as_json and not quiet and self._stream.isatty():
-            self._bar = tqdm(total=total, unit="frame", desc=name, file=self._stream, dynamic_ncols=True)
+
+    def begin(self, total: int | None, rate: Fraction | None) -> None:
+        """Work starts.
+
+        Args:
+            total: frames expected, None where unknown.
+            rate: frames per second of the video, None where unknown.
+        """
+        self._total, self._rate = total, rate
+        self._begun = self._shown = time.monotonic()
+        self.event("begin", name=self._name, total=total, rate=float(rate) if rate else None)
+        if not self._json and not self._quiet and self._stream.isatty():
+            self._bar = tqdm(total=total, unit="frame", desc=self._name, file=self._stream, dynamic_ncols=True)
 
     def frames(self, done: int) -> None:
         """So many frames are done."""
@@ -73,6 +76,15 @@ class Progress:
         if self._json:
             sys.stdout.write(json.dumps({"event": kind, **fields}) + "\n")
             sys.stdout.flush()
+
+    def done(self, output: Path, frames: int, size: str, reused: int) -> None:
+        """Say what was made."""
+        if self._json:
+            self.event("done", output=str(output), frames=frames, size=size, reused=reused, seconds=self.seconds)
+        elif not self._quiet:
+            repeats = f", {reused} of them repeats" if reused else ""
+            self._done = frames
+            self._say(f"{output}: {frames} frames{repeats}, {size}, {self._fps():.1f} fps, {self._speed()}")
 
     def close(self) -> None:
         """End the bar."""

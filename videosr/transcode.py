@@ -175,6 +175,7 @@ def transcode(source: Path, output: Path, options: TranscodeOptions, progress: P
         lost = [*plan.losses, *decoder.losses, *notes(settings, info)]
         _report(lost, decoder.warnings, options.strict, source, progress)
         said = len(decoder.warnings)
+        progress.begin(_expected(decoder.info, options), info.rate)
 
         with _segment_folder(output) as folder, SegmentSink(folder, settings, coded) as sink:
             graph = Graph(decoder, stages, sink, progress=lambda done, _: progress.frames(done))
@@ -191,6 +192,20 @@ def transcode(source: Path, output: Path, options: TranscodeOptions, progress: P
         timings=tuple(graph.timings),
         warnings=(*lost, *decoder.warnings[:said], *later),
     )
+
+
+def _expected(info: StreamInfo, options: TranscodeOptions) -> int | None:
+    """Frames that will come, as far as the container says."""
+    total = info.frames or None
+    if total is None and info.duration and info.rate:
+        total = round(info.duration * info.rate)
+    if total and info.rate:
+        total -= min(total, round((options.start or 0) * info.rate))
+        if options.duration is not None:
+            total = min(total, round(options.duration * info.rate))
+    if options.frames is not None:
+        total = min(total, options.frames) if total else options.frames
+    return total
 
 
 def _mux(segments: list[Path], source: Path, output: Path, plan: Plan, trimmed: bool) -> list[str]:

@@ -30,6 +30,7 @@ class UpscaleOptions:
     Attributes:
         model: a shipped model's name or the path of a network file.
         engine: one of `engines.ENGINES`.
+        device: one of `engines.DEVICES`.
         precision: "auto", "f32", "bf16" or "f16".
         threads: CPU threads of the engine; None takes all.
         temporal: what the detail path sees besides the frame.
@@ -39,6 +40,7 @@ class UpscaleOptions:
 
     model: str = registry.DEFAULT
     engine: str = "openvino"
+    device: str = "cpu"
     precision: str = "auto"
     threads: int | None = None
     temporal: Mode = Mode.ADAPTIVE
@@ -92,6 +94,7 @@ class Upscaler:
         self.engine = engine or load(
             Path(registry.find(self.options.model)),
             self.options.engine,
+            device=self.options.device,
             precision=self.options.precision,
             threads=self.options.threads,
         )

@@ -9,25 +9,38 @@ from videosr.engines.network import Network
 from videosr.errors import MissingExtraError, UsageError
 
 ENGINES = ("openvino", "onnxruntime", "torch")
-__all__ = ["ENGINES", "Engine", "Interface", "Network", "Picture", "PlanarRunner", "load"]
+DEVICES = ("cpu", "cuda")
+__all__ = ["DEVICES", "ENGINES", "Engine", "Interface", "Network", "Picture", "PlanarRunner", "load"]
 
 
-def load(path: Path, engine: str = "openvino", *, precision: str = "auto", threads: int | None = None) -> Engine:
+def load(
+    path: Path,
+    engine: str = "openvino",
+    *,
+    device: str = "cpu",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Engine:
     """Load a network file into an engine.
 
     Args:
         path: an ONNX file; for "torch" a checkpoint.
         engine: one of `ENGINES`.
+        device: one of `DEVICES`.
         precision: see the engine.
         threads: CPU threads; None takes all this process may use.
 
     Raises:
-        UsageError: unknown engine or precision.
+        UsageError: unknown engine, device or precision, or an engine that does not run on that device.
         MissingExtraError: the engine's library is not installed.
         NetworkError: the file cannot be used.
     """
     if engine not in ENGINES:
         raise UsageError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
+    if device not in DEVICES:
+        raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
+    if device != "cpu" and engine != "torch":
+        raise UsageError(f"the {engine} engine runs on the cpu; --device {device} needs --engine torch")
     try:
         if engine == "openvino":
             from videosr.engines.openvino import OpenVINOEngine
@@ -39,6 +52,6 @@ def load(path: Path, engine: str = "openvino", *, precision: str = "auto", threa
             return OnnxRuntimeEngine(Network.open(path), precision=precision, threads=threads)
         from videosr.engines.torch import TorchEngine
 
-        return TorchEngine(path, precision=precision, threads=threads)
+        return TorchEngine(path, device=device, precision=precision, threads=threads)
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"the {engine} engine", engine) from exc

@@ -1,0 +1,5 @@
+"""`python -m videosr`."""
+
+from videosr.cli import main
+
+main()

@@ -1,0 +1,351 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from videosr import __version__
+from videosr.engines import DEVICES, ENGINES, Engine
+from videosr.errors import MissingExtraError, UsageError, VideosrError
+from videosr.media.codecs import EncoderSettings
+from videosr.media.decoder import parse_clock
+from videosr.media.probe import plan_streams
+from videosr.media.probe import probe as probe_file
+from videosr.models import registry
+from videosr.progress import Progress
+from videosr.temporal import Mode
+from videosr.transcode import TranscodeOptions, transcode
+from videosr.upscaler import UpscaleOptions, Upscaler
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+
+
+class Clock(click.ParamType):
+    """Seconds, or [HH:]MM:SS.fraction."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Parse; exact, never through a float."""
+        if isinstance(value, Fraction):
+            return value
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            found = parse_clock(value if value.count(":") == 2 else f"0:{value}")
+            if found is None:
+                self.fail(f"{value!r} is neither seconds nor [HH:]MM:SS", param, ctx)
+            return found
+
+
+class Size(click.ParamType):
+    """WxH."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            width, height = value.lower().split("x")
+            return int(width), int(height)
+        except ValueError:
+            self.fail(f"{value!r} is not of the form 1920x1080", param, ctx)
+
+
+def _key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = [value.partition("=") for value in values]
+    for (key, equals, _), value in zip(pairs, values, strict=True):
+        if not key or not equals:
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE", ctx, param)
+    return tuple((key, value) for key, _, value in pairs)
+
+
+def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    for model in registry.shipped():
+        mark = " (default)" if model.name == registry.DEFAULT else ""
+        click.echo(f"{model.name:16} {model.scale}x  {model.about}{mark}")
+    ctx.exit()
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="videosr")
+@click.option("--debug", is_flag=True, help="Show where in the code an error arose.")
+def cli(debug: bool) -> None:
+    """Make video larger and better, and keep everything else in the file as it was."""
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("-m", "--model", default=registry.DEFAULT, help="A shipped model's name, or an ONNX file.")
+@click.option(
+    "--list-models", is_flag=True, expose_value=False, is_eager=True, callback=_list_models, help="List them and stop."
+)
+@click.option(
+    "--temporal", type=click.Choice([m.value for m in Mode]), default="adaptive", help="Use of earlier frames."
+)
+@click.option("--denoise", type=float, default=0.0, help="0 keeps all grain, 1 removes what it can.")
+@click.option("--height", type=int, help="Resample the result to this many rows.")
+@click.option("--size", type=Size(), help="Resample the result to this size.")
+@click.option("--start", type=Clock(), help="Begin here: seconds or [HH:]MM:SS.")
+@click.option("--duration", type=Clock(), help="Take this long.")
+@click.option("--frames", type=int, help="Take this many frames.")
+@click.option(
+    "--codec", default="", show_default=False, help="Encoder: libx264, libx265, libsvtav1, ffv1, ...  [by bit depth]"
+)
+@click.option("--crf", type=float, help="Constant quality on the encoder's scale.  [by encoder]")
+@click.option("--preset", default="", show_default=False, help="The encoder's speed preset.  [by encoder]")
+@click.option("--pix-fmt", default="", show_default=False, help="Pixel format to encode.  [the source's]")
+@click.option("-x", "options", multiple=True, callback=_key_values, metavar="KEY=VALUE", help="More encoder options.")
+@click.option("--device", type=click.Choice(DEVICES), default="cpu", help="Where to compute.")
+@click.option("--engine", type=click.Choice(ENGINES), default="openvino", help="What computes.")
+@click.option("--precision", type=click.Choice(["auto", "f32", "bf16", "f16"]), default="auto", help="Arithmetic.")
+@click.option("--threads", type=int, help="CPU threads of the engine.  [all]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--strict", is_flag=True, help="Refuse rather than lose or convert anything.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+def upscale(
+    source: Path,
+    output: Path,
+    model: str,
+    temporal: str,
+    denoise: float,
+    height: int | None,
+    size: tuple[int, int] | None,
+    start: Fraction | None,
+    duration: Fraction | None,
+    frames: int | None,
+    codec: str,
+    crf: float | None,
+    preset: str,
+    pix_fmt: str,
+    options: tuple[tuple[str, str], ...],
+    device: str,
+    engine: str,
+    precision: str,
+    threads: int | None,
+    overwrite: bool,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Upscale SOURCE, a video or an image, into OUTPUT (.mkv .mp4 .mov .webm; .png .jpg .webp).
+
+    Audio, subtitles, chapters, attachments, tags, timestamps and colour arrive as they were; what the output's
+    container cannot hold is named before work starts.
+    """
+    if size and height:
+        raise UsageError("--size already says the height; leave --height out")
+    wanted = TranscodeOptions(
+        upscale=UpscaleOptions(
+            model=model,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            temporal=Mode(temporal),
+            denoise=denoise,
+        ),
+        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options),
+        width=size[0] if size else None,
+        height=size[1] if size else height,
+        start=start,
+        duration=duration,
+        frames=frames,
+        overwrite=overwrite,
+        strict=strict,
+    )
+    progress = Progress(source.name, as_json=as_json, quiet=quiet)
+    try:
+        result = transcode(source, output, wanted, progress)
+    finally:
+        progress.close()
+    progress.done(output, result.frames, f"{result.width}x{result.height}", result.reused)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", default="mkv", help="Container of the output: mkv, mp4, mov, webm.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def probe(file: Path, to: str, as_json: bool) -> None:
+    """Show what is in FILE, and what an upscale would keep, convert or drop."""
+    from videosr.media.containers import container_format
+
+    info = probe_file(file)
+    plan = None if info.video is None else plan_streams(file, container_format(to))
+    if as_json:
+        data = {"file": asdict(info), "plan": asdict(plan) if plan else None}
+        click.echo(json.dumps(data, indent=2, default=_jsonable))
+        return
+    length = f"{float(info.duration):.3f} s" if info.duration is not None else "unknown length"
+    click.echo(f"{file}: {info.container}, {length}, {len(info.chapters)} chapters")
+    for stream in info.streams:
+        about = ", ".join(filter(None, (stream.detail, stream.language, stream.title, *stream.disposition)))
+        entry = plan.streams[stream.index] if plan else None
+        click.echo(f"  {entry or f'stream {stream.index} ({stream.type}, {stream.codec})'}  [{about}]")
+    if plan is None:
+        raise UsageError(f"{file}: has no video to upscale")
+    for loss in plan.losses:
+        click.echo(f"  in .{to.removeprefix('.')}: {loss}")
+    if not plan.losses:
+        click.echo(f"  in .{to.removeprefix('.')}: everything is kept")
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--scale", type=int, help="The picture must be exactly this many times as large.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None:
+    """Check that OUTPUT holds all that SOURCE does: frames, times, streams, tags. Exit code 1 if not."""
+    from videosr.media.verify import verify as compare
+
+    report = compare(source, output, scale=scale)
+    if as_json:
+        data = {"ok": report.ok, "problems": report.problems, "facts": report.facts}
+        click.echo(json.dumps(data, indent=2, default=_jsonable))
+    else:
+        for key, value in report.facts.items():
+            click.echo(f"{key}: {value}")
+        for problem in report.problems:
+            click.echo(f"PROBLEM: {problem}")
+        click.echo(f"{output}: {'ok' if report.ok else f'{len(report.problems)} problems'}")
+    if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
+@click.option("--form", type=click.Choice(["deploy", "image", "video"]), default="deploy", help="Interface.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Types inside.")
+@click.option("--alpha", type=float, help="upsampler_alpha, which published checkpoints do not record.")
+@click.option("--window-size", type=int, help="Of the window attention, which checkpoints do not record.")
+@click.option("--padding", type=click.Choice(["replicate", "zero"]), help="At the picture's rim.  [as trained]")
+@click.option("--blend", type=float, default=0.2, help="Weight of the previous features in the video form.")
+@click.option("--name", help="Name of the network.  [the file's]")
+def export(checkpoint: Path, output: Path, **options: Any) -> None:
+    """Make a checked ONNX network from a ParagonSR2 CHECKPOINT (.safetensors or .pth)."""
+    with _extra("videosr export", "torch"):
+        from videosr.export import export as export_network
+    for line in export_network(checkpoint, output, **options).lines():
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-m", "--model", default=registry.DEFAULT, help="A model's name, an ONNX file, or bicubic.")
+@click.option("--scale", type=int, default=2, help="Of bicubic; a network knows its own.")
+@click.option("--lr", type=click.Path(path_type=Path), help="Folder of inputs.  [made by MATLAB's bicubic]")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def evaluate(folders: tuple[Path, ...], model: str, scale: int, lr: Path | None, as_json: bool) -> None:
+    """PSNR and SSIM of a network on FOLDERS of original images."""
+    from videosr import evaluate as ev
+
+    if model == "bicubic":
+        run = ev.bicubic(scale)
+    else:
+        upscaler = Upscaler(UpscaleOptions(model=model))
+        scale, run = upscaler.scale, _on_images(upscaler.engine)
+    results = [ev.evaluate(folder, run, scale, lr_folder=lr) for folder in folders]
+    click.echo(ev.to_json(results) if as_json else ev.markdown(results))
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+@click.option("--device", help="cpu, cuda, ...  [cuda if there]")
+def train(config: Path, resume: bool, device: str | None) -> None:
+    """Train the network that the TOML file CONFIG describes."""
+    with _extra("videosr train", "train"):
+        from videosr.training import run
+    run(config, resume=resume, device=device, say=click.echo)
+
+
+@cli.command()
+@click.argument("clip", type=click.Path(path_type=Path))
+@click.option("-m", "--model", default=registry.DEFAULT, help="A shipped model's name.")
+@click.option("--frames", type=int, default=60, help="Frames a round.")
+@click.option("--rounds", type=int, default=3, help="Rounds; the median is told.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def bench(clip: Path, model: str, frames: int, rounds: int, as_json: bool) -> None:
+    """Measure CLIP through videosr beside the unfolded network in a plain loop, in one run."""
+    with _extra("videosr bench", "torch"):
+        from videosr.bench import run
+    run(clip, model, frames=frames, rounds=rounds, as_json=as_json, say=click.echo)
+
+
+def _on_images(engine: Engine) -> Callable[[Any], Any]:
+    """The engine on single (H, W, 3) pictures."""
+    return lambda image: engine.run(image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+
+
+class _extra:  # noqa: N801 - reads as a statement: with _extra(...)
+    """Turn a missing package into an error that names the extra."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self._feature, self._extra = feature, extra
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> None:
+        if isinstance(exc, ModuleNotFoundError) and not (exc.name or "").startswith("videosr"):
+            raise MissingExtraError(self._feature, self._extra) from exc
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return float(value)
+    if hasattr(value, "items"):
+        return dict(value)
+    return str(value)
+
+
+def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Run the command line; never returns."""
+    debug = "--debug" in sys.argv[1:]
+    # Clean up after SIGTERM as after Ctrl-C: temporary files go, nothing half-written stays.
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = cli.main(prog_name="videosr", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("videosr: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone; Python would complain about it at exit
+        code = 1
+    except VideosrError as exc:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"videosr: {exc}", err=True)
+        code = exc.exit_code
+    except OSError as exc:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"videosr: {exc}", err=True)
+        code = 1
+    sys.exit(code)
