@@ -1,16 +1,116 @@
-"""Measuring an upscaler against images whose high-resolution original is known."""
+"""Measuring an upscaler against images whose high-resolution original is known: `videosr evaluate`."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from videosr.errors import InputError
+from videosr.errors import EngineError, InputError
+from videosr.metrics import imresize, psnr, ssim, to_y
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+type Upscale = Callable[[NDArray[np.float32]], NDArray[Any]]
+"""(H, W, 3) float32 RGB in 0..1 to (scale * H, scale * W, 3), clipped or not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """How close one image, or a set on average, came to its original.
+
+    Attributes:
+        name: of the image file or the folder.
+        psnr_rgb: dB, over the whole image and all three channels.
+        psnr_y: dB, BT.601 luma, `scale` pixels left out at each edge.
+        ssim_y: SSIM of the same luma, the same border left out.
+    """
+
+    name: str
+    psnr_rgb: float
+    psnr_y: float
+    ssim_y: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetScores:
+    """A set of images.
+
+    Attributes:
+        mean: averages over the images, dB averaged as dB (the field's way).
+        images: each image's own scores.
+    """
+
+    mean: Scores
+    images: tuple[Scores, ...]
+
+
+def evaluate(
+    hr_folder: str | Path, upscale: Upscale, scale: int = 2, *, lr_folder: str | Path | None = None
+) -> SetScores:
+    """Upscale every image of a set and compare with the originals.
+
+    Args:
+        hr_folder: the originals; bottom and right are cropped to a multiple of `scale`.
+        upscale: what is measured; its output is clipped and rounded to 8 bits first.
+        scale: output pixels an input pixel.
+        lr_folder: the inputs, named as the originals or with `x<scale>` appended; None makes them from the originals by
+            MATLAB's bicubic `imresize`.
+
+    Raises:
+        InputError: a folder or image cannot be used, or the two folders do not pair.
+        EngineError: `upscale` returned another size.
+    """
+    images = []
+    for path, lr, hr in _pairs(Path(hr_folder), None if lr_folder is None else Path(lr_folder), scale):
+        output = upscale(np.divide(lr, 255, dtype=np.float32))
+        if output.shape != hr.shape:
+            raise EngineError(f"{path}: upscaled to {output.shape} instead of {hr.shape}: is the scale {scale}?")
+        images.append(score(np.clip(np.rint(output * 255.0), 0, 255), hr, scale, path.name))
+    count = len(images)
+    mean = Scores(
+        name=Path(hr_folder).resolve().name,
+        psnr_rgb=sum(s.psnr_rgb for s in images) / count,
+        psnr_y=sum(s.psnr_y for s in images) / count,
+        ssim_y=sum(s.ssim_y for s in images) / count,
+    )
+    return SetScores(mean=mean, images=tuple(images))
+
+
+def score(image: NDArray[Any], hr: NDArray[Any], scale: int, name: str) -> Scores:
+    """One image in code values against its original, both (H, W, 3)."""
+    y, hr_y = to_y(image), to_y(hr)
+    return Scores(
+        name=name,
+        psnr_rgb=psnr(image, hr),
+        psnr_y=psnr(y, hr_y, border=scale),
+        ssim_y=ssim(y, hr_y, border=scale),
+    )
+
+
+def bicubic(scale: int) -> Upscale:
+    """The baseline of every table: MATLAB's bicubic `imresize` of the 8-bit image."""
+    return lambda image: imresize(np.rint(image * 255).astype(np.uint8), scale).astype(np.float32) / 255
+
+
+def markdown(results: Iterable[SetScores]) -> str:
+    """A table of the means, one row a set."""
+    rows = ["| set | images | PSNR RGB | PSNR Y | SSIM Y |", "|---|---|---|---|---|"]
+    for result in results:
+        m = result.mean
+        rows.append(f"| {m.name} | {len(result.images)} | {m.psnr_rgb:.2f} | {m.psnr_y:.2f} | {m.ssim_y:.4f} |")
+    return "\n".join(rows)
+
+
+def to_json(results: Iterable[SetScores]) -> str:
+    """The means and every image, as JSON; the score of an exact copy is Infinity."""
+    return json.dumps([asdict(result) for result in results], indent=2)
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -37,6 +137,31 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     try:
         with av.open(str(path)) as container:
             frame = next(container.decode(video=0))
-            return np.asarray(frame.to_ndarray(format="rgb24"))
+            return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (OSError, ValueError, IndexError, StopIteration) as exc:
-        raise InputError(f"{path}: cannot be read as an image: {exc}") from exc
+        raise InputError(f"{path}: cannot be read as an image: {exc or 'no picture in it'}") from exc
+
+
+def crop_to_multiple(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Without the rows at the bottom and columns at the right that make no whole LR pixel."""
+    return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
+
+
+def _pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> Iterator[tuple[Path, NDArray[Any], NDArray[Any]]]:
+    """(path of the original, LR, HR), both uint8."""
+    originals = list_images(hr_folder)
+    inputs = {} if lr_folder is None else {p.stem: p for p in list_images(lr_folder)}
+    for path in originals:
+        hr = crop_to_multiple(read_image(path), scale)
+        if min(hr.shape[:2]) < 2 * scale + 11:
+            raise InputError(f"{path}: {hr.shape[1]} x {hr.shape[0]} pixels are too few to measure: remove it")
+        if lr_folder is None:
+            yield path, imresize(hr, 1 / scale), hr
+            continue
+        partner = inputs.get(path.stem) or inputs.get(f"{path.stem}x{scale}")
+        if partner is None:
+            raise InputError(f"{path}: has no partner {path.stem} or {path.stem}x{scale} in {lr_folder}")
+        lr = read_image(partner)
+        if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
+            raise InputError(f"{partner}: is {lr.shape[:2]}, not 1/{scale} of {path.name}'s {hr.shape[:2]}")
+        yield path, lr, hr

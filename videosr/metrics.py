@@ -41,8 +41,8 @@ def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubi
         kernel: "bicubic" or "lanczos3".
 
     Returns:
-        indices, int, and weights, float64, both (taps, out_size); the weights of a sample sum to one. Indices beyond
-        the border are mirrored, the border sample itself included.
+        indices, int, and weights, float64, both (taps, out_size); the weights of a sample sum to one. Beyond the
+        border its last sample is repeated: the LR images in circulation were made so (newer MATLABs mirror instead).
     """
     function, width = _KERNELS[kernel]
     shrink = min(scale, 1.0)
@@ -54,8 +54,7 @@ def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubi
     weights /= weights.sum(axis=0)
     used = np.any(weights != 0, axis=1)
     indices, weights = indices[used], weights[used]
-    mirrored = np.mod(indices, 2 * size)
-    return np.minimum(mirrored, 2 * size - 1 - mirrored), weights
+    return np.clip(indices, 0, size - 1), weights
 
 
 def imresize(image: Image, scale: float, kernel: Kernel = "bicubic") -> Image:
@@ -118,3 +117,39 @@ def _inside(image: Image, reference: Image, border: int) -> tuple[Image, Image]:
         raise ValueError(f"a border of {border} leaves nothing of {image.shape}")
     inside = (slice(border, image.shape[0] - border), slice(border, image.shape[1] - border))
     return np.asarray(image[inside], np.float64), np.asarray(reference[inside], np.float64)
+
+
+def ssim(image: Image, reference: Image, *, border: int = 0, peak: float = 255.0) -> float:
+    """Structural similarity of two one-channel images (Wang et al. 2004), 1 where both are equal.
+
+    Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, averaged where the window fits wholly, as in the
+    authors' own code.
+
+    Args:
+        image: (H, W).
+        reference: of the same shape.
+        border: pixels left out at each edge.
+        peak: the value of full white.
+
+    Raises:
+        ValueError: the shapes differ, there are channels, or fewer than 11 pixels are left.
+    """
+    x, y = _inside(image, reference, border)
+    if x.ndim != 2 or min(x.shape) < 11:
+        raise ValueError(f"SSIM needs one channel of 11 x 11 pixels or more, not {x.shape}")
+    mean_x, mean_y = _gaussian(x), _gaussian(y)
+    var_x, var_y = _gaussian(x * x) - mean_x**2, _gaussian(y * y) - mean_y**2
+    covariance = _gaussian(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float(np.mean(numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))))
+
+
+def _gaussian(image: Image) -> Image:
+    """SSIM's window as a weighted mean, where it fits: (H, W) to (H - 10, W - 10)."""
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+    rows, columns = image.shape[0] - 10, image.shape[1] - 10
+    image = sum(t * image[i : i + rows] for i, t in enumerate(taps))
+    image = sum(t * image[:, i : i + columns] for i, t in enumerate(taps))
+    return image

@@ -16,7 +16,8 @@ from videosr.archs.paragonsr2 import ParagonSR2
 def fold_tail(network: ParagonSR2) -> tuple[Tensor, Tensor]:
     """Kernel (3 * scale^2, C, 5, 5) and bias (3 * scale^2) of the convolution that replaces all after `conv_mid`."""
     scale, up, out = network.scale, network.up[0], network.conv_out
-    assert isinstance(up, nn.Conv2d) and up.bias is not None  # as ParagonSR2 builds it
+    assert isinstance(up, nn.Conv2d)
+    assert up.bias is not None
     # The response of the tail to a single one in each feature channel is the folded kernel, mirrored.
     response = F.pad(up.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
     response = F.conv2d(F.pixel_shuffle(response, scale), out.weight, padding=1)

@@ -1,11 +1,11 @@
-"""The training loop: Adam, warm-up and cosine, averaged weights, validation, checkpoints that resume to the iteration."""
+"""The training loop: Adam, warm-up and cosine, averaged weights, validation, exact resumption."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-import os
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from videosr.archs import checkpoint
+from videosr.archs.fold import HALO, Deployed
 from videosr.archs.paragonsr2 import ParagonSR2
-from videosr.errors import InputError, NetworkError
-from videosr.evaluate import list_images, read_image
+from videosr.errors import InputError, NetworkError, VideosrError
+from videosr.evaluate import crop_to_multiple, list_images, read_image
 from videosr.metrics import imresize, psnr, to_y
-from videosr.training.config import TrainingConfig, load_config
+from videosr.training.config import NetworkConfig, TrainingConfig, load_config
 from videosr.training.data import PatchSampler, build_pack
 from videosr.training.folding import forward_folded
-
-HALO = 8
-"""LR pixels by which a picture is extended (border repeated) before our networks see it; the output is cropped."""
 
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
@@ -47,10 +45,10 @@ def learning_rate(iteration: int, config: TrainingConfig) -> float:
 
 
 def upscale_image(network: ParagonSR2, image: NDArray[Any]) -> NDArray[np.float32]:
-    """A whole image as our deployed networks do it: border repeated by HALO, output cropped.
+    """A whole image as our deployed networks do it: folded, the border repeated by `HALO` and cropped away again.
 
     Args:
-        network: on any device.
+        network: on the CPU or a GPU, alpha 0.
         image: (H, W, 3), RGB in 0..1.
 
     Returns:
@@ -58,19 +56,47 @@ def upscale_image(network: ParagonSR2, image: NDArray[Any]) -> NDArray[np.float3
     """
     device = next(network.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None].to(device)
-    crop = HALO * network.scale
     with torch.no_grad():
-        y = forward_folded(network, F.pad(x, (HALO,) * 4, mode="replicate"))[:, :, crop:-crop, crop:-crop]
-    return y[0].permute(1, 2, 0).float().cpu().numpy()
+        return np.asarray(Deployed(network, HALO).to(device)(x)[0].permute(1, 2, 0).cpu())
+
+
+def new_network(config: NetworkConfig) -> ParagonSR2:
+    """The network as training starts it.
+
+    Raises:
+        NetworkError: the weights to start from are of another network.
+        UsageError: `config` names no network.
+    """
+    if config.weights is None:
+        return ParagonSR2(
+            config.variant,
+            config.scale,
+            upsampler_alpha=config.upsampler_alpha,
+            detail_gain=config.detail_gain,
+            layer_scale=config.layer_scale,
+        )
+    network, _ = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
+    if (network.variant, network.scale) != (config.variant, config.scale):
+        raise NetworkError(
+            f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
+        )
+    return network.train()
 
 
 class Trainer:
-    """One run, from wherever its folder says it is.
+    """One run, from its start or from its checkpoint.
 
     Args:
         config: the whole run.
-        device: torch device; bfloat16 autocast is used on CUDA.
+        device: torch device; on CUDA the network computes in bfloat16 where autocast finds that safe.
         say: called with lines for the user.
+
+    Attributes:
+        network: what the optimiser moves.
+        average: its exponential average, which is validated and exported.
+        iteration: updates done so far.
+        best: the best validation score so far, dB.
+        seconds: spent training so far, without validation.
     """
 
     def __init__(self, config: TrainingConfig, device: str, say: Callable[[str], None] = print) -> None:
@@ -78,26 +104,18 @@ class Trainer:
         self.folder = config.output.folder
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.schedule.seed)
-        n = config.network
-        self.network = ParagonSR2(
-            n.variant, n.scale, upsampler_alpha=n.upsampler_alpha, detail_gain=n.detail_gain, layer_scale=n.layer_scale
-        )
-        if n.weights:
-            load_weights(self.network, n.weights)
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network = new_network(config.network).to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.weights = [p for p in self.network.parameters() if p.requires_grad]
-        self.averaged = [
-            a for a, p in zip(self.average.parameters(), self.network.parameters(), strict=True) if p.requires_grad
-        ]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=config.schedule.learning_rate, weight_decay=0.0)
+        pairs = zip(self.network.parameters(), self.average.parameters(), strict=True)
+        trained = [(w, a) for w, a in pairs if w.requires_grad]
+        self._trained: list[Tensor] = [w for w, _ in trained]
+        self._averaged: list[Tensor] = [a for _, a in trained]
+        self.optimizer = torch.optim.AdamW(self._trained, lr=config.schedule.learning_rate, weight_decay=0.0)
         self.iteration, self.best, self.seconds = 0, -math.inf, 0.0
-
-    # Checkpoints
 
     @property
     def checkpoint_path(self) -> Path:
-        """The run's state."""
+        """Where the run's state is kept."""
         return self.folder / "checkpoint.pt"
 
     def save_checkpoint(self) -> None:
@@ -113,7 +131,7 @@ class Trainer:
         }
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self.checkpoint_path)
+        partial.replace(self.checkpoint_path)
 
     def load_checkpoint(self) -> None:
         """Continue exactly where `save_checkpoint` was called.
@@ -126,55 +144,43 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (OSError, RuntimeError, KeyError, EOFError, ValueError) as exc:
-            raise InputError(
-                f"{self.checkpoint_path}: not a checkpoint of this run ({exc}): remove it to start over"
-            ) from exc
-        self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
-        torch.set_rng_state(state["torch_rng"].cpu())
+            self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
+            torch.set_rng_state(state["torch_rng"].cpu())
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
+            reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
+            raise InputError(f"{self.checkpoint_path}: not a checkpoint of this run: {reason}: remove it") from exc
 
-    def export(self, path: Path, **extra: str) -> None:
-        """The averaged weights as .safetensors with what one has to know of them in the header."""
-        n, s = self.config.network, self.config.schedule
-        metadata = {
-            "name": f"{n.variant}-{n.scale}x",
-            "architecture": "ParagonSR2",
-            "variant": n.variant,
-            "scale": str(n.scale),
-            "upsampler_alpha": f"{n.upsampler_alpha:g}",
-            "padding": "replicate",
-            "iterations": str(self.iteration),
-            "license": self.config.output.licence,
-            "training": (
-                f"{self.iteration} of {s.iterations} iterations of {self.config.data.batch} patches of "
-                f"{self.config.data.patch}x{self.config.data.patch} LR pixels, loss {s.loss}, AdamW "
-                f"{s.learning_rate:g} to 0 by cosine, EMA {s.ema:g}"
+    def export(self, path: Path) -> None:
+        """The averaged weights as `.safetensors`, with what one has to know of them in the header."""
+        n, d, s = self.config.network, self.config.data, self.config.schedule
+        checkpoint.save(
+            path,
+            self.average,
+            name=f"{n.variant}-{n.scale}x",
+            training=(
+                f"{', '.join(folder.name for folder in d.train)}; {self.iteration} of {s.iterations} iterations, "
+                f"{d.batch} patches of {d.patch}x{d.patch} input pixels each; {s.loss} loss; AdamW, "
+                f"{s.learning_rate:g} to 0 by cosine; weights averaged at {s.ema:g}"
             ),
-            **extra,
-        }
-        state = {name: value.detach().cpu().contiguous() for name, value in self.average.state_dict().items()}
-        partial = path.with_suffix(".partial")
-        save_file(state, partial, metadata)
-        os.replace(partial, path)
-
-    # Work
+            license=self.config.output.licence,
+            iterations=str(self.iteration),
+        )
 
     def step(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """One update; both (N, 3, H, W) in 0..1. Returns the loss, on the device."""
-        rate = learning_rate(self.iteration, self.config)
+        """One update; both (N, 3, H, W) in 0..1, HR `scale` times as large. Returns the loss, on the device."""
+        schedule = self.config.schedule
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(self.iteration, self.config)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             output = forward_folded(self.network, lr)
-        border = self.config.schedule.loss_border
-        inside = (slice(None), slice(None), slice(border, -border or None), slice(border, -border or None))
-        loss = LOSSES[self.config.schedule.loss](output.float()[inside], hr[inside])
+        inside = slice(schedule.loss_border, hr.shape[-1] - schedule.loss_border)
+        loss = LOSSES[schedule.loss](output.float()[:, :, inside, inside], hr[:, :, inside, inside])
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         # A young average would be mostly initial weights: its decay grows with the run (as in TensorFlow's EMA).
-        decay = min(self.config.schedule.ema, (1 + self.iteration) / (10 + self.iteration))
-        torch._foreach_lerp_(self.averaged, [w.detach() for w in self.weights], 1 - decay)
+        decay = min(schedule.ema, (1 + self.iteration) / (10 + self.iteration))
+        torch._foreach_lerp_(self._averaged, [w.detach() for w in self._trained], 1 - decay)
         self.iteration += 1
         return loss.detach()
 
@@ -184,77 +190,79 @@ class Trainer:
         for folder in self.config.data.validation:
             values = []
             for path in list_images(folder):
-                hr = read_image(path)
-                hr = hr[: hr.shape[0] // scale * scale, : hr.shape[1] // scale * scale]
-                sr = upscale_image(self.average, imresize(hr, 1 / scale) / 255)
-                sr = np.clip(np.round(sr * 255), 0, 255)
-                values.append(psnr(to_y(sr), to_y(hr), border=scale))
+                hr = crop_to_multiple(read_image(path), scale)
+                output = upscale_image(self.average, imresize(hr, 1 / scale) / 255)
+                values.append(psnr(to_y(np.clip(np.rint(output * 255), 0, 255)), to_y(hr), border=scale))
             results[folder.name] = float(np.mean(values))
         return results
 
     def log(self, **values: Any) -> None:
-        """One JSON line in `log.jsonl`, with the iteration and the seconds of work so far."""
-        record = {"iteration": self.iteration, "seconds": round(self.seconds, 1), **values}
+        """One JSON line in `log.jsonl` and for the user, with the iteration and the seconds of training so far."""
+        record = json.dumps({"iteration": self.iteration, "seconds": round(self.seconds, 1), **values})
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        self.say(json.dumps(record))
-
-    def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
-        return tensor.permute(0, 3, 1, 2).float() / 255  # NHWC memory: channels_last as it is
+            file.write(record + "\n")
+        self.say(record)
 
     def run(self) -> None:
-        """Train to the last iteration."""
-        out = self.config.output
-        last = self.config.schedule.iterations
-        sampler = PatchSampler(self.folder, self.config.data, self.config.network.scale, self.config.schedule.seed)
-        total, count = torch.zeros((), device=self.device), 0
+        """Train to the last iteration; an interruption leaves a checkpoint.
+
+        Raises:
+            VideosrError: the training diverged.
+        """
+        schedule = self.config.schedule
+        sampler = PatchSampler(self.folder, self.config.data, self.config.network.scale, schedule.seed)
+        losses: list[Tensor] = []
         clock = time.monotonic()
-        for lr, hr in sampler.batches(self.iteration, last):
-            total += self.step(self._to_tensor(lr), self._to_tensor(hr))
-            count += 1
-            now = time.monotonic()
-            self.seconds, clock = self.seconds + now - clock, now
-            if self.iteration % out.log_every == 0 or self.iteration == last:
-                mean = total.item() / count
-                if not math.isfinite(mean):
-                    raise InputError(f"{self.folder}: the loss is {mean} at {self.iteration}: lower the learning rate")
-                self.log(loss=mean, learning_rate=learning_rate(self.iteration - 1, self.config))
-                total.zero_()
-                count = 0
-            if self.iteration % out.validate_every == 0 or self.iteration == last:
-                results = self.validate()
-                self.log(psnr_y=results)
-                self.export(self.folder / "last.safetensors")
-                score = next(iter(results.values()), math.inf)
-                if score >= self.best:
-                    self.best = score
-                    self.export(self.folder / "best.safetensors")
-                clock = time.monotonic()
-            if self.iteration % out.checkpoint_every == 0 or self.iteration == last:
-                self.save_checkpoint()
+        try:
+            for lr, hr in sampler.batches(self.iteration, schedule.iterations):
+                losses.append(self.step(self._to_tensor(lr), self._to_tensor(hr)))
+                self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
+                if self._due(self.config.output.log_every):
+                    self._log_losses(losses)
+                if self._due(self.config.output.validate_every):
+                    self._validate_and_export()
+                    clock = time.monotonic()
+                if self._due(self.config.output.checkpoint_every):
+                    self.save_checkpoint()
+        except KeyboardInterrupt:
+            self.save_checkpoint()
+            raise
 
+    def _due(self, every: int) -> bool:
+        return self.iteration % every == 0 or self.iteration == self.config.schedule.iterations
 
-def load_weights(network: ParagonSR2, path: Path) -> None:
-    """Start values from a .safetensors file of the same network.
+    def _log_losses(self, losses: list[Tensor]) -> None:
+        """Log their mean and forget them."""
+        mean = torch.stack(losses).mean().item()
+        losses.clear()
+        if not math.isfinite(mean):
+            raise VideosrError(f"{self.folder}: diverged before iteration {self.iteration}: lower the learning rate")
+        self.log(loss=mean, learning_rate=learning_rate(self.iteration - 1, self.config))
 
-    Raises:
-        NetworkError: not readable, or of another network.
-    """
-    try:
-        network.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError) as exc:
-        raise NetworkError(f"{path}: not weights of this network: {exc}") from exc
+    def _validate_and_export(self) -> None:
+        results = self.validate()
+        self.log(psnr_y=results)
+        self.export(self.folder / "last.safetensors")
+        # Without a validation folder the latest weights are the best known.
+        score = next(iter(results.values()), self.best)
+        if score >= self.best:
+            self.best = score
+            self.export(self.folder / "best.safetensors")
+
+    def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, 3, H, W) in 0..1, which that memory makes channels_last as it is."""
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
+        return tensor.permute(0, 3, 1, 2).float() / 255
 
 
 def run(
-    config_path: str | Path, *, resume: bool = True, device: str | None = None, say: Callable[[str], None] = print
+    config_path: str | Path, *, resume: bool = False, device: str | None = None, say: Callable[[str], None] = print
 ) -> Path:
     """Train what a TOML file describes (see `training.config`); the whole of `videosr train`.
 
     Args:
         config_path: the file.
-        resume: continue the run found in the output folder; otherwise such a run is an error.
+        resume: continue the run found in the output folder; without it such a run is an error.
         device: torch device; None takes CUDA where there is one.
         say: called with lines for the user.
 
@@ -262,17 +270,17 @@ def run(
         The best weights, `best.safetensors` in the output folder.
 
     Raises:
-        InputError, UsageError: the configuration or the data cannot be used.
+        InputError, UsageError: the configuration, the data or the run to resume cannot be used.
+        VideosrError: the training diverged.
     """
     config = load_config(config_path)
     trainer = Trainer(config, device or ("cuda" if torch.cuda.is_available() else "cpu"), say)
     if trainer.checkpoint_path.exists():
         if not resume:
-            raise InputError(f"{trainer.folder}: holds a run already: resume it or choose another folder")
+            raise InputError(f"{trainer.folder}: holds a run already: resume it or choose another output folder")
         trainer.load_checkpoint()
         say(f"resuming at iteration {trainer.iteration}")
     # A pair needs its own pixels and those that the LR filter reaches beyond them.
-    hr_size = (config.data.patch + 4) * config.network.scale
-    build_pack(trainer.folder, config.data, hr_size, say)
+    build_pack(trainer.folder, config.data, (config.data.patch + 4) * config.network.scale, say)
     trainer.run()
     return trainer.folder / "best.safetensors"
