@@ -100,7 +100,7 @@ def test_old_names_and_wrappers_are_mapped(tmp_path):
 OLD = {
     "version 8": {"base_upsampler.sharpen.source_kernel": (7,), "body.0.mscf.p1.weight": (16, 16, 1, 1)},
     "version 7": {"body.0.mid_conv.weight": (16, 16, 3, 3)},
-    "version 6": {"body.0.blocks.0.net.0.weight": (24, 16, 1, 1)},
+    "version 6": {"body.0.blocks.0.context.dwconv_hw.bias": (2,), "content_processor.analyzer.0.bias": (4,)},
     "version 5": {"upsampler_net.up_conv.weight": (64, 16, 3, 3), "body.0.blocks.0.context.dwconv_h.bias": (2,)},
     "version 4": {"body.0.blocks.0.transformer.dw_mixer.0.weight": (32, 1, 3, 3), "hr_conv_in.bias": (16,)},
     "version 0 to 3": {"body.0.blocks.0.transformer.kernel_generator.predictor.1.bias": (9,)},
@@ -112,6 +112,13 @@ def test_older_networks_are_refused_by_name(tmp_path, version):
     state = network().state_dict() | {key: torch.zeros(shape) for key, shape in OLD[version].items()}
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(NetworkError, match=rf"net\.pth: .*ParagonSR2 {version}, which is another network"):
+        checkpoint.load(tmp_path / "net.pth", alpha=0.0)
+
+
+def test_realtime_of_version_6_is_refused_though_every_tensor_would_fit(tmp_path):
+    state = {old_name(k): v for k, v in network().state_dict().items() if not k.endswith((".kernel", ".gamma"))}
+    torch.save({"params_ema": state}, tmp_path / "net.pth")
+    with pytest.raises(NetworkError, match="ParagonSR2 version 6, which is another network"):
         checkpoint.load(tmp_path / "net.pth", alpha=0.0)
 
 
