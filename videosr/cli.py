@@ -19,7 +19,7 @@ from videosr import __version__
 from videosr.engines import DEVICES, ENGINES, Engine
 from videosr.errors import MissingExtraError, UsageError, VideosrError
 from videosr.media.codecs import EncoderSettings
-from videosr.media.decoder import parse_clock
+from videosr.media.source import parse_clock
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
 from videosr.models import registry

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import math
 import os
-import struct
+from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import av
 import av.error
-from av.video.stream import VideoStream
 
 from videosr.errors import InputError
 from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.planes import PlaneReader, planar_format
+from videosr.media.source import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    coded_display_matrix,
+    fraction,
+    open_input,
+    parse_clock,
+    plausible_rate,
+    video_stream,
+)
 
-MAX_SIDE = 16384
-MAX_PIXELS = 2**28
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-
+HELD_FRAMES = 8
+HELD_BYTES = 64 * 2**20
 STATIC_HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 """Side data of frames that describes the whole stream and that encoders can write again."""
 LOST_SIDE_DATA = {
@@ -41,79 +50,6 @@ LOST_SIDE_DATA = {
     "EXIF": "EXIF data",
 }
 """Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
-
-
-def open_input(path: str | os.PathLike[str], **options: str) -> av.container.InputContainer:
-    """Open a media file for reading.
-
-    Raises:
-        InputError: it does not exist, is a folder, is empty, may not be read or is no media file.
-    """
-    name = os.fspath(path)
-    if "://" not in name:
-        file = Path(name)
-        try:
-            size = file.stat().st_size
-        except OSError as exc:
-            raise InputError(f"{name}: {exc.strerror}; check the path") from exc
-        if file.is_dir():
-            raise InputError(f"{name}: is a folder; give one video file")
-        if size == 0 and file.is_file():
-            raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
-        name = f"file:{name}"  # a colon in a file name must not be read as a protocol
-        if file.suffix.lower() in IMAGE_SUFFIXES:
-            options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
-    try:
-        container = av.open(name, "r", options={"max_pixels": str(MAX_PIXELS)}, container_options=options)
-    except (av.error.FFmpegError, OSError, ValueError) as exc:
-        raise _open_error(os.fspath(path), exc) from exc
-    if container.format.name == "tty":
-        container.close()
-        raise InputError(f"{os.fspath(path)}: is a text file, not a video")
-    return container
-
-
-def _open_error(name: str, exc: Exception) -> InputError:
-    if isinstance(exc, PermissionError):
-        return InputError(f"{name}: permission denied; check the file's rights")
-    if isinstance(exc, (av.error.InvalidDataError, av.error.EOFError)):
-        return InputError(
-            f"{name}: is not a media file that FFmpeg can read, or its index is missing (an unfinished recording or "
-            "download); copy or download it again"
-        )
-    reason = getattr(exc, "strerror", None) or str(exc)
-    return InputError(f"{name}: cannot be opened: {reason}")
-
-
-def is_attached_picture(stream: av.stream.Stream) -> bool:
-    """Whether a video stream is cover art or a thumbnail rather than a film."""
-    flags = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    return bool(stream.disposition & flags)
-
-
-def video_stream(container: av.container.InputContainer, name: str, index: int | None = None) -> VideoStream:
-    """The video stream to work on: that index, or the best one; cover art only if nothing else is there.
-
-    Raises:
-        InputError: there is none, or FFmpeg has no decoder for it.
-    """
-    videos = container.streams.video
-    if index is not None:
-        if not any(s.index == index for s in videos):
-            have = ", ".join(str(s.index) for s in videos) or "none"
-            raise InputError(f"{name}: stream {index} is not a video stream (video streams: {have})")
-        chosen = next(s for s in videos if s.index == index)
-    elif not videos:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams at all"
-        raise InputError(f"{name}: has no video stream (it has: {kinds})")
-    else:
-        films = [s for s in videos if not is_attached_picture(s)] or list(videos)
-        usable = [s for s in films if s.codec_context is not None] or films
-        best = container.streams.best("video")
-        chosen = next((s for s in usable if best is not None and s.index == best.index), usable[0])
-    if chosen.codec_context is None:
-        raise InputError(f"{name}: FFmpeg has no decoder for video stream {chosen.index}")
-    return chosen
 
 
 class Decoder:
@@ -133,7 +69,8 @@ class Decoder:
     Attributes:
         info: what the stream says of itself, colour resolved.
         warnings: one line for each kind of thing that was repaired, guessed or concealed.
-        losses: what rides on the frames (captions, dynamic HDR, ...) and cannot be carried to another file.
+        losses: what rides on the frames (captions, dynamic HDR, ...) and cannot be carried to another file; those of
+            the first frame are known at once, others are added as they are met.
         hdr: static HDR side data of the stream, as it is on every frame.
         display_matrix: FFmpeg's 3x3 display matrix as nine integers, None where there is none.
 
@@ -171,6 +108,7 @@ class Decoder:
         container = self._container
         self._stream = video_stream(container, self.name, index)
         context = self._stream.codec_context
+        self._index = self._stream.index
         self._check_size(context.width, context.height)
         self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
         origin = Fraction(container.start_time or 0, 1_000_000)
@@ -181,10 +119,7 @@ class Decoder:
         if duration is not None:
             self._end_pts = math.ceil((origin + (start or 0) + duration) / self._time_base)
         self._threads = threads or min(os.cpu_count() or 1, 8)
-        self._prepare(context)
-        for other in container.streams:
-            if other.index != self._stream.index:
-                other.discard = av.stream.Discard.all
+        self._prepare()
         self.hdr: tuple[tuple[str, bytes], ...] = _coded_hdr(context)
         self.display_matrix = coded_display_matrix(context)
 
@@ -201,10 +136,15 @@ class Decoder:
         self._pending: av.VideoFrame | None = first
         self._describe(first)
 
-    def _prepare(self, context: av.VideoCodecContext) -> None:
+    def _prepare(self) -> None:
+        """Set the decoder up and keep the demuxer from reading what is not asked for."""
+        context = self._stream.codec_context
         context.thread_count = self._threads
         context.thread_type = "AUTO"
         context.options = {"max_pixels": str(MAX_PIXELS)}
+        for other in self._container.streams:
+            if other.index != self._stream.index:
+                other.discard = av.stream.Discard.all
 
     def _check_size(self, width: int, height: int) -> None:
         if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
@@ -228,11 +168,10 @@ class Decoder:
         if guesses:
             self._warn("colour", f"colour not fully tagged, assumed {', '.join(guesses)}")
         sar = stream.sample_aspect_ratio
-        side = {kind.name for kind in first.side_data}
-        coded = context.coded_side_data
-        if "dovi_conf" in coded:
-            side.add("DOVI_METADATA")
-        self.losses = sorted({LOST_SIDE_DATA[s] for s in side if s in LOST_SIDE_DATA})
+        if "dovi_conf" in context.coded_side_data:
+            self._lose("DOVI_METADATA")
+        for kind in first.side_data:
+            self._lose(kind.name)
         rate = next(
             (r for r in map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r), None
         )
@@ -245,7 +184,7 @@ class Decoder:
             frames=stream.frames,
             duration=self._stated_duration(),
             color=color,
-            sar=_fraction(sar) or Fraction(1),
+            sar=fraction(sar) or Fraction(1),
             rotation=first.rotation,
             codec=codec,
         )
@@ -277,7 +216,38 @@ class Decoder:
     # -- decoding -----------------------------------------------------------------------------------------------
 
     def _pictures(self) -> Generator[av.VideoFrame]:
-        """FFmpeg's frames from the wanted start on, in presentation order."""
+        """FFmpeg's frames from the wanted start on, in presentation order, the same on every machine.
+
+        Decoders that work on several frames at once conceal damage differently each time. So at the first damage the
+        rest is decoded again on one thread. B-frames shown before the damaged frame may have been predicted from it, so
+        a run of frames is held back until it is clear that all is well.
+        """
+        done = 0
+        held: deque[av.VideoFrame] = deque()
+        for picture in self._from_start():
+            if self._threads > 1 and (picture.is_corrupt or self._bad_packets):
+                break
+            held.append(picture)
+            while len(held) > (0 if self._threads == 1 else _frames_to_hold(picture)):
+                yield held.popleft()
+                done += 1
+        else:
+            if self._threads == 1 or not self._bad_packets:
+                yield from held
+                return
+        held.clear()
+        self._threads, self._bad_packets = 1, 0
+        self._reopen()
+        yield from islice(self._from_start(), done, None)
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._container = open_input(self.name)
+        self._stream = video_stream(self._container, self.name, self._index)
+        self._prepare()
+
+    def _from_start(self) -> Iterator[av.VideoFrame]:
+        """Frames from the wanted start on."""
         if self._first_pts is None:
             yield from self._decode_all()
             return
@@ -286,20 +256,16 @@ class Decoder:
         first = next(source, None)
         if first is None or first.pts is None or first.pts > self._first_pts:
             # The index is missing or wrong: only reading from the beginning is sure to find the first frame.
-            self._container.close()
-            self._container = open_input(self.name)
-            self._stream = video_stream(self._container, self.name, self._stream.index)
-            self._prepare(self._stream.codec_context)
+            self._reopen()
             source = self._decode_all()
             first = next(source, None)
         if first is not None:
-            if first.pts is None or first.pts >= self._first_pts:
-                yield first
-            for frame in source:
-                if frame.pts is None or frame.pts >= self._first_pts:
-                    yield frame
+            for picture in chain((first,), source):
+                if picture.pts is None or picture.pts >= self._first_pts:
+                    yield picture
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
+        """Every frame from where the container stands."""
         context = self._stream.codec_context
         packets = self._container.demux(self._stream)
         while True:
@@ -393,12 +359,19 @@ class Decoder:
             side_data=self._static_hdr(picture),
         )
 
+    def _lose(self, kind: str) -> None:
+        """Note side data that cannot be carried."""
+        line = LOST_SIDE_DATA.get(kind)
+        if line is not None and line not in self.losses:
+            self.losses.append(line)
+
     def _static_hdr(self, picture: av.VideoFrame) -> tuple[tuple[str, bytes], ...]:
         """The stream's static HDR data; frames inherit it from earlier ones."""
-        if len(picture.side_data):
-            found = {k.name: bytes(picture.side_data[k]) for k in picture.side_data if k.name in STATIC_HDR}
-            if found:
-                self.hdr = tuple(sorted((dict(self.hdr) | found).items()))
+        for kind, data in picture.side_data.items():
+            if kind.name in STATIC_HDR:
+                self.hdr = tuple(sorted((dict(self.hdr) | {kind.name: bytes(data)}).items()))
+            else:
+                self._lose(kind.name)
         return self.hdr
 
     def _with_duration(self, frame: Frame, next_pts: int | None) -> Frame:
@@ -443,35 +416,13 @@ class Decoder:
         self.close()
 
 
-def _fraction(value: Any) -> Fraction | None:
-    """PyAV's rational as a Fraction; None for 0 and for undefined ones."""
-    if value is None or not value.den or not value.num:
-        return None
-    return Fraction(value.num, value.den)
-
-
-def plausible_rate(value: Any) -> Fraction | None:
-    """PyAV's frame rate as a Fraction; None if it is absurd, as it is where a container only states its tick."""
-    rate = _fraction(value)
-    return rate if rate is not None and Fraction(1, 100) <= rate <= 300 else None
-
-
-def parse_clock(text: str) -> Fraction | None:
-    """Seconds of a `HH:MM:SS.fraction` text, None if it is none."""
-    try:
-        hours, minutes, seconds = text.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds.strip())
-    except ValueError:
-        return None
+def _frames_to_hold(picture: av.VideoFrame) -> int:
+    """As many as encoders put B-frames in a row, as far as memory allows."""
+    size = picture.width * picture.height * picture.format.padded_bits_per_pixel // 8
+    return max(2, min(HELD_FRAMES, HELD_BYTES // size))
 
 
 def _coded_hdr(context: av.VideoCodecContext) -> tuple[tuple[str, bytes], ...]:
     coded = context.coded_side_data
     names = {"mastering_display_metadata": STATIC_HDR[0], "content_light_level": STATIC_HDR[1]}
     return tuple(sorted((names[k], bytes(v)) for k, v in coded.items() if k in names))
-
-
-def coded_display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | None:
-    """The container's display matrix as FFmpeg's nine integers, None where there is none."""
-    data = context.coded_side_data.get("display_matrix")
-    return struct.unpack("=9i", data) if data is not None and len(data) == 36 else None

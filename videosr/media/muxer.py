@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,9 +19,9 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.media.convert import Converter, add_converted
-from videosr.media.decoder import coded_display_matrix, open_input, plausible_rate
 from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan
 from videosr.media.segments import Segment, SegmentHeader, decode_times
+from videosr.media.source import coded_display_matrix, open_input, plausible_rate
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as ChapterEntry
@@ -161,6 +162,8 @@ class _Mux:
     @staticmethod
     def _stream_tags(stream: Stream, action: str) -> dict[str, str]:
         tags = dict(stream.metadata)
+        if "name" in tags:  # what FFmpeg calls a track's title on reading MP4
+            tags.setdefault("title", tags.pop("name"))
         if action != COPY:
             tags = {k: v for k, v in tags.items() if not k.lower().startswith(STALE_TAGS)}
         return tags
@@ -182,8 +185,7 @@ class _Mux:
             context.chroma_sample_location,
         ) = header.color
         assert isinstance(source, VideoStream)
-        rate = plausible_rate(source.average_rate)
-        context.framerate = rate or 0
+        context.framerate = self._rate(source) or 0
         stream.time_base = header.tick
         if self._plan.container in ("mp4", "mov") and context.codec.canonical_name == "hevc":
             context.codec_tag = "hvc1"  # the form of HEVC in MP4 that Apple's players accept
@@ -191,6 +193,14 @@ class _Mux:
         if matrix is not None:
             stream.set_display_matrix(matrix)
         return stream
+
+    def _rate(self, source: VideoStream) -> Fraction | None:
+        """The frame rate to state: the source's if its frames last as long as it says, else what they last."""
+        usual, _ = Counter(duration for _, duration in self._decode_order).most_common(1)[0]
+        stated = plausible_rate(source.average_rate)
+        if not usual or (stated is not None and abs(1 / stated - usual * self._tick) <= self._tick):
+            return stated
+        return plausible_rate(1 / (usual * self._tick))
 
     def _describe(self) -> None:
         """Global tags and chapters."""

@@ -13,7 +13,7 @@ import av.error
 from av.stream import Stream
 
 from videosr.errors import InputError
-from videosr.media.decoder import is_attached_picture, open_input, video_stream
+from videosr.media.source import is_attached_picture, open_input, video_stream
 
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text", "srt", "stl", "sami", "microdvd"})
@@ -34,7 +34,7 @@ _MP4_GLOBAL = frozenset({
 """Global metadata keys that FFmpeg's mp4 and mov muxers write without `use_metadata_tags`."""
 BOOKKEEPING = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Global metadata that describes the old file rather than its content."""
-_TRACK_BOOKKEEPING = (
+TRACK_BOOKKEEPING = (
     "bps",
     "duration",
     "number_of_",
@@ -229,21 +229,33 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
         free = sorted(k for k in source.metadata if k.lower().split("-")[0] not in (*_MP4_GLOBAL, *BOOKKEEPING))
         if container == "image":
             losses += ["chapters"] if source.chapters() else []
-        elif mp4:
+        else:
+            common = source.metadata.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
-                losses += _lost_tags(stream, plan)
+                losses += _lost_tags(stream, plan, container, common)
         return Plan(
             container=container, video=chosen, streams=plans, losses=tuple(losses), metadata_tags=mp4 and bool(free)
         )
 
 
-def _lost_tags(stream: Stream, plan: StreamPlan) -> list[str]:
-    """Tags of a kept track that mp4 and mov have no place for."""
+def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: str | None) -> list[str]:
+    """Tags of a kept track that the container has no place for.
+
+    MP4 and MOV know a handful of tags for tracks; Matroska and WebM have any, but no creation time for a track.
+    """
     if plan.action == DROP or plan.target == "chapters" or stream.type in ("attachment", "data"):
         return []
-    kept = ("language", "title", "creation_time", "timecode", "rotate", "name")
-    lost = [k for k in stream.metadata if k.lower() not in kept and not k.lower().startswith(_TRACK_BOOKKEEPING)]
-    return [f"stream {stream.index}: tag {k} has no place in the container" for k in sorted(lost)]
+    lost = []
+    for key, value in stream.metadata.items():
+        plain = key.lower()
+        if plain.startswith(TRACK_BOOKKEEPING):
+            continue
+        if container in ("mp4", "mov"):
+            if plain not in ("language", "title", "creation_time", "timecode", "rotate", "name"):
+                lost.append(key)
+        elif plain == "creation_time" and value != creation_time:
+            lost.append(key)
+    return [f"stream {stream.index}: tag {key} has no place in the container" for key in sorted(lost)]
 
 
 def _plan_stream(stream: Stream, source: av.container.InputContainer, container: str) -> StreamPlan:

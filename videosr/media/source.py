@@ -1,0 +1,120 @@
+"""Opening media files and choosing the video stream: what everything that reads a file begins with."""
+
+from __future__ import annotations
+
+import os
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.video.stream import VideoStream
+
+from videosr.errors import InputError
+
+MAX_SIDE = 16384
+MAX_PIXELS = 2**28
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def open_input(path: str | os.PathLike[str], **options: str) -> av.container.InputContainer:
+    """Open a media file for reading.
+
+    Raises:
+        InputError: it does not exist, is a folder, is empty, may not be read or is no media file.
+    """
+    name = os.fspath(path)
+    if "://" not in name:
+        file = Path(name)
+        try:
+            size = file.stat().st_size
+        except OSError as exc:
+            raise InputError(f"{name}: {exc.strerror}; check the path") from exc
+        if file.is_dir():
+            raise InputError(f"{name}: is a folder; give one video file")
+        if size == 0 and file.is_file():
+            raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
+        name = f"file:{name}"  # a colon in a file name must not be read as a protocol
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
+    try:
+        container = av.open(name, "r", options={"max_pixels": str(MAX_PIXELS)}, container_options=options)
+    except (av.error.FFmpegError, OSError, ValueError) as exc:
+        raise _open_error(os.fspath(path), exc) from exc
+    if container.format.name == "tty":
+        container.close()
+        raise InputError(f"{os.fspath(path)}: is a text file, not a video")
+    return container
+
+
+def _open_error(name: str, exc: Exception) -> InputError:
+    if isinstance(exc, PermissionError):
+        return InputError(f"{name}: permission denied; check the file's rights")
+    if isinstance(exc, (av.error.InvalidDataError, av.error.EOFError)):
+        return InputError(
+            f"{name}: is not a media file that FFmpeg can read, or its index is missing (an unfinished recording or "
+            "download); copy or download it again"
+        )
+    reason = getattr(exc, "strerror", None) or str(exc)
+    return InputError(f"{name}: cannot be opened: {reason}")
+
+
+def is_attached_picture(stream: av.stream.Stream) -> bool:
+    """Whether a video stream is cover art or a thumbnail rather than a film."""
+    flags = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return bool(stream.disposition & flags)
+
+
+def video_stream(container: av.container.InputContainer, name: str, index: int | None = None) -> VideoStream:
+    """The video stream to work on: that index, or the best one; cover art only if nothing else is there.
+
+    Raises:
+        InputError: there is none, or FFmpeg has no decoder for it.
+    """
+    videos = container.streams.video
+    if index is not None:
+        if not any(s.index == index for s in videos):
+            have = ", ".join(str(s.index) for s in videos) or "none"
+            raise InputError(f"{name}: stream {index} is not a video stream (video streams: {have})")
+        chosen = next(s for s in videos if s.index == index)
+    elif not videos:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams at all"
+        raise InputError(f"{name}: has no video stream (it has: {kinds})")
+    else:
+        films = [s for s in videos if not is_attached_picture(s)] or list(videos)
+        usable = [s for s in films if s.codec_context is not None] or films
+        best = container.streams.best("video")
+        chosen = next((s for s in usable if best is not None and s.index == best.index), usable[0])
+    if chosen.codec_context is None:
+        raise InputError(f"{name}: FFmpeg has no decoder for video stream {chosen.index}")
+    return chosen
+
+
+def fraction(value: Any) -> Fraction | None:
+    """A rational of PyAV or of Python as a Fraction; None for 0 and for undefined ones."""
+    if value is None or not value.denominator or not value.numerator:
+        return None
+    return Fraction(value.numerator, value.denominator)
+
+
+def plausible_rate(value: Any) -> Fraction | None:
+    """PyAV's frame rate as a Fraction; None if it is absurd, as it is where a container only states its tick."""
+    rate = fraction(value)
+    return rate if rate is not None and Fraction(1, 100) <= rate <= 300 else None
+
+
+def parse_clock(text: str) -> Fraction | None:
+    """Seconds of a `HH:MM:SS.fraction` text, None if it is none."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds.strip())
+    except ValueError:
+        return None
+
+
+def coded_display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | None:
+    """The container's display matrix as FFmpeg's nine integers, None where there is none."""
+    data = context.coded_side_data.get("display_matrix")
+    return struct.unpack("=9i", data) if data is not None and len(data) == 36 else None
