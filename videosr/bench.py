@@ -1,0 +1,196 @@
+"""Speed, both sides of each ratio in one run: this pipeline beside plain loops over the unfolded network.
+
+The plain loops are what a script does that follows the published way: decode, R'G'B' as float32, infer, back to 8-bit
+4:2:0, one frame after the other. Sides take turns, so that a busy machine slows both; medians are told.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+import openvino as ov
+import torch
+from numpy.typing import NDArray
+
+from videosr.archs.checkpoint import load
+from videosr.errors import NetworkError
+from videosr.export import export
+from videosr.frame import Frame
+from videosr.graph import Graph, Timing
+from videosr.media.codecs import EncoderSettings
+from videosr.media.decoder import Decoder
+from videosr.models import registry
+from videosr.progress import Progress
+from videosr.temporal import Mode
+from videosr.transcode import TranscodeOptions, transcode
+from videosr.upscaler import UpscaleOptions, Upscaler
+
+type Picture = NDArray[np.float32]  # (1, 3, H, W), R'G'B' in [0, 1]
+
+_EAGER_FRAMES = 5  # torch eager takes a second and more a frame
+
+
+class NullSink:
+    """Takes frames and forgets them."""
+
+    def write(self, frame: Frame) -> None:
+        """Forget it."""
+
+    def finish(self) -> None:
+        """Nothing was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One way of doing it.
+
+    Attributes:
+        name: of the side.
+        form: of the network, and the precision it ran in.
+        fps: frames per second, median of the rounds.
+        rounds: of every round.
+    """
+
+    name: str
+    form: str
+    fps: float
+    rounds: tuple[float, ...]
+
+
+def run(
+    clip: Path, model: str, *, frames: int, rounds: int, as_json: bool = False, say: Callable[[str], None] = print
+) -> list[Side]:
+    """Measure and print.
+
+    Args:
+        clip: an 8-bit 4:2:0 video; it is decoded in every side.
+        model: a shipped model's name; its weights lie beside its network.
+        frames: of the clip, a round.
+        rounds: the sides take turns this often.
+        as_json: print JSON in place of text.
+        say: prints a line.
+
+    Raises:
+        NetworkError: the model has no weights to compare with.
+    """
+    weights = registry.find(model).with_suffix(".safetensors")
+    if not weights.is_file():
+        raise NetworkError(f"{weights}: the comparison needs the network's weights beside it")
+    threads = torch.get_num_threads()
+    network, _ = load(weights, alpha=0.0)
+    timings: list[Timing] = []
+
+    with tempfile.TemporaryDirectory() as folder:
+        published = Path(folder) / "published.onnx"
+        export(weights, published, form="image", alpha=0.0)
+        compiled = ov.Core().compile_model(published, "CPU")
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        request = compiled.create_infer_request()
+
+        def infer(x: Picture) -> Picture:
+            out: Picture = request.infer({0: x})[0]
+            return out
+
+        def eager(x: Picture) -> Picture:
+            with torch.inference_mode():
+                out: Picture = network(torch.from_numpy(x)).numpy()
+            return out
+
+        def ours(mode: Mode) -> Callable[[int], int]:
+            upscaler = Upscaler(UpscaleOptions(model=model, temporal=mode))
+
+            def go(count: int) -> int:
+                with Decoder(clip, frames=count) as decoder:
+                    graph = Graph(decoder, [("upscale", upscaler)], NullSink())
+                    graph.run()
+                timings[:] = graph.timings
+                return graph.timings[-1].frames
+
+            return go
+
+        def encoded(count: int) -> int:
+            options = TranscodeOptions(
+                upscale=UpscaleOptions(model=model),
+                encoder=EncoderSettings(codec="libx264", preset="veryfast"),
+                frames=count,
+                overwrite=True,
+            )
+            return transcode(clip, Path(folder) / "out.mkv", options, Progress(clip.name, quiet=True)).frames
+
+        default = ours(Mode.ADAPTIVE)
+        precision = Upscaler(UpscaleOptions(model=model)).engine.precision
+        deployed = f"folded 5x5, planes in and out, {precision}"
+        sides: list[tuple[str, str, Callable[[int], int], int]] = [
+            ("plain loop, OpenVINO", f"published (unfolded), {hint}", lambda n: _plain(clip, infer, n), frames),
+            ("videosr, temporal off", deployed, ours(Mode.OFF), frames),
+            ("videosr, default", deployed, default, frames),
+            ("videosr, default, x264 veryfast", deployed, encoded, frames),
+            ("plain loop, torch eager", "published (unfolded), f32", lambda n: _plain(clip, eager, n), _EAGER_FRAMES),
+        ]
+        for _, _, side, _ in sides:
+            side(2)  # compile, allocate, fill caches
+        measured: list[list[float]] = [[] for _ in sides]
+        for _ in range(rounds):
+            for results, (_, _, side, count) in zip(measured, sides, strict=True):
+                start = time.perf_counter()
+                done = side(min(count, frames))
+                results.append(done / (time.perf_counter() - start))
+        default(frames)
+    table = [
+        Side(name, form, statistics.median(fps), tuple(fps))
+        for (name, form, _, _), fps in zip(sides, measured, strict=True)
+    ]
+    _report(table, timings, threads, frames, as_json, say)
+    return table
+
+
+def _plain(clip: Path, infer: Callable[[Picture], Picture], count: int) -> int:
+    """The plain loop: no overlap, whole pictures converted each way."""
+    done = 0
+    for picture in islice(_pictures(clip), count):
+        rgb = picture.to_ndarray(format="rgb24").astype(np.float32).transpose(2, 0, 1)[None] / 255
+        out = infer(np.ascontiguousarray(rgb))
+        codes = (out[0].transpose(1, 2, 0).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(codes), format="rgb24").reformat(format="yuv420p")
+        done += 1
+    return done
+
+
+def _pictures(clip: Path) -> Iterator[av.VideoFrame]:
+    with av.open(clip) as container:
+        yield from container.decode(video=0)
+
+
+def _report(
+    table: list[Side], timings: list[Timing], threads: int, frames: int, as_json: bool, say: Callable[[str], None]
+) -> None:
+    plain, off, default, _, eager = (side.fps for side in table)
+    ratios = {
+        "temporal off : plain OpenVINO loop": off / plain,
+        "default : plain OpenVINO loop": default / plain,
+        "temporal off : torch eager loop": off / eager,
+        "default : torch eager loop": default / eager,
+    }
+    if as_json:
+        stages = [asdict(t) for t in timings]
+        say(json.dumps({"sides": [asdict(s) for s in table], "ratios": ratios, "stages": stages}, indent=2))
+        return
+    say(f"{frames} frames a round, medians, {threads} threads, OpenVINO {ov.__version__}, torch {torch.__version__}")
+    for side in table:
+        spread = " ".join(f"{fps:.2f}" for fps in side.rounds)
+        say(f"  {side.name:32} {side.fps:8.2f} fps   {side.form}   [{spread}]")
+    for name, ratio in ratios.items():
+        say(f"  {name:38} {ratio:6.2f}")
+    whole = max(t.busy + t.starved + t.blocked for t in timings)
+    say("stages of the default run (share of its time at work, waiting for input, waiting for room):")
+    for t in timings:
+        say(f"  {t.name:10} {t.busy / whole:6.1%} {t.starved / whole:6.1%} {t.blocked / whole:6.1%}")
