@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import av
 import numpy as np
 
 from videosr.frame import Frame
-from videosr.graph import Graph
+from videosr.graph import Graph, NullSink
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
 from videosr.progress import Progress
@@ -42,27 +44,8 @@ def make_video(path: Path, width: int, height: int, frames: int) -> None:
         out.mux(stream.encode(None))
 
 
-class Watch:
-    """Reads the peak resident set now and then."""
-
-    def __init__(self) -> None:
-        self.early = 0.0
-
-    def __call__(self, done: int, frame: Frame | None = None) -> None:
-        if done == _EARLY:
-            self.early = peak()
-
-
 def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
-
-
-class Forget:
-    def write(self, frame: Frame) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
 
 
 def main() -> None:
@@ -70,13 +53,23 @@ def main() -> None:
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--encode", action="store_true", help="with x264 veryfast, to a file")
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
-    watch = Watch()
+    if options.make:
+        make_video(options.make, width, height, options.frames)
+        return
+    early = [0.0]
+
+    def watch(done: int, _: Frame | None = None) -> None:
+        if done == _EARLY:
+            early[0] = peak()
+
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
-        make_video(clip, width, height, options.frames)
-        before = peak()
+        # In a process of its own: an encoder's memory must not hide ours.
+        size_and_length = ["--size", options.size, "--frames", str(options.frames)]
+        subprocess.run([sys.executable, __file__, "--make", clip, *size_and_length], check=True)
         if options.encode:
             progress = Progress(clip.name, quiet=True)
             progress.frames = watch  # type: ignore[method-assign]
@@ -84,7 +77,7 @@ def main() -> None:
             transcode(clip, Path(folder) / "out.mkv", TranscodeOptions(encoder=settings), progress)
         else:
             with Decoder(clip) as decoder:
-                Graph(decoder, [("upscale", Upscaler())], Forget(), progress=watch).run()
+                Graph(decoder, [("upscale", Upscaler())], NullSink(), progress=watch).run()
     end = peak()
     print(f"{options.size}, {options.frames} frames, {'x264 veryfast' if options.encode else 'null sink'}")
     print(

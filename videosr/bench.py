@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from videosr.archs.checkpoint import load
 from videosr.errors import NetworkError
 from videosr.export import export
-from videosr.frame import Frame
-from videosr.graph import Graph, Timing
+from videosr.graph import Graph, NullSink, Timing
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
 from videosr.models import registry
@@ -37,16 +36,6 @@ from videosr.upscaler import UpscaleOptions, Upscaler
 type Picture = NDArray[np.float32]  # (1, 3, H, W), R'G'B' in [0, 1]
 
 _EAGER_FRAMES = 5  # torch eager takes a second and more a frame
-
-
-class NullSink:
-    """Takes frames and forgets them."""
-
-    def write(self, frame: Frame) -> None:
-        """Forget it."""
-
-    def finish(self) -> None:
-        """Nothing was kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,16 @@ class Sink(Protocol):
         """All frames have come."""
 
 
+class NullSink:
+    """Takes frames and forgets them."""
+
+    def write(self, frame: Frame) -> None:
+        """Forget it."""
+
+    def finish(self) -> None:
+        """Nothing was kept."""
+
+
 @dataclass(slots=True)
 class Timing:
     """Where a node's time went, in seconds.
