@@ -322,7 +322,7 @@ def natural_picture(height: int, width: int, generator: torch.Generator) -> Tens
     falloff = 1 / (fy**2 + fx**2).sqrt().clamp(min=1 / max(height, width))
     spectrum = torch.fft.rfft2(torch.randn(3, height, width, generator=generator)) * falloff
     clouds = torch.fft.irfft2(spectrum, s=(height, width))
-    clouds = 0.5 + 0.3 * (clouds + clouds.mean(0)) / clouds.std()  # colours go together in nature
+    clouds = 0.5 + 0.2 * (clouds + clouds.mean(0)) / clouds.std()  # colours go together in nature
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
     clouds = torch.where(2 * rows + columns > height + width / 2, clouds * 0.5, clouds)  # a slanted edge
     clouds[:, height // 4 : height // 2, width // 8 : width // 4] = 1

@@ -51,7 +51,7 @@ class OnnxRuntimeEngine(Engine):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        options.log_severity_level = 3  # errors; they arrive as exceptions anyway
+        options.log_severity_level = 4  # errors arrive as exceptions; nothing is said on stderr
         try:
             self._session = onnxruntime.InferenceSession(network.path, options, providers=["CPUExecutionProvider"])
         except ERRORS as exc:
