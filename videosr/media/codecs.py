@@ -202,7 +202,8 @@ def resolve(
         UsageError: unknown encoder, option or parameter; a value out of range; a pixel format, size or container that
             the encoder does not go with.
     """
-    codec = ALIASES.get(settings.codec, settings.codec) or default_codec(info.format, container)
+    wished = FORMATS.get(settings.pix_fmt, info.format)
+    codec = ALIASES.get(settings.codec, settings.codec) or default_codec(wished, container)
     formats = _encoder_formats(codec)
     if not holds_codec(container, codec):
         raise UsageError(f"--codec {codec} cannot be stored in a {container} file; choose another container or codec")

@@ -137,8 +137,9 @@ def open_encoder(settings: EncoderSettings, info: StreamInfo) -> tuple[av.VideoC
     configure(context, settings, info)
     out.start_encoding()
     extradata = context.extradata or b""
-    # Readers look for a cluster before they believe a Matroska file, so it gets one with a packet of nothing.
-    blank = av.Packet(b"\0")
+    # Readers look for a cluster before they believe a Matroska file, so it gets one with a packet of nothing. Of VP9
+    # the muxer holds back what is not to be shown, hence "show an existing frame".
+    blank = av.Packet(b"\x88" if context.codec.canonical_name == "vp9" else b"\0")
     blank.stream = stream
     blank.pts = blank.dts = 0
     blank.time_base = Fraction(1, 1000)
