@@ -8,6 +8,7 @@ The plan depends on the picture's size alone, so that the same frame always take
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from videosr.engines.base import Picture, PlanarRunner
 from videosr.engines.network import Network
-from videosr.engines.openvino_planes import build, colour_planes, emission, supported
+from videosr.engines.openvino_planes import Sample, build, colour_planes, emission, supported
 from videosr.errors import EngineError
-from videosr.frame import Array
+from videosr.frame import Array, PixelFormat
 
 _STRIP_PIXELS = 1 << 18
 """Luma samples of a strip, about: a 640x360 picture is one strip, 1920x1080 eight."""
@@ -79,6 +80,65 @@ class _Ticket:
                 self.done.set()
 
 
+class _Assembler:
+    """What is done with a computed strip. It must not know the request queue: whoever holds the runner ends both."""
+
+    def __init__(
+        self,
+        plan: StripPlan,
+        samples: tuple[Sample, ...],
+        source: PixelFormat,
+        target: PixelFormat,
+        scale: int,
+        buffers: list[list[NDArray[Any]]],
+        finishers: list[ov.InferRequest],
+    ) -> None:
+        self._plan, self._samples, self._source, self._target, self._scale = plan, samples, source, target, scale
+        self._buffers, self._finishers = buffers, finishers
+
+    def take(self, request: Any, job: tuple[_Ticket, int, int]) -> None:
+        """Finish a strip and copy it into the output planes; called by OpenVINO's threads."""
+        ticket, strip, index = job
+        try:
+            if not self._finishers:
+                samples = request.get_output_tensor().data
+            else:
+                finisher = self._finishers[index]
+                count = colour_planes(self._source)
+                feeds = [*self._buffers[index][:count], request.get_output_tensor().data]
+                finisher.infer({i: ov.Tensor(feed) for i, feed in enumerate(feeds)})
+                samples = finisher.get_output_tensor().data
+            self._paste(samples[0], ticket.planes, strip)
+        except (RuntimeError, ValueError) as exc:
+            ticket.finished(exc)
+        else:
+            ticket.finished()
+
+    def _paste(self, samples: NDArray[Any], planes: tuple[NDArray[Any], ...], strip: int) -> None:
+        """Copy a strip's samples, (rows, columns, samples), to their places in the output planes."""
+        plan, fmt, s = self._plan, self._target, self._scale
+        top = plan.tops[strip]
+        channel = 0
+        while channel < len(self._samples):
+            sample = self._samples[channel]
+            chroma = fmt.family == "yuv" and sample.plane > 0
+            down, across = (s >> fmt.log2_h, s >> fmt.log2_w) if chroma else (s, s)
+            plane = planes[sample.plane]
+            rows = plane[top * down + sample.row : (top + plan.rows) * down : down]
+            columns = -(-plane.shape[1] // across)
+            block = samples[plan.halo_y : plan.halo_y + len(rows), plan.halo_x : plan.halo_x + columns]
+            block = block[:, :, channel : channel + across]
+            wide = {(1, 2): np.uint16, (1, 4): np.uint32, (2, 2): np.uint32, (2, 4): np.uint64}
+            word = wide.get((samples.itemsize, across))
+            if word and rows.shape[1] == columns * across and samples.shape[2] % across == 0:
+                rows.view(word)[...] = block.view(word)[:, :, 0]  # a pixel's samples of a row in one go
+            else:
+                for i in range(across):
+                    target = rows[:, i::across]
+                    target[...] = block[:, : target.shape[1], i]
+            channel += across
+
+
 class StripRunner(PlanarRunner):
     """See `PlanarRunner`.
 
@@ -113,7 +173,6 @@ class StripRunner(PlanarRunner):
     ) -> None:
         self._source, self._target, self._scale, self._window = source, target, scale, window
         self._plan = plan = StripPlan.of(source, network.number("halo", 0), network.number("reach", 0))
-        self._samples = emission(target, scale).samples
         strip = Picture(
             height=plan.rows + 2 * plan.halo_y,
             width=plan.columns + 2 * plan.halo_x,
@@ -130,17 +189,21 @@ class StripRunner(PlanarRunner):
             hint = precision if models.detail else "f32"
             compiled = core.compile_model(first, "CPU", options | {"INFERENCE_PRECISION_HINT": hint})
             self._requests = ov.AsyncInferQueue(compiled, threads + 1)
-            self._second: ov.CompiledModel | None = None
+            finishers: list[ov.InferRequest] = []
             if models.detail:
-                self._second = core.compile_model(models.picture, "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
-                self._finishers = [self._second.create_infer_request() for _ in range(threads + 1)]
+                second = core.compile_model(models.picture, "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
+                finishers = [second.create_infer_request() for _ in range(threads + 1)]
         except RuntimeError as exc:
             raise EngineError(f"{network.path}: OpenVINO cannot compile its planar form: {exc}") from exc
-        self._requests.set_callback(self._on_strip)
         self._buffers = [
             [np.zeros(tuple(i.get_shape()), i.get_element_type().to_dtype()) for i in compiled.inputs]
             for _ in range(threads + 1)
         ]
+        samples = emission(target, scale).samples
+        assembler = _Assembler(plan, samples, source.format, target.format, scale, self._buffers, finishers)
+        self._requests.set_callback(assembler.take)
+        # OpenVINO's threads call Python: neither the buffers nor the interpreter may go while one still can.
+        weakref.finalize(self, self._requests.wait_all)
 
     @staticmethod
     def supports(source: Picture, target: Picture, scale: int) -> bool:
@@ -192,44 +255,3 @@ class StripRunner(PlanarRunner):
         strip[above:below, left + columns :] = plane[inside, -1:]
         strip[:above] = strip[above]
         strip[below:] = strip[below - 1]
-
-    def _on_strip(self, request: Any, job: tuple[_Ticket, int, int]) -> None:
-        ticket, strip, index = job
-        try:
-            if self._second is None:
-                samples = request.get_output_tensor().data
-            else:
-                finisher = self._finishers[index]
-                count = colour_planes(self._source.format)
-                feeds = [*self._buffers[index][:count], request.get_output_tensor().data]
-                finisher.infer({i: ov.Tensor(feed) for i, feed in enumerate(feeds)})
-                samples = finisher.get_output_tensor().data
-            self._paste(samples[0], ticket.planes, strip)
-        except (RuntimeError, ValueError) as exc:
-            ticket.finished(exc)
-        else:
-            ticket.finished()
-
-    def _paste(self, samples: NDArray[Any], planes: tuple[NDArray[Any], ...], strip: int) -> None:
-        """Copy a strip's samples, (rows, columns, samples), to their places in the output planes."""
-        plan, fmt, s = self._plan, self._target.format, self._scale
-        top = plan.tops[strip]
-        channel = 0
-        while channel < len(self._samples):
-            sample = self._samples[channel]
-            chroma = fmt.family == "yuv" and sample.plane > 0
-            down, across = (s >> fmt.log2_h, s >> fmt.log2_w) if chroma else (s, s)
-            plane = planes[sample.plane]
-            rows = plane[top * down + sample.row : (top + plan.rows) * down : down]
-            columns = -(-plane.shape[1] // across)
-            block = samples[plan.halo_y : plan.halo_y + len(rows), plan.halo_x : plan.halo_x + columns]
-            block = block[:, :, channel : channel + across]
-            wide = {(1, 2): np.uint16, (1, 4): np.uint32, (2, 2): np.uint32, (2, 4): np.uint64}
-            word = wide.get((samples.itemsize, across))
-            if word and rows.shape[1] == columns * across and samples.shape[2] % across == 0:
-                rows.view(word)[...] = block.view(word)[:, :, 0]  # a pixel's samples of a row in one go
-            else:
-                for i in range(across):
-                    target = rows[:, i::across]
-                    target[...] = block[:, : target.shape[1], i]
-            channel += across
