@@ -109,8 +109,12 @@ def markdown(results: Iterable[SetScores]) -> str:
 
 
 def to_json(results: Iterable[SetScores]) -> str:
-    """The means and every image, as JSON; the score of an exact copy is Infinity."""
-    return json.dumps([asdict(result) for result in results], indent=2)
+    """The means and every image, as JSON; the infinite PSNR of an exact copy, which JSON cannot say, is null."""
+
+    def finite(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: None if value == float("inf") else value for key, value in items}
+
+    return json.dumps([asdict(result, dict_factory=finite) for result in results], indent=2)
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -41,8 +41,9 @@ def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubi
         kernel: "bicubic" or "lanczos3".
 
     Returns:
-        indices, int, and weights, float64, both (taps, out_size); the weights of a sample sum to one. Beyond the
-        border its last sample is repeated: the LR images in circulation were made so (newer MATLABs mirror instead).
+        indices, int, and weights, float64, both (taps, out_size). The indices of a sample are consecutive, its weights
+        sum to one. Beyond the border the last sample is repeated: the LR images in circulation were made so (newer
+        MATLABs mirror instead).
     """
     function, width = _KERNELS[kernel]
     shrink = min(scale, 1.0)
@@ -52,8 +53,10 @@ def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubi
     indices = np.floor(centre - support / 2).astype(np.int64) + np.arange(taps)[:, None]
     weights = function(shrink * (centre - indices))
     weights /= weights.sum(axis=0)
-    used = np.any(weights != 0, axis=1)
-    indices, weights = indices[used], weights[used]
+    # Rounding leaves 1e-17 where the kernel ends; zeros between other taps stay, so that taps are consecutive.
+    used = np.flatnonzero(np.any(np.abs(weights) > 1e-12, axis=1))
+    ends = slice(used[0], used[-1] + 1)
+    indices, weights = indices[ends], weights[ends]
     return np.clip(indices, 0, size - 1), weights
 
 

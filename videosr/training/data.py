@@ -23,19 +23,20 @@ from videosr.training.config import DataConfig
 
 type Pixels = NDArray[np.uint8]
 
-NEAR_DUPLICATE_BITS = 20
-"""Of the 256 bits of two perceptual hashes: images that differ in fewer are taken for the same picture."""
+SAME_PICTURE = 4.0
+"""Two thumbnails that differ by less than this, in code values RMS, are taken for one picture."""
 
 
-def perceptual_hash(image: Pixels) -> NDArray[np.uint8]:
-    """256 bits, packed into 32 bytes: whether brightness rises to the right, on a 16 x 17 grid of block means."""
-    gray = image @ np.array([0.299, 0.587, 0.114])
-    for axis, cells in ((0, 16), (1, 17)):
-        edges = np.linspace(0, gray.shape[axis], cells + 1).astype(int)[:-1]
-        counts = np.diff(np.append(edges, gray.shape[axis]))
-        shape = (-1, 1) if axis == 0 else (1, -1)
-        gray = np.add.reduceat(gray, edges, axis=axis) / counts.reshape(shape)
-    return np.packbits(np.diff(gray, axis=1) > 0)
+def thumbnail(image: Pixels) -> NDArray[np.float32]:
+    """Exact means of 16 x 16 equal parts of an image, (16, 16, 3) in 0..255: resizing and coding hardly change them."""
+    means = image.astype(np.float64)
+    for _ in range(2):  # rows, then columns: each turn swaps the axes
+        edges = np.linspace(0, len(means), 17)
+        whole = np.minimum(edges.astype(int), len(means) - 1)
+        sums = np.concatenate((np.zeros_like(means[:1]), np.cumsum(means, axis=0)))
+        at_edges = sums[whole] + (edges - whole)[:, None, None] * means[whole]
+        means = (np.diff(at_edges, axis=0) * 16 / len(means)).swapaxes(0, 1)
+    return means.astype(np.float32)
 
 
 class Forbidden:
@@ -43,23 +44,23 @@ class Forbidden:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._digests: dict[bytes, Path] = {}
-        self._hashes: list[NDArray[np.uint8]] = []
+        self._thumbnails: list[NDArray[np.float32]] = []
         self.paths: list[Path] = []
         for path in (p for folder in folders for p in list_images(folder)):
             image = read_image(path)
             self._digests[_digest(image)] = path
-            self._hashes.append(perceptual_hash(image))
+            self._thumbnails.append(thumbnail(image))
             self.paths.append(path)
 
     def match(self, image: Pixels) -> Path | None:
         """The forbidden image that this one is, or None."""
         if exact := self._digests.get(_digest(image)):
             return exact
-        if not self._hashes:
+        if not self.paths:
             return None
-        distance = np.bitwise_count(np.stack(self._hashes) ^ perceptual_hash(image)).sum(axis=1)
+        distance = np.sqrt(np.square(np.stack(self._thumbnails) - thumbnail(image)).mean(axis=(1, 2, 3)))
         nearest = int(distance.argmin())
-        return self.paths[nearest] if distance[nearest] < NEAR_DUPLICATE_BITS else None
+        return self.paths[nearest] if distance[nearest] < SAME_PICTURE else None
 
 
 def _digest(image: Pixels) -> bytes:
@@ -173,7 +174,10 @@ class PatchSampler:
         return np.asarray(picture[y : y + size, x : x + size])
 
     def shrink(self, hr: Pixels) -> Pixels:
-        """`metrics.imresize` by 1 / scale without its borders: (N, hr_size, hr_size, 3) to (N, patch, patch, 3)."""
+        """`metrics.imresize` by 1 / scale without its borders: (N, hr_size, hr_size, 3) to (N, patch, patch, 3).
+
+        Bit for bit where the scale is a power of two; at 3 a tie may round the other way.
+        """
         for axis in (1, 2):
             size = self.config.patch
             total: NDArray[np.float32] | float = 0.0

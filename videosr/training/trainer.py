@@ -21,8 +21,7 @@ from videosr.archs import checkpoint
 from videosr.archs.fold import HALO, Deployed
 from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.errors import InputError, NetworkError, VideosrError
-from videosr.evaluate import crop_to_multiple, list_images, read_image
-from videosr.metrics import imresize, psnr, to_y
+from videosr.evaluate import Upscale, evaluate
 from videosr.training.config import NetworkConfig, TrainingConfig, load_config
 from videosr.training.data import PatchSampler, build_pack
 from videosr.training.folding import forward_folded
@@ -44,20 +43,21 @@ def learning_rate(iteration: int, config: TrainingConfig) -> float:
     return s.learning_rate * 0.5 * (1 + math.cos(math.pi * (iteration - s.warmup) / (s.iterations - s.warmup)))
 
 
-def upscale_image(network: ParagonSR2, image: NDArray[Any]) -> NDArray[np.float32]:
-    """A whole image as our deployed networks do it: folded, the border repeated by `HALO` and cropped away again.
+def upscaler(network: ParagonSR2) -> Upscale:
+    """A network as it is deployed: folded, a picture's border repeated by `HALO` and cropped away again.
 
     Args:
-        network: on the CPU or a GPU, alpha 0.
-        image: (H, W, 3), RGB in 0..1.
-
-    Returns:
-        (scale * H, scale * W, 3), float32, unclamped.
+        network: of a variant without window attention, on any device; its present weights are copied.
     """
     device = next(network.parameters()).device
-    x = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None].to(device)
-    with torch.no_grad():
-        return np.asarray(Deployed(network, HALO).to(device)(x)[0].permute(1, 2, 0).cpu())
+    deployed = Deployed(network, HALO).to(device)
+
+    def upscale(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            x = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+            return np.asarray(deployed(x)[0].permute(1, 2, 0).cpu())
+
+    return upscale
 
 
 def new_network(config: NetworkConfig) -> ParagonSR2:
@@ -185,16 +185,9 @@ class Trainer:
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
-        """PSNR of luma (dB, border of `scale` pixels left out), averaged over each validation folder."""
-        scale, results = self.config.network.scale, {}
-        for folder in self.config.data.validation:
-            values = []
-            for path in list_images(folder):
-                hr = crop_to_multiple(read_image(path), scale)
-                output = upscale_image(self.average, imresize(hr, 1 / scale) / 255)
-                values.append(psnr(to_y(np.clip(np.rint(output * 255), 0, 255)), to_y(hr), border=scale))
-            results[folder.name] = float(np.mean(values))
-        return results
+        """PSNR of luma, dB, of the averaged weights on each validation folder (see `evaluate`)."""
+        upscale, scale = upscaler(self.average), self.config.network.scale
+        return {f.name: evaluate(f, upscale, scale).mean.psnr_y for f in self.config.data.validation}
 
     def log(self, **values: Any) -> None:
         """One JSON line in `log.jsonl` and for the user, with the iteration and the seconds of training so far."""

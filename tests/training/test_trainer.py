@@ -1,0 +1,177 @@
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_data import scene, write_image
+
+from videosr.archs import checkpoint
+from videosr.archs.fold import tail
+from videosr.archs.paragonsr2 import ParagonSR2
+from videosr.errors import InputError, NetworkError, VideosrError
+from videosr.evaluate import evaluate
+from videosr.training import run
+from videosr.training.config import TrainingConfig, load_config
+from videosr.training.folding import fold_tail, forward_folded
+from videosr.training.trainer import Trainer, learning_rate, upscaler
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    for name, seeds in (("photos", (0, 1)), ("held-out", (2,))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            write_image(tmp_path / name / f"{seed}.png", scene(seed, 80, 90))
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[data]\ntrain = ["photos"]\nvalidation = ["held-out"]\nnever_train = ["held-out"]\npatch = 12\nbatch = 4\n'
+        "factors = [1]\n[schedule]\niterations = 12\nwarmup = 2\nloss_border = 2\n"
+        '[output]\nfolder = "run"\nlog_every = 4\nvalidate_every = 6\ncheckpoint_every = 5\n'
+    )
+    return path
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_the_folded_tail_is_the_network_and_so_are_its_gradients(scale: int) -> None:
+    torch.manual_seed(0)
+    network = ParagonSR2("realtime", scale, upsampler_alpha=0, detail_gain=0.7, layer_scale=0.1).double()
+    x = torch.rand(2, 3, 12, 14, dtype=torch.float64)
+    kernel, bias = fold_tail(network)
+    probed = tail(network)
+    assert torch.allclose(kernel, probed.weight, atol=1e-12)
+    assert torch.allclose(bias, probed.bias, atol=1e-12)
+
+    def gradients(forward: object) -> list[torch.Tensor]:
+        inside = slice(scale, -scale)
+        loss = forward(x)[:, :, inside, inside].square().sum()  # type: ignore[operator]
+        return list(torch.autograd.grad(loss, [p for p in network.parameters() if p.requires_grad]))
+
+    for plain, folded in zip(gradients(network), gradients(lambda x: forward_folded(network, x)), strict=True):
+        assert torch.allclose(plain, folded, rtol=1e-9, atol=1e-9)
+
+
+def test_learning_rate_rises_and_falls_to_zero(config_path: Path) -> None:
+    config = load_config(config_path)
+    config = replace(config, schedule=replace(config.schedule, iterations=1000, warmup=100))
+    rates = [learning_rate(i, config) for i in range(1001)]
+    assert rates[0] == pytest.approx(2e-5)
+    assert rates[99] == rates[100] == 2e-3
+    assert rates[550] == pytest.approx(1e-3)
+    assert rates[1000] == pytest.approx(0)
+    assert all(a >= b for a, b in pairwise(rates[100:]))
+
+
+def test_a_run_learns_and_leaves_weights_that_load_and_deploy(config_path: Path) -> None:
+    config_path.write_text(
+        config_path.read_text().replace("iterations = 12", "iterations = 60").replace("every = 6", "every = 20")
+    )
+    best = run(config_path, device="cpu", say=quiet)
+    lines = [json.loads(line) for line in (best.parent / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.85 * losses[0]
+    scores = [line["psnr_y"]["held-out"] for line in lines if "psnr_y" in line]
+    assert len(scores) == 3
+    assert scores[-1] > scores[0] + 0.3
+    network, info = checkpoint.load(best)
+    assert info.metadata["iterations"] == str(20 * (1 + scores.index(max(scores))))
+    assert info.metadata["padding"] == "replicate"
+    assert info.metadata["license"] == "MIT"
+    assert "l1 loss" in info.metadata["training"]
+    measured = evaluate(config_path.parent / "held-out", upscaler(network))
+    assert measured.mean.psnr_y == pytest.approx(max(scores), abs=1e-3)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config_path, device="cpu", say=quiet)
+    straight = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    (tmp_path / "run").rename(tmp_path / "straight")
+    original = Trainer.step
+
+    def interrupted(self: Trainer, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        if self.iteration == 7:
+            raise KeyboardInterrupt
+        return original(self, lr, hr)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config_path, device="cpu", say=quiet)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="holds a run already"):
+        run(config_path, device="cpu", say=quiet)
+    said: list[str] = []
+    run(config_path, resume=True, device="cpu", say=said.append)
+    assert said[0] == "resuming at iteration 7"
+    resumed = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert resumed["iteration"] == straight["iteration"] == 12
+    assert resumed["best"] == straight["best"]
+    for part in ("network", "average"):
+        assert same(resumed[part], straight[part])
+    for moments, expected in zip(
+        resumed["optimizer"]["state"].values(), straight["optimizer"]["state"].values(), strict=True
+    ):
+        assert same(moments, expected)
+    # A finished run has nothing left to do.
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    run(config_path, resume=True, device="cpu", say=quiet)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def loaded(config_path: Path, **network: object) -> TrainingConfig:
+    config = load_config(config_path)
+    return replace(config, network=replace(config.network, **network))  # type: ignore[arg-type]
+
+
+def test_training_can_start_from_weights_of_the_same_network_only(config_path: Path, tmp_path: Path) -> None:
+    first = Trainer(load_config(config_path), "cpu", quiet)
+    first.export(tmp_path / "start.safetensors")
+    second = Trainer(loaded(config_path, weights=tmp_path / "start.safetensors"), "cpu", quiet)
+    assert same(dict(second.network.state_dict()), dict(first.network.state_dict()))
+    assert all(p.requires_grad for p in (second.network.conv_in.weight, second.network.detail_gain))
+    with pytest.raises(NetworkError, match="is realtime 2x and not realtime 4x"):
+        Trainer(loaded(config_path, weights=tmp_path / "start.safetensors", scale=4), "cpu", quiet)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "other network"])
+def test_a_broken_checkpoint_is_named(config_path: Path, damage: str) -> None:
+    trainer = Trainer(load_config(config_path), "cpu", quiet)
+    if damage == "other network":
+        other = Trainer(loaded(config_path, variant="stream"), "cpu", quiet)
+        other.save_checkpoint()
+    else:
+        trainer.save_checkpoint()
+        data = trainer.checkpoint_path.read_bytes()
+        trainer.checkpoint_path.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"not a checkpoint")
+    with pytest.raises(InputError, match=r"checkpoint\.pt: not a checkpoint of this run") as caught:
+        trainer.load_checkpoint()
+    assert "\n" not in str(caught.value)
+
+
+def test_divergence_is_an_error(config_path: Path) -> None:
+    text = config_path.read_text().replace("warmup = 2", "warmup = 0\nlearning_rate = 1e30")
+    config_path.write_text(text)
+    with pytest.raises(VideosrError, match="diverged before iteration 4: lower the learning rate"):
+        run(config_path, device="cpu", say=quiet)
+
+
+def test_whole_images_have_no_dark_rim() -> None:
+    torch.manual_seed(0)
+    network = ParagonSR2("realtime", 2, upsampler_alpha=0, layer_scale=0.1)
+    flat = upscaler(network)(np.full((20, 24, 3), 0.6, np.float32))
+    assert flat.shape == (40, 48, 3)
+    # Each of the 2 x 2 phases has its own constant; over the picture it does not change.
+    assert np.abs(flat - np.tile(flat[20:22, 24:26], (20, 24, 1))).max() < 1e-5
+    assert math.isfinite(float(flat.sum()))
