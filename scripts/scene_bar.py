@@ -186,9 +186,8 @@ def main() -> None:
         seen, found, jumps = tally.total(half, ("cut", "splice", "splice, equal luma"))
         print(f"half {half}  recall {found / seen:.4f} of {seen} (luma jump {jumps / seen:.4f})")
         seen, found, jumps = tally.total(half, ("motion", "pan", "zoom", "flash", "white frame"))
-        print(
-            f"half {half}  false cuts per 1,000 of {seen}: {1e3 * found / seen:.2f} (luma jump {1e3 * jumps / seen:.2f})"
-        )
+        rates = f"{1e3 * found / seen:.2f} (luma jump {1e3 * jumps / seen:.2f})"
+        print(f"half {half}  false cuts per 1,000 of {seen}: {rates}")
     print("\n".join(tally.wrong))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -128,7 +129,7 @@ def measure(
 
 def seen_noise(video: list[tuple[Plane, ...]]) -> float:
     frames = [Frame(planes=f, format=FORMAT, pts=0, time_base=Fraction(1)) for f in video]
-    return float(np.median([temporal.noise_sigma(b, a) for a, b in zip(frames, frames[1:], strict=False)]))
+    return float(np.median([temporal.noise_sigma(b, a) for a, b in itertools.pairwise(frames)]))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from videosr.frame import Array
 
 type Thumbnail = np.ndarray[Any, np.dtype[np.float32]]
 
-CUT = 1.55
+CUT = 1.5
 """The `score` from which on a frame begins a new scene."""
 
 _CELLS = 64 * 36  # about as many samples a thumbnail has
