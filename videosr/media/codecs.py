@@ -24,6 +24,9 @@ from videosr.media.hdr import encoder_parameters
 THREADS = "8"
 """Threads of every encoder: fixed, because x264's and x265's output depends on the number."""
 KEYFRAME_DISTANCE = "250"
+LOOKAHEAD_BYTES = 256 * 2**20
+"""Memory for the frames that x264 and x265 look ahead; at 4K their presets would take more than a gigabyte."""
+LEAST_LOOKAHEAD = 10
 
 ALIASES = {
     "h264": "libx264",
@@ -55,6 +58,7 @@ class _Family:
         params: name of the option that holds the encoder library's own KEY=VALUE:... list.
         forced: entries of that list that segments and reproducible output depend on.
         even: odd sizes are refused where chroma is subsampled.
+        lookahead: frames each preset looks ahead.
     """
 
     crf: tuple[float, float, float] | None = None
@@ -65,6 +69,7 @@ class _Family:
     params: str = ""
     forced: Mapping[str, str] | None = None
     even: bool = False
+    lookahead: Mapping[str, int] | None = None
 
 
 _COMMON = {"threads": THREADS, "g": KEYFRAME_DISTANCE}
@@ -77,6 +82,7 @@ FAMILIES: dict[str, _Family] = {
         params="x264-params",
         forced={"open-gop": "0"},
         even=True,
+        lookahead=dict(zip(_X26_PRESETS, (0, 0, 10, 20, 30, 40, 50, 60, 60, 60), strict=True)),
     ),
     "libx265": _Family(
         crf=(0, 51, 18),
@@ -87,6 +93,7 @@ FAMILIES: dict[str, _Family] = {
         # info=0: the encoder would write the machine's CPU features into the stream.
         forced={"open-gop": "0", "frame-threads": "3", "info": "0", "log-level": "none"},
         even=True,
+        lookahead=dict(zip(_X26_PRESETS, (5, 10, 15, 15, 15, 20, 25, 40, 40, 60), strict=True)),
     ),
     "libsvtav1": _Family(
         crf=(1, 63, 24),
@@ -223,7 +230,13 @@ def resolve(
     if codec == "prores_ks":
         merged.setdefault("profile", "3" if pix_fmt.startswith("yuv422") else "4")
     if family.params:
-        merged[family.params] = _library_parameters(codec, family, options.get(family.params, ""), hdr)
+        params = _library_parameters(codec, family, options.get(family.params, ""), hdr)
+        wanted_ahead = (family.lookahead or {}).get(preset, 0)
+        if "rc-lookahead" not in {**options, **params} and wanted_ahead > (
+            most := _affordable_lookahead(pix_fmt, info)
+        ):
+            params["rc-lookahead"] = str(most)
+        merged[family.params] = join_params(params)
     full = EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=tuple(merged.items()))
     _try_open(full, info)
     return full
@@ -325,13 +338,19 @@ def _check_names(codec: str, family: _Family, options: Mapping[str, str]) -> Non
             raise UsageError(f"-x {key}: {codec} has no such option{hint}")
 
 
-def _library_parameters(codec: str, family: _Family, text: str, hdr: tuple[tuple[str, bytes], ...]) -> str:
+def _library_parameters(codec: str, family: _Family, text: str, hdr: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     given = split_params(text)
     forced = family.forced or {}
     for key in ("open-gop", "annexb", "repeat-headers"):
         if given.get(key, forced.get(key)) != forced.get(key):
             raise UsageError(f"-x {family.params}={key}={given[key]}: segments could not be joined")
-    return join_params({**forced, **encoder_parameters(codec, hdr), **given})
+    return {**forced, **encoder_parameters(codec, hdr), **given}
+
+
+def _affordable_lookahead(pix_fmt: str, info: StreamInfo) -> int:
+    """Frames that an encoder may hold back: each takes about 2.5 samples a pixel with its small copies."""
+    size = info.width * info.height * FORMATS[pix_fmt].dtype.itemsize * 5 // 2
+    return max(LEAST_LOOKAHEAD, LOOKAHEAD_BYTES // size)
 
 
 def avoptions(settings: EncoderSettings) -> dict[str, str]:

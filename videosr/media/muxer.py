@@ -19,9 +19,13 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.media.convert import Converter, add_converted
+from videosr.media.matroska import display_size, set_display_size
 from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan
 from videosr.media.segments import Segment, SegmentHeader, decode_times
 from videosr.media.source import coded_display_matrix, open_input, plausible_rate
+
+CODES_ASPECT = frozenset({"libx264", "libx265", "ffv1", "mpeg4", "mpeg2video"})
+"""Encoders that write the sample aspect ratio into the video itself."""
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as ChapterEntry
@@ -109,6 +113,7 @@ class _Mux:
         trimmed: bool,
     ) -> None:
         self._pieces = pieces
+        self._part = part
         self._header = pieces[0].header
         self._source = source
         self._plan = plan
@@ -138,12 +143,14 @@ class _Mux:
 
     def _add_streams(self) -> Stream:
         video: Stream | None = None
+        tracks = 0
         for entry, stream in zip(self._plan.streams, self._source.streams, strict=True):
             if entry.action == DROP or entry.target == "chapters":
                 continue
             if entry.action == UPSCALE:
                 made: Stream = self._add_video(stream)
                 video = made
+                self._video_track = tracks
             elif entry.action == CONVERT:
                 converter = add_converted(self._out, stream, entry.target)
                 self._converters[stream.index] = converter
@@ -155,6 +162,7 @@ class _Mux:
                 self._copies[stream.index] = _Copy(stream, made)
             made.metadata.update(self._stream_tags(stream, entry.action))
             made.disposition = stream.disposition
+            tracks += made.type != "attachment"
         if video is None:
             raise InputError(f"{self._source.name}: the plan upscales no video stream")
         return video
@@ -248,7 +256,20 @@ class _Mux:
                 self._out.close()
             raise
         self._out.close()
+        self._write_aspect()
         return self.warnings
+
+    def _write_aspect(self) -> None:
+        """Matroska's display size, which PyAV cannot give to the muxer."""
+        sar = Fraction(*self._header.sar)
+        if self._plan.container not in ("matroska", "webm") or sar == 1:
+            return
+        size = display_size(self._header.width, self._header.height, sar)
+        exact = Fraction(*size) == Fraction(self._header.width, self._header.height) * sar
+        if self._header.codec in CODES_ASPECT and not exact:
+            return  # the coded video says it better than whole pixels can
+        if not set_display_size(self._part, self._video_track, size):
+            self.warnings.append(f"the sample aspect ratio {sar} could not be written into the container")
 
     def _video_packets(self) -> Iterator[tuple[Fraction, Packet]]:
         """The joined segments in decoding order, each with the seconds at which it is decoded."""

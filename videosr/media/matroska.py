@@ -1,0 +1,152 @@
+"""The sample aspect ratio of a Matroska or WebM file, written into a header that FFmpeg's muxer made without it.
+
+FFmpeg's muxer takes the aspect from a field of the stream that PyAV does not reach. H.264 and HEVC carry it inside
+themselves, VP9 and AV1 do not. The display size needs a few bytes more in the video track's entry; the muxer leaves
+empty space (an EBML Void) in the same entry, so nothing else in the file has to move. RFC 9559, RFC 8794.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+SEGMENT, TRACKS, TRACK_ENTRY, VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
+CRC32, VOID, CLUSTER = 0xBF, 0xEC, 0x1F43B675
+DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
+
+
+class Element(NamedTuple):
+    """Where an EBML element lies in a buffer.
+
+    Attributes:
+        id: with its marker bits.
+        start: of the whole element.
+        data: of the payload.
+        end: of the payload.
+    """
+
+    id: int
+    start: int
+    data: int
+    end: int
+
+
+def display_size(width: int, height: int, sar: Fraction) -> tuple[int, int]:
+    """The display size in pixels that says this aspect, exactly if whole numbers can."""
+    wide = width * sar
+    if wide.denominator == 1 or (height / sar).denominator != 1:
+        return round(wide), height
+    return width, int(height / sar)
+
+
+def set_display_size(path: Path, track: int, size: tuple[int, int]) -> bool:
+    """Write the display size of a video track into a finished file.
+
+    Args:
+        path: a Matroska or WebM file made by FFmpeg.
+        track: place of the track among the tracks, counted from 0.
+        size: display width and height in pixels.
+
+    Returns:
+        Whether it was done; False if the track's entry has no room, the file being left as it was.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    with path.open("rb+") as file:
+        head = bytearray(file.read(1 << 20))
+        while (tracks := _find_tracks(head)) is None:
+            more = file.read(1 << 20)  # attachments may precede the tracks in files of other muxers
+            if not more:
+                return False
+            head += more
+        entries = [e for e in _children(head, tracks) if e.id == TRACK_ENTRY]
+        if track >= len(entries) or not _edit_entry(head, entries[track], size):
+            return False
+        first = next(_children(head, tracks))
+        if first.id == CRC32:
+            head[first.data : first.end] = zlib.crc32(head[first.end : tracks.end]).to_bytes(4, "little")
+        file.seek(tracks.start)
+        file.write(head[tracks.start : tracks.end])
+    return True
+
+
+def _find_tracks(head: bytearray) -> Element | None:
+    for top in _elements(head, 0, len(head)):
+        if top.id == SEGMENT:
+            for element in _elements(head, top.data, min(top.end, len(head))):
+                if element.id == TRACKS:
+                    return element if element.end <= len(head) else None
+    return None
+
+
+def _edit_entry(head: bytearray, entry: Element, size: tuple[int, int]) -> bool:
+    """Rewrite one TrackEntry in place, its length unchanged."""
+    children = list(_children(head, entry))
+    video = next((c for c in children if c.id == VIDEO), None)
+    void = next((c for c in children if c.id == VOID and video is not None and c.start >= video.end), None)
+    if video is None or void is None:
+        return False
+    old = (DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT)
+    kept = b"".join(bytes(head[c.start : c.end]) for c in _children(head, video) if c.id not in old)
+    room = void.end - void.start
+    for longest in (2, 3):  # one more byte, where the space that is left would be a single byte
+        fields = _number(DISPLAY_WIDTH, size[0], longest) + _number(DISPLAY_HEIGHT, size[1], 2)
+        payload = kept + fields
+        length_bytes = video.data - video.start - 1
+        if len(payload) >= (1 << (7 * length_bytes)) - 1:
+            length_bytes += 1
+        made = bytes([VIDEO]) + _size(len(payload), length_bytes) + payload
+        left = room - (len(made) - (video.end - video.start))
+        if left == 0 or left >= 2:
+            break
+    else:
+        return False
+    filler = (
+        b""
+        if left == 0
+        else bytes([VOID])
+        + (_size(left - 2, 1) + bytes(left - 2) if left < 120 else _size(left - 9, 8) + bytes(left - 9))
+    )
+    between = bytes(head[video.end : void.start])
+    head[video.start : void.end] = made + between + filler
+    return True
+
+
+def _number(identifier: int, value: int, longest: int) -> bytes:
+    width = max(longest, (value.bit_length() + 7) // 8)
+    return identifier.to_bytes(2, "big") + _size(width, 1) + value.to_bytes(width, "big")
+
+
+def _size(value: int, length: int) -> bytes:
+    return (value | 1 << (7 * length)).to_bytes(length, "big")
+
+
+def _children(head: bytearray, parent: Element) -> Iterator[Element]:
+    return _elements(head, parent.data, parent.end)
+
+
+def _elements(head: bytearray, position: int, end: int) -> Iterator[Element]:
+    """The elements between two offsets, as far as they are in the buffer."""
+    while position < end:
+        start = position
+        identifier, position = _vint(head, position, keep_marker=True)
+        size, position = _vint(head, position, keep_marker=False)
+        if identifier is None or size is None:
+            return
+        yield Element(identifier, start, position, position + size)
+        position += size
+
+
+def _vint(head: bytearray, position: int, *, keep_marker: bool) -> tuple[int | None, int]:
+    if position >= len(head) or head[position] == 0:
+        return None, position
+    length = 9 - head[position].bit_length()
+    raw = head[position : position + length]
+    if len(raw) < length:
+        return None, position
+    value = int.from_bytes(raw, "big")
+    return value if keep_marker else value & ((1 << (7 * length)) - 1), position + length
