@@ -23,7 +23,7 @@ from videosr.training.config import DataConfig
 
 type Pixels = NDArray[np.uint8]
 
-SAME_PICTURE = 4.0
+SAME_PICTURE = 6.0
 """Two thumbnails that differ by less than this, in code values RMS, are taken for one picture."""
 
 
