@@ -83,8 +83,14 @@ class OpenVINOEngine(Engine):
 
     @property
     def deployed(self) -> bool:
-        """Whether the network is in our deployment form, whose graph may be rewritten."""
-        return self.network.metadata.get("form") == "deploy"
+        """Whether the network is in our deployment form, whose graph may be rewritten to run over strips of planes.
+
+        Strips need a rim that looks like the picture's own edge repeated, and pixels that see only so far; rewriting
+        needs float32 throughout.
+        """
+        net = self.network
+        plain = net.metadata.get("form") == "deploy" and net.metadata.get("precision", "fp32") == "fp32"
+        return plain and "reach" in net.metadata and net.number("halo", 0) > 0
 
     @property
     def identity(self) -> str:
@@ -154,12 +160,13 @@ class OpenVINOEngine(Engine):
         if shape.rank.is_dynamic or len(shape) != 4 or not shape[1].compatible(ov.Dimension(3)):
             raise NetworkError(f"{path}: its input has shape {shape}, not (N, 3, H, W)")
         if shape[2].is_static or shape[3].is_static:
+            only = f"{path}: made for {shape[3]}x{shape[2]} pictures only; export it with dynamic height and width"
             try:
                 model.reshape([1 if shape[0].is_static else -1, 3, -1, -1])
             except RuntimeError as exc:
-                raise NetworkError(
-                    f"{path}: made for {shape[3]}x{shape[2]} pictures only; export it with dynamic height and width"
-                ) from exc
+                raise NetworkError(only) from exc
+            if _ties_size(model):
+                raise NetworkError(only)
         return interface
 
     def _compile(self) -> None:
@@ -175,7 +182,10 @@ class OpenVINOEngine(Engine):
 
     def _infer(self, inputs: dict[str, Array]) -> list[Array]:
         """Run on a batch padded to the network's size multiple, one picture at a time if it takes only one."""
-        height, width = inputs["input"].shape[2:]
+        batch, _, height, width = inputs["input"].shape
+        if batch > 1 and self._model.inputs[0].get_partial_shape()[0].is_static:
+            singles = [self._infer({k: v[i : i + 1] for k, v in inputs.items()}) for i in range(batch)]
+            return [np.concatenate(parts) for parts in zip(*singles, strict=True)]
         rows, columns = _padded((height, width), self._multiple)
         feeds = []
         for port in self._model.inputs:
@@ -199,8 +209,6 @@ class OpenVINOEngine(Engine):
 
     def _probe(self) -> tuple[int, int]:
         """(scale, size multiple), found by running on small pictures of awkward sizes."""
-        if self.deployed and self.interface is Interface.AVERAGE:
-            return self.network.number("scale", 2), 1
         seen = "nothing"
         for multiple in _MULTIPLES:
             self._multiple = multiple
@@ -270,6 +278,19 @@ def _first_line(exc: BaseException) -> str:
     """The last line of an OpenVINO message, which says what; those before say where in its sources."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return lines[-1] if lines else type(exc).__name__
+
+
+def _ties_size(model: ov.Model) -> bool:
+    """Whether a reshape inside the graph forgets the picture's size. OpenVINO runs such a graph at other sizes too,
+    without a word, and reads past the picture's end where that is smaller.
+    """
+
+    def forgets(op: Any) -> bool:
+        shape = op.get_input_partial_shape(0)
+        sized = shape.rank.is_dynamic or any(dimension.is_dynamic for dimension in list(shape)[1:])
+        return bool(sized and op.get_output_partial_shape(0).is_static)
+
+    return any(forgets(op) for op in model.get_ordered_ops() if op.get_type_name() == "Reshape")
 
 
 def _hoist(model: ov.Model) -> bool:

@@ -1,0 +1,422 @@
+"""The planar form against the long way round (to R'G'B', the network, back), strips, hoisting, precision."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+pytest.importorskip("torch")
+
+import networks  # noqa: E402
+
+from videosr import color, temporal  # noqa: E402
+from videosr.engines import Interface, Picture, load, openvino_strips  # noqa: E402
+from videosr.engines.network import PREFIX, Network  # noqa: E402
+from videosr.engines.openvino import fast_precisions  # noqa: E402
+from videosr.engines.openvino_strips import StripPlan, StripRunner  # noqa: E402
+from videosr.errors import NetworkError  # noqa: E402
+from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting  # noqa: E402
+
+LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
+RGB = ColorSpec(matrix=Matrix.RGB, range=Range.FULL)
+
+
+@pytest.fixture(scope="module")
+def engine(paragon):
+    return load(paragon.deploy, precision="f32", threads=1)
+
+
+def picture(height, width, format="yuv420p", spec=LEFT):
+    fmt = FORMATS[format]
+    return Picture(height=height, width=width, format=fmt, color=color.converted(spec, fmt, fmt))
+
+
+def planes_of(source: Picture, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Waves, a hard edge, noise, a flat part: codes from near 0 to near the top."""
+    fmt, rng = source.format, np.random.default_rng(seed)
+    planes = []
+    for i in range(fmt.planes - fmt.alpha):
+        rows, columns = fmt.plane_shape(i, source.height, source.width)
+        y, x = np.mgrid[:rows, :columns].astype(np.float64)
+        value = 0.5 + 0.25 * np.sin(x / 3 + i + seed) * np.cos(y / 4) + rng.normal(0, 0.05, x.shape)
+        value = np.where(x + 2 * y > columns, value * 0.6 + 0.1, value)
+        value[: rows // 4, : columns // 3] = 0.8 - 0.2 * i
+        planes.append(np.clip(np.rint(value * ((1 << fmt.bits) - 1)), 0, (1 << fmt.bits) - 1).astype(fmt.dtype))
+    return tuple(planes)
+
+
+def target_of(source: Picture, scale: int, format: str | None = None) -> Picture:
+    fmt = FORMATS[format] if format else source.format
+    spec = color.converted(source.color, source.format, fmt)
+    return Picture(height=source.height * scale, width=source.width * scale, format=fmt, color=spec)
+
+
+def long_way(engine, source, target, planes, average=None, denoise=0.0):
+    """By `color` and `Engine.run`; `average` in float codes."""
+    rgb = color.to_rgb(planes, source.format, source.color)
+    mean = None
+    if average is not None:
+        mean = color.to_rgb(average, source.format, source.color)
+        rgb = rgb + np.float32(denoise) * (mean - rgb)
+        mean = mean[None]
+    return color.from_rgb(engine.run(rgb[None], mean)[0], target.format, target.color, dither=False)
+
+
+def differences(got, wanted):
+    assert len(got) == len(wanted)
+    for a, b in zip(got, wanted, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+    return [np.abs(a.astype(int) - b.astype(int)) for a, b in zip(got, wanted, strict=True)]
+
+
+def assert_one_code(got, wanted, scale=2):
+    """Equal to one code where the network sees nothing beyond the picture's edge, and close everywhere in luma."""
+    reach = 8  # the network's 7, and a chroma sample's width; beyond the edge the two repeat different things
+    height, width = wanted[0].shape
+    top = 255 if wanted[0].dtype == np.uint8 else 1023
+    for i, d in enumerate(differences(got, wanted)):
+        down, across = round(scale * reach * d.shape[0] / height), round(scale * reach * d.shape[1] / width)
+        inside = d[down:-down, across:-across]
+        assert inside.size > d.size / 5
+        assert inside.max() <= 1
+        assert np.mean(inside > 0) < 0.01  # rounding at a half, not a systematic shift
+        if i == 0:
+            assert d.max() <= 0.04 * top
+
+
+CASES = [
+    *(("yuv420p", None, s) for s in Siting if s is not Siting.UNSPECIFIED),
+    ("yuv420p10le", None, Siting.LEFT),
+    ("yuv420p10le", None, Siting.TOPLEFT),
+    ("yuv422p", None, Siting.LEFT),
+    ("yuv422p10le", None, Siting.CENTER),
+    ("yuv440p", None, Siting.CENTER),
+    ("yuv444p", None, Siting.UNSPECIFIED),
+    ("yuv444p10le", None, Siting.UNSPECIFIED),
+    ("gray", None, Siting.UNSPECIFIED),
+    ("gray10le", None, Siting.UNSPECIFIED),
+    ("gbrp", None, Siting.UNSPECIFIED),
+    ("gbrp10le", None, Siting.UNSPECIFIED),
+    ("yuv420p", "yuv420p10le", Siting.LEFT),
+    ("yuv420p", "yuv444p", Siting.LEFT),
+    ("yuv411p", "yuv420p", Siting.LEFT),
+    ("yuv410p", "yuv420p", Siting.CENTER),
+    ("yuv420p", "gbrp", Siting.LEFT),
+    ("gbrp", "yuv420p", Siting.UNSPECIFIED),
+]
+
+
+@pytest.mark.parametrize(("height", "width"), [(46, 54), (41, 45)])
+@pytest.mark.parametrize(("format", "to", "siting"), CASES)
+def test_planes_through_the_rewritten_network_are_those_of_the_long_way(engine, format, to, siting, height, width):
+    spec = RGB if format.startswith("gbr") else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
+    source = picture(height, width, format, spec)
+    target = target_of(source, 2, to)
+    planes = planes_of(source)
+    runner = engine.planar(source, target, 1)
+    got = runner.result(runner.submit([planes], 0.0))
+    assert_one_code(got, long_way(engine, source, target, planes))
+
+
+@pytest.mark.parametrize("matrix", [Matrix.SMPTE170M, Matrix.BT2020_NCL, Matrix.YCGCO])
+@pytest.mark.parametrize("levels", [Range.LIMITED, Range.FULL])
+def test_matrix_and_range_are_folded_in(engine, matrix, levels):
+    source = picture(40, 44, "yuv420p", ColorSpec(matrix=matrix, range=levels, siting=Siting.LEFT))
+    target = target_of(source, 2)
+    planes = planes_of(source)
+    runner = engine.planar(source, target, 1)
+    assert_one_code(runner.result(runner.submit([planes], 0.0)), long_way(engine, source, target, planes))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 9), (7, 2), (3, 5)])
+def test_the_smallest_pictures(engine, size):
+    source = picture(*size)
+    target = target_of(source, 2)
+    planes = planes_of(source)
+    runner = engine.planar(source, target, 1)
+    got = runner.result(runner.submit([planes], 0.0))
+    luma = differences(got, long_way(engine, source, target, planes))[0]
+    assert luma.max() <= 8  # all of it is rim
+
+
+def test_scale_four_owns_larger_blocks(tmp_path):
+    four = load(networks.Paragon(tmp_path, scale=4).deploy, precision="f32", threads=1)
+    assert four.scale == 4
+    for format, to in (("yuv420p", None), ("yuv420p10le", None), ("yuv410p", None)):
+        source = picture(41, 45, format)
+        target = target_of(source, 4, to)
+        planes = planes_of(source)
+        runner = four.planar(source, target, 1)
+        got = runner.result(runner.submit([planes], 0.0))
+        assert_one_code(got, long_way(four, source, target, planes), 4)
+
+
+def test_a_flat_picture_comes_out_flat_to_its_rim(engine):
+    """Alternate output samples lie at the same place of the network's 2x2 pattern."""
+    source = picture(12, 16)
+    runner = engine.planar(source, target_of(source, 2), 1)
+    planes = tuple(np.full(p.shape, v, np.uint8) for p, v in zip(planes_of(source), (120, 90, 160), strict=True))
+    luma, cb, cr = runner.result(runner.submit([planes], 0.0))
+    for row in (0, 1):
+        for column in (0, 1):
+            assert np.ptp(luma[row::2, column::2]) <= 1
+    assert np.ptp(cb) <= 1
+    assert np.ptp(cr) <= 1
+
+
+# Strips
+
+
+def many_strips(monkeypatch, pixels=400):
+    monkeypatch.setattr(openvino_strips, "_STRIP_PIXELS", pixels)
+
+
+@pytest.mark.parametrize(("format", "siting"), [("yuv420p", Siting.LEFT), ("yuv420p", Siting.BOTTOM), ("gbrp", None)])
+@pytest.mark.parametrize("size", [(64, 40), (61, 33)])
+def test_strips_leave_no_seams(engine, monkeypatch, format, siting, size):
+    spec = RGB if siting is None else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
+    source = picture(*size, format, spec)
+    target = target_of(source, 2)
+    planes = planes_of(source)
+    whole = engine.planar(source, target, 1)
+    in_one = whole.result(whole.submit([planes], 0.0))
+    many_strips(monkeypatch)
+    plan = StripPlan.of(source, engine.network.number("halo", 0), engine.network.number("reach", 0))
+    assert len(plan.tops) >= 5
+    strips = engine.planar(source, target, 1)
+    for d in differences(strips.result(strips.submit([planes], 0.0)), in_one):
+        assert d.max() <= 1
+        assert np.mean(d > 0) < 0.01
+
+
+def test_strips_with_a_window_leave_no_seams(engine, monkeypatch):
+    source = picture(61, 33)
+    target = target_of(source, 2)
+    frames = [planes_of(source, seed) for seed in range(4)]
+    whole = engine.planar(source, target, 4)
+    in_one = whole.result(whole.submit(frames, 40.0))
+    many_strips(monkeypatch)
+    strips = engine.planar(source, target, 4)
+    for d in differences(strips.result(strips.submit(frames, 40.0)), in_one):
+        assert d.max() <= 1
+        assert np.mean(d > 0) < 0.01
+
+
+def test_pictures_in_flight_do_not_mix(paragon, monkeypatch):
+    engine = load(paragon.deploy, precision="f32", threads=2)
+    many_strips(monkeypatch)
+    source = picture(48, 32)
+    runner = engine.planar(source, target_of(source, 2), 1)
+    frames = [planes_of(source, seed) for seed in range(6)]
+    alone = [runner.result(runner.submit([f], 0.0)) for f in frames]
+    tickets = [runner.submit([f], 0.0) for f in frames]
+    for ticket, wanted in reversed(list(zip(tickets, alone, strict=True))):
+        assert all(np.array_equal(a, b) for a, b in zip(runner.result(ticket), wanted, strict=True))
+
+
+def test_the_strip_plan_covers_every_row_once_and_holds_the_memory():
+    for height in (1, 2, 17, 360, 1079, 1080, 2160):
+        for width in (1, 640, 1920, 3840):
+            source = picture(height, width)
+            plan = StripPlan.of(source, 8, 7)
+            assert plan.tops[0] == 0
+            assert [b - a for a, b in zip(plan.tops, plan.tops[1:], strict=False)] == [plan.rows] * (len(plan.tops) - 1)
+            assert plan.tops[-1] < height <= plan.tops[-1] + plan.rows
+            assert plan.rows % 2 == 0
+            assert plan.halo_y % 2 == plan.halo_x % 2 == 0
+            if len(plan.tops) > 1:
+                assert plan.halo_y >= 7
+            if width > 1:
+                assert plan.rows * width <= 2.1 * openvino_strips._STRIP_PIXELS
+
+
+# The temporal window
+
+
+def window_frames(count, source):
+    base, rng = planes_of(source), np.random.default_rng(9)
+    top = (1 << source.format.bits) - 1
+    frames = []
+    for t in range(count):
+        planes = tuple(
+            np.clip(np.roll(p.astype(int), t, axis=1) + rng.normal(0, top / 100, p.shape), 0, top).astype(p.dtype)
+            for p in base
+        )
+        frames.append(Frame(planes=planes, format=source.format, pts=-t, time_base=Fraction(1), color=source.color))
+    return frames
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("format", ["yuv420p", "yuv422p10le", "yuv444p", "gray", "gbrp"])
+def test_the_average_inside_is_that_of_temporal(engine, format, count):
+    source = picture(41, 45, format, RGB if format == "gbrp" else LEFT)
+    target = target_of(source, 2)
+    frames = window_frames(count, source)
+    threshold = 12.0 * 2 ** (source.format.bits - 8)
+    runner = engine.planar(source, target, temporal.DEPTH)
+    got = runner.result(runner.submit([f.planes for f in frames], threshold))
+    average = temporal.average(frames, temporal.Mode.ADAPTIVE, threshold)
+    wanted = long_way(engine, source, target, frames[0].planes, average)
+    assert_one_code(got, wanted)
+    if count > 1:  # and the average counts
+        alone = long_way(engine, source, target, frames[0].planes)
+        assert differences(got, alone)[0].max() > 2
+
+
+def test_no_threshold_is_no_average(engine):
+    source = picture(40, 44)
+    target = target_of(source, 2)
+    frames = window_frames(4, source)
+    runner = engine.planar(source, target, 4)
+    got = runner.result(runner.submit([f.planes for f in frames], 0.0))
+    assert_one_code(got, long_way(engine, source, target, frames[0].planes))
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_denoising_moves_the_base_path_too(engine, strength):
+    source = picture(41, 45)
+    target = target_of(source, 2)
+    frames = window_frames(3, source)
+    runner = engine.planar(source, target, 4, strength)
+    got = runner.result(runner.submit([f.planes for f in frames], 15.0))
+    average = temporal.average(frames, temporal.Mode.ADAPTIVE, 15.0)
+    assert_one_code(got, long_way(engine, source, target, frames[0].planes, average, strength))
+    kept = long_way(engine, source, target, frames[0].planes, average)
+    assert differences(got, kept)[0].max() > 2
+
+
+# Precision
+
+
+class InFloat32:
+    """OpenVINO's core, compiling everything in float32: what is left of a half-precision form is its shape."""
+
+    def __init__(self) -> None:
+        self._core, self.compiled = ov.Core(), 0
+
+    def read_model(self, path: Path) -> ov.Model:
+        return self._core.read_model(path)
+
+    def compile_model(self, model: ov.Model, device: str, options: dict[str, object]) -> ov.CompiledModel:
+        self.compiled += 1
+        return self._core.compile_model(model, device, options | {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("format", ["yuv420p", "yuv420p10le", "gbrp"])
+def test_the_form_in_two_pieces_is_the_form_in_one(engine, monkeypatch, format, window):
+    many_strips(monkeypatch)
+    source = picture(37, 33, format, RGB if format == "gbrp" else LEFT)
+    target = target_of(source, 2)
+    frames = [f.planes for f in window_frames(window, source)]
+    results = []
+    for precision in ("f32", "bf16"):
+        core = InFloat32()
+        runner = StripRunner(core, engine.network, source, target, 2, window=window, precision=precision)
+        assert core.compiled == (1 if precision == "f32" else 2)
+        results.append(runner.result(runner.submit(frames, 20.0 * 2 ** (source.format.bits - 8))))
+    for d in differences(*results):
+        assert d.max() <= 1
+        assert np.mean(d > 0) < 0.05
+
+
+def test_auto_precision_is_one_that_keeps_the_codes(paragon):
+    engine = load(paragon.deploy, threads=1)
+    assert engine.precision in ("f32", *fast_precisions())
+    source = picture(44, 48)
+    target = target_of(source, 2)
+    planes = planes_of(source)
+    runner = engine.planar(source, target, 1)
+    exact = long_way(engine, source, target, planes)
+    assert_one_code(runner.result(runner.submit([planes], 0.0)), exact)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_half_precision_asked_for_is_close(paragon, precision):
+    """Where the CPU does not compute in it, OpenVINO takes float32 and nothing is lost."""
+    engine = load(paragon.deploy, precision=precision, threads=1)
+    assert engine.precision == precision
+    assert precision in engine.identity
+    source = picture(40, 42)
+    target = target_of(source, 2)
+    planes = planes_of(source)
+    runner = engine.planar(source, target, 1)
+    for d in differences(runner.result(runner.submit([planes], 0.0)), long_way(engine, source, target, planes)):
+        assert d[2:-2, 2:-2].max() <= 8
+
+
+# What has no planar form
+
+
+def test_only_what_can_be_rewritten_is(paragon, engine, tmp_path):
+    source = picture(16, 16)
+    target = target_of(source, 2)
+    assert engine.planar(source, target, 1) is not None
+    gray = target_of(source, 2, "gray")
+    assert engine.planar(source, gray, 1) is None
+    assert engine.planar(picture(16, 16, "gray"), target, 1) is None
+    quarter = picture(16, 16, "yuv411p")  # at 2x a pixel owns half a chroma sample
+    assert engine.planar(quarter, target_of(quarter, 2), 1) is None
+    for path in (paragon.image, paragon.video, paragon.zero_padded):
+        assert load(path, precision="f32", threads=1).planar(source, target, 1) is None
+
+
+def test_networks_that_see_the_whole_picture_have_no_strips(paragon, tmp_path):
+    """Those with window or channel attention; their files state no `reach`."""
+    import onnx
+
+    model = onnx.load(paragon.deploy)
+    kept = [entry for entry in model.metadata_props if entry.key != PREFIX + "reach"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, tmp_path / "photo.onnx")
+    engine = load(tmp_path / "photo.onnx", precision="f32", threads=1)
+    assert engine.interface is Interface.AVERAGE
+    source = picture(16, 16)
+    assert engine.planar(source, target_of(source, 2), 1) is None
+
+
+def test_a_file_that_lies_about_its_form_is_refused(tmp_path):
+    import onnx
+
+    path = networks.nearest(tmp_path / "liar.onnx")
+    model = onnx.load(path)
+    for key, value in {"form": "deploy", "halo": "8", "reach": "7", "scale": "2"}.items():
+        model.metadata_props.add(key=PREFIX + key, value=value)
+    onnx.save(model, path)
+    engine = load(path, precision="f32", threads=1)
+    source = picture(16, 16)
+    with pytest.raises(NetworkError, match=r"liar\.onnx.*deployment form"):
+        engine.planar(source, target_of(source, 2), 1)
+
+
+# Hoisting
+
+
+@pytest.mark.parametrize(
+    ("options", "interface"),
+    [
+        ({}, Interface.AVERAGE),
+        ({"scaled_input": True}, Interface.RECURRENT),
+        ({"state_used_twice": True}, Interface.RECURRENT),
+    ],
+)
+def test_a_published_recurrence_is_hoisted_where_it_can_be(tmp_path, options, interface):
+    """That both compute the same is the conformance suite's business."""
+    assert load(networks.video(tmp_path / "video.onnx", **options), threads=1).interface is interface
+
+
+def test_our_export_of_the_published_interface_is_hoisted(paragon):
+    assert load(paragon.video, threads=1).interface is Interface.AVERAGE
+
+
+def test_the_format_of_a_deployed_file_is_complete(paragon):
+    network = Network.open(paragon.deploy)
+    assert network.metadata["form"] == "deploy"
+    assert (network.number("scale", 0), network.number("halo", 0), network.number("reach", 0)) == (2, 8, 7)
+    assert PixelFormat.parse("yuv420p").name == "yuv420p"
