@@ -44,8 +44,8 @@ NOISY = 1.5
 
 _BLOCK = 8  # samples a side of a block whose noise is measured
 _GRID = (18, 32)  # most rows and columns of measured blocks: the cost is the same at every picture size
-_QUANTILE = 0.1  # of the blocks' estimates: where neither texture nor motion adds to the noise
-_BIAS = 0.86  # what that quantile of the estimates is of the true value, for white Gaussian noise
+_QUANTILES = (0.02, 0.1)  # of the blocks' estimates; the noise is read off where they begin
+_BIAS = 0.765  # what is read off of the true value, for white Gaussian noise
 _CLIPPED = (24.0, 231.0)  # blocks outside (8-bit code values) are clipped or letterbox: they hide the noise
 
 
@@ -151,10 +151,11 @@ def average(frames: Sequence[Frame], mode: Mode, threshold: float = 0.0) -> tupl
 def noise_sigma(newer: Frame, older: Frame) -> float:
     """The standard deviation of the noise in `newer`, in 8-bit code values, from the first planes of the two alone.
 
-    On a fixed grid of 8x8 blocks the smaller of two estimates: that of the block less its mean and slopes (exact
-    where the picture is smooth), and that of the difference of the frames, over sqrt(2) (exact where it stands
-    still). A low quantile over the blocks then leaves out texture that moves. Clean video gives about 0, however it
-    moves, and so does noise that a codec has frozen from frame to frame, which averaging could not remove.
+    On a fixed grid of 8x8 blocks the smaller of two estimates: that of the block less its mean and slopes (exact where
+    the picture is smooth), and that of the difference of the frames, over sqrt(2) (exact where it stands still). Noise
+    alone makes much the same estimate everywhere, texture that moves makes widely different ones; so the estimates are
+    followed from a low quantile to a lower one and as far again. Clean video gives about 0, and so does noise that a
+    codec has frozen from frame to frame, which averaging could not remove.
     """
     x, y = _blocks(newer.planes[0]), _blocks(older.planes[0])
     if x is None or y is None:
@@ -167,7 +168,8 @@ def noise_sigma(newer: Frame, older: Frame) -> float:
     spatial = _residual(x, slopes=True)
     temporal = _residual(x - y, slopes=False) / 2
     estimates = np.sort(np.sqrt(np.minimum(spatial, temporal)[shown]))
-    return float(estimates[int(_QUANTILE * estimates.size)]) * scale / _BIAS
+    low, high = (float(estimates[int(q * estimates.size)]) for q in _QUANTILES)
+    return max(0.0, 2 * low - high) * scale / _BIAS
 
 
 def _blocks(plane: Array) -> np.ndarray[Any, np.dtype[np.float32]] | None:
