@@ -1,5 +1,17 @@
-"""`python -m videosr`."""
+"""The command: `videosr` and `python -m videosr`."""
 
-from videosr.cli import main
+import sys
+from typing import NoReturn
 
-main()
+
+def main() -> NoReturn:
+    """Load the libraries and run the command line; never returns."""
+    try:
+        from videosr.cli import main as command  # here, so that Ctrl-C while libraries load ends as quietly as later
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -19,19 +19,21 @@ from videosr import __version__
 from videosr.engines import DEVICES, ENGINES, Engine
 from videosr.errors import MissingExtraError, UsageError, VideosrError
 from videosr.media.codecs import EncoderSettings
-from videosr.media.source import parse_clock
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
+from videosr.media.source import parse_clock
 from videosr.models import registry
 from videosr.progress import Progress
 from videosr.temporal import Mode
 from videosr.transcode import TranscodeOptions, transcode
 from videosr.upscaler import UpscaleOptions, Upscaler
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells use it."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 
 
-class Clock(click.ParamType):
+class Clock(click.ParamType[Fraction]):
     """Seconds, or [HH:]MM:SS.fraction."""
 
     name = "time"
@@ -49,7 +51,7 @@ class Clock(click.ParamType):
             return found
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[tuple[int, int]]):
     """WxH."""
 
     name = "WxH"
@@ -174,9 +176,15 @@ def upscale(
     progress = Progress(source.name, as_json=as_json, quiet=quiet)
     try:
         result = transcode(source, output, wanted, progress)
+    except VideosrError as exc:
+        progress.error(str(exc), exc.exit_code)
+        raise
+    except KeyboardInterrupt:
+        progress.error("interrupted", INTERRUPTED)
+        raise
     finally:
         progress.close()
-    progress.done(output, result.frames, f"{result.width}x{result.height}", result.reused)
+    progress.done(output, f"{result.width}x{result.height}", result.frames, result.reused)
 
 
 @cli.command()
@@ -318,34 +326,48 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-def _terminated(signum: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    # Cleaning up takes a moment, in which an impatient second Ctrl-C must not leave half of it.
+    _on_interrupts(signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _on_interrupts(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
+    """Set what Ctrl-C, `kill` and a closed terminal do."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handler)
 
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
-    debug = "--debug" in sys.argv[1:]
-    # Clean up after SIGTERM as after Ctrl-C: temporary files go, nothing half-written stays.
-    signal.signal(signal.SIGTERM, _terminated)
+    _on_interrupts(_interrupt)
+    # Anywhere on the line: who meets an error repeats the command with --debug at its end.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        code = cli.main(prog_name="videosr", standalone_mode=False)
-    except click.ClickException as exc:
+        code = cli.main(arguments, prog_name="videosr", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
         code = exc.exit_code
+    except click.UsageError as exc:
+        command = exc.ctx.command_path if exc.ctx else "videosr"
+        code = _fail(f"{exc.format_message().rstrip('.')} (see {command} --help)", exc.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("videosr: interrupted", err=True)
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone; Python would complain about it at exit
-        code = 1
+        code = _fail("interrupted", INTERRUPTED, False)
     except VideosrError as exc:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"videosr: {exc}", err=True)
-        code = exc.exit_code
+        code = _fail(str(exc), exc.exit_code, debug)
     except OSError as exc:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"videosr: {exc}", err=True)
-        code = 1
+        code = _fail(str(exc), 1, debug)
+    except MemoryError:
+        code = _fail("not enough memory for pictures of this size", 1, debug)
+    except Exception as exc:  # a mistake in videosr: no page of traceback for people who cannot mend it
+        code = _fail(f"internal error: {type(exc).__name__}: {exc} (--debug shows where; please report it)", 1, debug)
     sys.exit(code)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"videosr: {message}", err=True)
+    return code

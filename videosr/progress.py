@@ -1,4 +1,4 @@
-"""How long work is shown: a bar on a terminal, plain lines when piped, JSON lines when asked for."""
+"""How work is shown: a bar on a terminal, plain lines when piped, JSON lines when asked for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class Progress:
 
     Args:
         name: what is being worked on.
-        as_json: one JSON object a line on stdout, `{"event": ..., ...}`, in place of text.
+        as_json: one JSON object a line on stdout, `{"event": ..., ...}`, in place of text. The events are `begin`,
+            `progress`, `warning`, then `done` or `error`.
         quiet: nothing but errors.
-        stream: where text goes.
+        stream: where text goes; stderr by default.
     """
 
     def __init__(self, name: str, *, as_json: bool = False, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -31,6 +32,7 @@ class Progress:
         self._total: int | None = None
         self._rate: Fraction | None = None
         self._begun = self._shown = time.monotonic()
+        self._first: float | None = None  # when the first frame was done: what came before is not speed
         self._done = 0
         self._bar: tqdm[Any] | None = None
 
@@ -43,48 +45,48 @@ class Progress:
         """
         self._total, self._rate = total, rate
         self._begun = self._shown = time.monotonic()
-        self.event("begin", name=self._name, total=total, rate=float(rate) if rate else None)
+        self._event("begin", name=self._name, total=total, rate=float(rate) if rate else None)
         if not self._json and not self._quiet and self._stream.isatty():
-            self._bar = tqdm(total=total, unit="frame", desc=self._name, file=self._stream, dynamic_ncols=True)
+            self._bar = tqdm(total=total, unit=" frames", desc=self._name, file=self._stream, dynamic_ncols=True)
 
     def frames(self, done: int) -> None:
         """So many frames are done."""
         self._done = done
         now = time.monotonic()
+        if self._first is None:
+            self._first = now
         if self._bar is not None:
-            self._bar.set_postfix_str(self._speed(), refresh=False)
+            self._bar.set_postfix_str(self._times_real_time(self._fps()), refresh=False)
             self._bar.update(done - self._bar.n)
-        elif not self._quiet and now - self._shown >= (_JSON_EVERY if self._json else _PLAIN_EVERY):
+        elif now - self._shown >= (_JSON_EVERY if self._json else _PLAIN_EVERY):
             self._shown = now
-            if self._json:
-                self.event("progress", frames=done, total=self._total, fps=round(self._fps(), 3), eta=self._eta())
-            else:
-                of = f"/{self._total}" if self._total else ""
-                eta = self._eta()
-                left = f", {eta:.0f} s left" if eta is not None else ""
-                self._say(f"{self._name}: {done}{of} frames, {self._fps():.1f} fps, {self._speed()}{left}")
+            fps, left = self._fps(), self._seconds_left()
+            self._event("progress", frames=done, total=self._total, fps=fps and round(fps, 3), eta=left)
+            parts = [f"{done}/{self._total} frames" if self._total else f"{done} frames"]
+            parts += [f"{fps:.1f} fps", self._times_real_time(fps)] if fps else []
+            parts += [f"{tqdm.format_interval(left)} left"] if left is not None else []
+            self._say(f"{self._name}: {', '.join(filter(None, parts))}")
 
-    def message(self, text: str) -> None:
-        """A note or warning for the user: one line."""
-        if self._json:
-            self.event("warning", message=text)
-        elif not self._quiet:
-            self._say(text)
+    def warning(self, text: str) -> None:
+        """Something the user should know: one line."""
+        self._event("warning", name=self._name, message=text)
+        self._say(f"{self._name}: {text}")
 
-    def event(self, kind: str, **fields: Any) -> None:
-        """A JSON line; nothing in the other forms."""
-        if self._json:
-            sys.stdout.write(json.dumps({"event": kind, **fields}) + "\n")
-            sys.stdout.flush()
+    def error(self, text: str, exit_code: int) -> None:
+        """Tell a JSON reader how it ended; people get the error itself."""
+        self._event("error", name=self._name, message=text, exit_code=exit_code)
 
-    def done(self, output: Path, frames: int, size: str, reused: int) -> None:
+    def done(self, output: Path, size: str, frames: int, reused: int) -> None:
         """Say what was made."""
-        if self._json:
-            self.event("done", output=str(output), frames=frames, size=size, reused=reused, seconds=self.seconds)
-        elif not self._quiet:
-            repeats = f", {reused} of them repeats" if reused else ""
-            self._done = frames
-            self._say(f"{output}: {frames} frames{repeats}, {size}, {self._fps():.1f} fps, {self._speed()}")
+        seconds = time.monotonic() - self._begun
+        self._event("done", output=str(output), size=size, frames=frames, reused=reused, seconds=round(seconds, 3))
+        line = f"{output}: {size}"
+        if self._first is not None:
+            fps = frames / seconds
+            repeats = f" ({reused} of them repeats)" if reused else ""
+            line += f", {frames} frame{'s' * (frames != 1)}{repeats} in {seconds:.1f} s: {fps:.1f} fps"
+            line += f", {self._times_real_time(fps)}" if self._rate else ""
+        self._say(line)
 
     def close(self) -> None:
         """End the bar."""
@@ -92,23 +94,31 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    @property
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self._begun
-
-    def _fps(self) -> float:
-        return self._done / max(self.seconds, 1e-6)
-
-    def _speed(self) -> str:
-        return f"{self._fps() / float(self._rate):.2f}x real time" if self._rate else f"{self._fps():.1f} fps"
-
-    def _eta(self) -> float | None:
-        if not self._total or not self._done:
+    def _fps(self) -> float | None:
+        """Frames per second since the first one, None before the second."""
+        if self._first is None or self._done < 2:
             return None
-        return round(max(self._total - self._done, 0) / self._fps(), 1)
+        return (self._done - 1) / max(time.monotonic() - self._first, 1e-6)
+
+    def _times_real_time(self, fps: float | None) -> str:
+        return f"{fps / float(self._rate):.2f}x real time" if fps and self._rate else ""
+
+    def _seconds_left(self) -> float | None:
+        fps = self._fps()
+        if not self._total or not fps:
+            return None
+        return round(max(self._total - self._done, 0) / fps, 1)
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        """A JSON line; nothing in the other forms."""
+        if self._json:
+            sys.stdout.write(json.dumps({"event": kind, **fields}) + "\n")
+            sys.stdout.flush()
 
     def _say(self, text: str) -> None:
+        """A line for people; nothing in the other forms."""
+        if self._json or self._quiet:
+            return
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from videosr.errors import InputError, OutputError, StrictError, UsageError
+from videosr.errors import InputError, OutputError, StrictError, UsageError, VideosrError
 from videosr.frame import Frame, StreamInfo
 from videosr.graph import Graph, Stage, Timing
 from videosr.media.codecs import EncoderSettings, notes, output_info, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
-from videosr.media.images import image_settings, write_image
+from videosr.media.images import image_losses, image_settings, working_format, write_image
 from videosr.media.muxer import mux
-from videosr.media.probe import Plan, plan_streams
+from videosr.media.probe import plan_streams
 from videosr.media.resize import Resizer, wanted_size
 from videosr.media.segments import SegmentRule
 from videosr.progress import Progress
@@ -58,7 +59,7 @@ class TranscodeOptions:
         """Check the ranges.
 
         Raises:
-            UsageError: a negative start, or nothing to take.
+            UsageError: a negative start, nothing to take, or a size that is none.
         """
         if self.start is not None and self.start < 0:
             raise UsageError(f"--start {float(self.start):g} lies before the beginning")
@@ -66,6 +67,10 @@ class TranscodeOptions:
             raise UsageError(f"--duration {float(self.duration):g} is not positive")
         if self.frames is not None and self.frames < 1:
             raise UsageError(f"--frames {self.frames} is not positive")
+        if self.height is not None and self.width is None and self.height < 1:
+            raise UsageError(f"--height {self.height} is not positive")
+        if self.width is not None and min(self.width, self.height or 1) < 1:
+            raise UsageError(f"--size {self.width}x{self.height} is not positive")
 
     @property
     def trimmed(self) -> bool:
@@ -154,10 +159,14 @@ def transcode(source: Path, output: Path, options: TranscodeOptions, progress: P
     """
     container = container_format(output)
     _check_paths(source, output, options.overwrite)
-    window = {"start": options.start, "duration": options.duration, "frames": options.frames}
-    with Decoder(source, **window) as decoder:  # type: ignore[arg-type]
-        if container == "image":
-            return _still(decoder, output, options, progress)
+    if container == "image":
+        return _still(source, output, options, progress)
+    return _film(source, output, container, options, progress)
+
+
+def _film(source: Path, output: Path, container: str, options: TranscodeOptions, progress: Progress) -> Result:
+    """Upscale frames into segments and join them with the other streams."""
+    with _workplace(output) as folder, _decoder(source, options) as decoder:
         plan = plan_streams(source, container)
         upscaler = Upscaler(options.upscale)
         info = upscaler.output_info(decoder.info)
@@ -172,26 +181,75 @@ def transcode(source: Path, output: Path, options: TranscodeOptions, progress: P
         stages.append(("upscale", upscaler))
         if options.width or options.height:
             stages.append(("resize", Resizer(upscaler.output_info(decoder.info), coded.width, coded.height)))
-        lost = [*plan.losses, *decoder.losses, *notes(settings, info)]
-        _report(lost, decoder.warnings, options.strict, source, progress)
-        said = len(decoder.warnings)
+        report = _Report(progress, decoder, options.strict)
+        report.losses([*plan.losses, *notes(settings, info)])
         progress.begin(_expected(decoder.info, options), info.rate)
 
-        with _segment_folder(output) as folder, SegmentSink(folder, settings, coded) as sink:
+        with SegmentSink(folder, settings, coded) as sink:
             graph = Graph(decoder, stages, sink, progress=lambda done, _: progress.frames(done))
             graph.run()
-            later = [*decoder.warnings[said:], *_missed(decoder.losses, lost, options.strict, source)]
-            later += _mux(sink.segments, source, output, plan, options.trimmed)
-        for warning in later:
-            progress.message(f"{source}: {warning}")
+        report.losses([])
+        if not sink.segments:
+            raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
+        report.warnings(mux(sink.segments, source, output, plan, trimmed=options.trimmed))
     return Result(
         frames=graph.timings[-1].frames,
         reused=upscaler.reused,
         width=coded.width,
         height=coded.height,
         timings=tuple(graph.timings),
-        warnings=(*lost, *decoder.warnings[:said], *later),
+        warnings=tuple(report.said),
     )
+
+
+def _still(source: Path, output: Path, options: TranscodeOptions, progress: Progress) -> Result:
+    """Upscale one picture into an image file."""
+    with _decoder(source, options) as decoder:
+        frames = list(islice(decoder, 2))
+        if not frames:
+            raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
+        if len(frames) > 1:
+            raise UsageError(f"{source} is a video: give {output} a video suffix, or take one picture with --frames 1")
+        settings = image_settings(output, options.encoder, decoder.info)
+        report = _Report(progress, decoder, options.strict)
+        report.losses(image_losses(output, settings, decoder.info))
+        upscaler = Upscaler(replace(options.upscale, pix_fmt=working_format(settings).name))
+        (made,) = [*upscaler.process(frames[0]), *upscaler.flush()]
+        if options.width or options.height:
+            info = upscaler.output_info(decoder.info)
+            (made,) = Resizer(info, *wanted_size(info, options.width, options.height)).process(made)
+        made = write_image(output, made, settings, decoder.display_matrix)
+    return Result(frames=1, reused=0, width=made.width, height=made.height, timings=(), warnings=tuple(report.said))
+
+
+def _decoder(source: Path, options: TranscodeOptions) -> Decoder:
+    return Decoder(source, start=options.start, duration=options.duration, frames=options.frames)
+
+
+class _Report:
+    """Tells once what cannot be kept and what was guessed or repaired; refuses losses under `--strict`."""
+
+    def __init__(self, progress: Progress, decoder: Decoder, strict: bool) -> None:
+        self._progress, self._decoder, self._strict = progress, decoder, strict
+        self.said: list[str] = []
+
+    def losses(self, found: list[str]) -> None:
+        """What would be lost, with what the decoder has met so far, and the decoder's warnings.
+
+        Raises:
+            StrictError: there is a loss that was not told before, and `--strict` is on.
+        """
+        new = [line for line in (*found, *self._decoder.losses) if line not in self.said]
+        if self._strict and new:
+            raise StrictError(f"{self._decoder.name}: --strict forbids what would not be kept: {'; '.join(new)}")
+        self.warnings([*new, *self._decoder.warnings])
+
+    def warnings(self, found: list[str]) -> None:
+        """Tell each line that is new."""
+        for line in found:
+            if line not in self.said:
+                self.said.append(line)
+                self._progress.warning(line)
 
 
 def _expected(info: StreamInfo, options: TranscodeOptions) -> int | None:
@@ -208,81 +266,44 @@ def _expected(info: StreamInfo, options: TranscodeOptions) -> int | None:
     return total
 
 
-def _mux(segments: list[Path], source: Path, output: Path, plan: Plan, trimmed: bool) -> list[str]:
-    if not segments:
-        raise InputError(f"{source}: no frame to write in the part that was asked for")
-    return mux(segments, source, output, plan, trimmed=trimmed)
-
-
-def _report(lost: list[str], guessed: list[str], strict: bool, source: Path, progress: Progress) -> None:
-    """Say before work starts what will not be kept as it is, or refuse."""
-    if strict and lost:
-        raise StrictError(f"{source}: --strict forbids what would not be kept: {'; '.join(lost)}")
-    for line in (*lost, *guessed):
-        progress.message(f"{source}: {line}")
-
-
-def _missed(losses: list[str], known: list[str], strict: bool, source: Path) -> list[str]:
-    """Losses that showed only while frames were read."""
-    new = [line for line in losses if line not in known]
-    if strict and new:
-        raise StrictError(f"{source}: --strict forbids what would not be kept: {'; '.join(new)}")
-    return new
-
-
-def _still(decoder: Decoder, output: Path, options: TranscodeOptions, progress: Progress) -> Result:
-    """Upscale the first frame into an image file."""
-    frame = next(iter(decoder), None)
-    if frame is None:
-        raise InputError(f"{decoder.name}: no picture in the part that was asked for")
-    if (decoder.info.frames > 1) and options.frames != 1:
-        raise UsageError(
-            f"{decoder.name} is a video: give {output} a video suffix, or take one picture with --frames 1"
-        )
-    settings = image_settings(output, options.encoder, decoder.info)
-    upscaler = Upscaler(replace(options.upscale, pix_fmt=settings.pix_fmt))
-    info = upscaler.output_info(decoder.info)
-    (made,) = [*upscaler.process(frame), *upscaler.flush()]
-    if options.width or options.height:
-        resizer = Resizer(info, *wanted_size(info, options.width, options.height))
-        (made,) = resizer.process(made)
-        info = resizer.info
-    for line in decoder.warnings:
-        progress.message(f"{decoder.name}: {line}")
-    write_image(output, made, settings)
-    progress.frames(1)
-    return Result(
-        frames=1, reused=0, width=info.width, height=info.height, timings=(), warnings=tuple(decoder.warnings)
-    )
-
-
 def _check_paths(source: Path, output: Path, overwrite: bool) -> None:
     """Refuse early what could only fail, or destroy something, late.
 
     Raises:
-        UsageError: the output is the input, or exists.
-        OutputError: its folder is not there.
+        UsageError: the output is the input, exists, or is a folder.
+        OutputError: its folder is not there, or its name is impossible.
     """
-    if output.exists():
-        if source.exists() and output.samefile(source):
-            raise UsageError(f"{output} is the input itself; choose another output")
-        if output.is_dir():
-            raise UsageError(f"{output} is a folder; name the output file")
-        if not overwrite:
-            raise UsageError(f"{output} exists; choose another name or give --overwrite")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"{output.absolute().parent}: there is no such folder; make it first")
+    try:
+        if output.exists():
+            if source.exists() and output.samefile(source):
+                raise UsageError(f"{output} is the input itself; choose another output")
+            if not output.is_file():
+                raise UsageError(f"{output} is not a file; name the output file")
+            if not overwrite:
+                raise UsageError(f"{output} exists; choose another name or give --overwrite")
+        if not output.absolute().parent.is_dir():
+            raise OutputError(f"{output.absolute().parent}: there is no such folder; make it first")
+    except (OSError, ValueError) as exc:  # too long a name, a NUL in it, a folder that may not be looked into
+        if isinstance(exc, VideosrError):
+            raise
+        raise OutputError(f"{output}: cannot be written: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 @contextmanager
-def _segment_folder(output: Path) -> Iterator[Path]:
-    """A folder beside the output, gone at the end."""
+def _workplace(output: Path) -> Iterator[Path]:
+    """A folder beside the output, gone at the end.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    parent = output.absolute().parent
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".segments", dir=output.absolute().parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:50]}.", suffix=".segments", dir=parent))
     except OSError as exc:
-        raise OutputError(f"{output.absolute().parent}: cannot write there: {exc.strerror}") from exc
+        raise OutputError(
+            f"{output}: nothing can be written to {parent}: {exc.strerror}; choose another folder"
+        ) from exc
     try:
         yield folder
     finally:
-        with suppress(OSError):
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)

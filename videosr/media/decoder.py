@@ -29,6 +29,7 @@ from videosr.media.source import (
     open_input,
     parse_clock,
     plausible_rate,
+    unpack_matrix,
     video_stream,
 )
 
@@ -170,8 +171,10 @@ class Decoder:
         sar = stream.sample_aspect_ratio
         if "dovi_conf" in context.coded_side_data:
             self._lose("DOVI_METADATA")
-        for kind in first.side_data:
+        for kind, data in first.side_data.items():
             self._lose(kind.name)
+            if kind.name == "DISPLAYMATRIX" and self.display_matrix is None:
+                self.display_matrix = unpack_matrix(bytes(data))
         rate = next(
             (r for r in map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r), None
         )

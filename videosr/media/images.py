@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import av.error
 
+from videosr.color import from_rgb, to_rgb
 from videosr.errors import OutputError, UsageError
-from videosr.frame import Frame, Matrix, PixelFormat, Range, StreamInfo
+from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media.codecs import EncoderSettings
 from videosr.media.containers import IMAGES
 from videosr.media.planes import to_av_frame
 
-_QUALITY = {"mjpeg": 2.0, "libwebp": 95.0}  # FFmpeg's qscale 2..31 (lower is better); WebP's 0..100
+_FORMATS = {
+    "png": ("gray", "gray16le", "gbrp", "gbrp16le", "gbrap", "gbrap16le"),
+    "mjpeg": ("yuv420p", "yuv422p", "yuv444p"),
+    "libwebp": ("yuv420p", "yuva420p"),
+}
+_COLOR = {
+    "png": ColorSpec(matrix=Matrix.RGB, range=Range.FULL),
+    "mjpeg": ColorSpec(matrix=Matrix.BT470BG, range=Range.FULL, siting=Siting.CENTER),  # JFIF
+    "libwebp": ColorSpec(matrix=Matrix.BT470BG, range=Range.LIMITED, siting=Siting.CENTER),  # RFC 6386, section 9.2
+}
+"""The one colour encoding that each kind of file has."""
+_PACKED = {"gbrp": "rgb24", "gbrap": "rgba", "gbrp16le": "rgb48be", "gbrap16le": "rgba64be", "gray16le": "gray16be"}
+_QUALITY = {"mjpeg": (1.0, 31.0, 2.0), "libwebp": (0.0, 100.0, 95.0)}
+"""(lowest, highest, default): FFmpeg's qscale, lower is better; WebP's quality, higher is better."""
 
 
 def image_settings(output: Path, wanted: EncoderSettings, info: StreamInfo) -> EncoderSettings:
@@ -26,70 +42,114 @@ def image_settings(output: Path, wanted: EncoderSettings, info: StreamInfo) -> E
         info: of the source.
 
     Raises:
-        UsageError: settings that belong to video.
+        UsageError: settings that belong to video, or a value that the format does not have.
     """
     codec = IMAGES[output.suffix.lower()]
     if wanted.codec or wanted.preset or wanted.options:
         raise UsageError(f"{output}: --codec, --preset and -x are for video, not for a still image")
+    if wanted.pix_fmt and wanted.pix_fmt not in _FORMATS[codec]:
+        raise UsageError(f"--pix-fmt {wanted.pix_fmt}: {output.suffix} has {', '.join(_FORMATS[codec])}")
+    low, high, quality = _QUALITY.get(codec, (0.0, 0.0, None))
+    if wanted.crf is not None and (quality is None or not low <= wanted.crf <= high):
+        allowed = f"({low:g} to {high:g})" if quality is not None else "(it is lossless: leave --crf out)"
+        raise UsageError(f"--crf {wanted.crf:g}: out of range for {output.suffix} {allowed}")
+    source = info.format
     if codec == "mjpeg":
-        pix_fmt = "gray" if info.format.family == "gray" else "yuv444p" if info.format.log2_w == 0 else "yuv420p"
+        pix_fmt = "yuv420p" if source.log2_w and source.log2_h else "yuv422p" if source.log2_w else "yuv444p"
     elif codec == "libwebp":
-        pix_fmt = "yuva420p" if info.format.alpha else "yuv420p"
+        pix_fmt = "yuva420p" if source.alpha else "yuv420p"
     else:
-        family = "gray" if info.format.family == "gray" and not info.format.alpha else "rgb"
-        pix_fmt = PixelFormat.of(family, 8 if info.format.bits == 8 else 16, alpha=info.format.alpha).name
-    return EncoderSettings(codec=codec, crf=wanted.crf, pix_fmt=wanted.pix_fmt or pix_fmt)
+        family = "gray" if source.family == "gray" and not source.alpha else "rgb"
+        pix_fmt = PixelFormat.of(family, 8 if source.bits == 8 else 16, alpha=source.alpha).name
+    return EncoderSettings(
+        codec=codec, crf=quality if wanted.crf is None else wanted.crf, pix_fmt=wanted.pix_fmt or pix_fmt
+    )
 
 
-def write_image(output: Path, frame: Frame, settings: EncoderSettings) -> None:
+def image_losses(output: Path, settings: EncoderSettings, info: StreamInfo) -> list[str]:
+    """What the file cannot keep of the picture, one line each."""
+    lines = []
+    if info.format.alpha and not settings.format.alpha:
+        keep = ".png keeps" if output.suffix == ".png" else ".png and .webp keep"
+        lines.append(f"the alpha plane is lost: {settings.pix_fmt} has none ({keep} it)")
+    if info.format.bits > settings.format.bits:
+        lines.append(f"{info.format.bits} bits become {settings.format.bits} bits (.png keeps up to 16)")
+    return lines
+
+
+def working_format(settings: EncoderSettings) -> PixelFormat:
+    """The format in which a picture should be made for `write_image`: what the file holds before it is subsampled."""
+    fmt = settings.format
+    return fmt if fmt.family == "gray" else PixelFormat.of("rgb", fmt.bits, alpha=fmt.alpha)
+
+
+def write_image(
+    output: Path, frame: Frame, settings: EncoderSettings, display_matrix: Sequence[int] | None = None
+) -> Frame:
     """Encode a frame and write the file; it appears under its name when it is complete.
 
     Args:
         output: file name.
-        frame: in the format of `settings`.
+        frame: in `working_format`.
         settings: from `image_settings`.
+        display_matrix: how the picture is to be turned for display (see `Decoder.display_matrix`).
+
+    Returns:
+        The frame as it was written: upright.
 
     Raises:
         OutputError: the encoder failed or the file cannot be written.
     """
-    picture = to_av_frame(frame.planes, frame.format)
-    # PNG stores packed samples and JPEG wants full range; both are swscale's to repack, not ours.
-    packed = {"gbrp": "rgb24", "gbrap": "rgba", "gbrp16le": "rgb48be", "gbrap16le": "rgba64be", "gray16le": "gray16be"}
-    picture.color_range = int(frame.color.range)
-    picture.colorspace = int(frame.color.matrix)
-    name = packed.get(frame.format.name, frame.format.name)
+    frame = _upright(frame, display_matrix)
+    fmt, color = settings.format, _COLOR[settings.codec]
+    opaque = PixelFormat.of(fmt.family, fmt.bits, fmt.log2_w, fmt.log2_h)
+    planes = from_rgb(to_rgb(frame.planes, frame.format, frame.color), opaque, color, dither=False)
+    if fmt.alpha:
+        planes = (*planes, frame.planes[-1])
     if settings.codec == "mjpeg":
-        name = name.replace("yuv", "yuvj")
-        picture = picture.reformat(
-            format=name,
-            src_colorspace=_colorspace(frame.color.matrix),
-            dst_colorspace=5,  # JFIF: BT.601
-            src_color_range=int(frame.color.range),
-            dst_color_range=int(Range.FULL),
-        )
-    elif settings.codec == "png":
-        picture = picture.reformat(format=name)
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+        fmt = replace(fmt, name=fmt.name.replace("yuv", "yuvj"))  # FFmpeg's names of full-range formats
+    picture = to_av_frame(planes, fmt)
+    if settings.codec == "png":
+        picture = picture.reformat(format=_PACKED.get(fmt.name, fmt.name))  # only moves samples
+    picture.colorspace, picture.color_range = int(color.matrix), int(color.range)
+    picture.color_primaries, picture.color_trc = frame.color.primaries, frame.color.transfer
+    picture.pts = 0
+    part = output.with_name(f".{output.name[:50]}.{os.getpid()}.part")
     try:
         context = av.CodecContext.create(settings.codec, "w")
-        context.width, context.height = picture.width, picture.height  # type: ignore[attr-defined]
-        context.pix_fmt = picture.format.name  # type: ignore[attr-defined]
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height, context.pix_fmt = picture.width, picture.height, picture.format.name
+        context.sample_aspect_ratio = frame.sar
         context.time_base = frame.time_base
-        if settings.codec == "mjpeg":
+        if settings.codec == "mjpeg" and settings.crf is not None:
             context.options = {"qmin": "1"}
-            context.qmin = context.qmax = int(settings.crf or _QUALITY["mjpeg"])  # type: ignore[attr-defined]
+            context.qmin = context.qmax = round(settings.crf)
         elif settings.codec == "libwebp":
-            context.options = {"quality": str(settings.crf or _QUALITY["libwebp"])}
-        picture.pts = 0
-        data = b"".join(bytes(p) for f in (picture, None) for p in context.encode(f))  # type: ignore[attr-defined]
+            context.options = {"quality": f"{settings.crf:g}"}
+        data = b"".join(bytes(packet) for f in (picture, None) for packet in context.encode(f))
         part.write_bytes(data)
         part.replace(output)
     except (av.error.FFmpegError, OSError) as exc:
         raise OutputError(f"{output}: cannot be written: {exc.strerror or exc}") from exc
     finally:
         part.unlink(missing_ok=True)
+    return frame
 
 
-def _colorspace(matrix: Matrix) -> int:
-    """swscale's number (SWS_CS_*) of a matrix."""
-    return {Matrix.BT709: 1, Matrix.FCC: 4, Matrix.SMPTE240M: 7, Matrix.BT2020_NCL: 9}.get(matrix, 5)
+def _upright(frame: Frame, matrix: Sequence[int] | None) -> Frame:
+    """The frame turned and mirrored as FFmpeg's display matrix says; only whole quarter turns are made.
+
+    The matrix takes the source's (x, y) to (a x + c y, b x + d y), a and b being its first two entries and c and d the
+    first two of its second row, in 16.16 fixed point.
+    """
+    if matrix is None:
+        return frame
+    a, b, c, d = (round(matrix[i] / 65536) for i in (0, 1, 3, 4))
+    if not (a or d):
+        across, down = c, b
+        planes, sar = tuple(plane.T for plane in frame.planes), 1 / frame.sar
+    else:
+        across, down = a, d
+        planes, sar = frame.planes, frame.sar
+    step = -1 if down < 0 else 1, -1 if across < 0 else 1
+    return replace(frame, planes=tuple(plane[:: step[0], :: step[1]].copy() for plane in planes), sar=sar)

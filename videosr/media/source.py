@@ -34,7 +34,9 @@ def open_input(path: str | os.PathLike[str], **options: str) -> av.container.Inp
             raise InputError(f"{name}: {exc.strerror}; check the path") from exc
         if file.is_dir():
             raise InputError(f"{name}: is a folder; give one video file")
-        if size == 0 and file.is_file():
+        if not file.is_file():
+            raise InputError(f"{name}: is a pipe or device, which can be read only once; store it in a file first")
+        if size == 0:
             raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
         name = f"file:{name}"  # a colon in a file name must not be read as a protocol
         if file.suffix.lower() in IMAGE_SUFFIXES:
@@ -116,5 +118,9 @@ def parse_clock(text: str) -> Fraction | None:
 
 def coded_display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | None:
     """The container's display matrix as FFmpeg's nine integers, None where there is none."""
-    data = context.coded_side_data.get("display_matrix")
+    return unpack_matrix(context.coded_side_data.get("display_matrix"))
+
+
+def unpack_matrix(data: bytes | None) -> tuple[int, ...] | None:
+    """The nine integers of a display matrix in FFmpeg's side data."""
     return struct.unpack("=9i", data) if data is not None and len(data) == 36 else None
