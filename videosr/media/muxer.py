@@ -75,7 +75,7 @@ def mux(
         OutputError: the file cannot be written; the message names it.
     """
     target = Path(output)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name[:50]}.{os.getpid()}.part")
     pieces = [Segment(path) for path in segments]
     if not pieces or any(piece.header != pieces[0].header for piece in pieces):
         raise InputError(f"{target}: the segments do not have equal headers; delete them and run again")
