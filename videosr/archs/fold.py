@@ -121,8 +121,8 @@ def _probe(affine: Callable[[Tensor], Tensor], channels: int, reach: int, scale:
         reach: how many input pixels away from its own an output pixel can see.
         scale: the enlargement.
     """
-    # The probe sits far enough inside for zero padding to touch neither its answers nor those of the flat zero.
-    margin = 2 * reach + 2
+    # All answers lie far enough inside for zero padding, of whichever map, to be out of their sight.
+    margin = 2 * reach
     size = 2 * margin + 1
     impulses = torch.zeros(channels + 1, channels, size, size, dtype=torch.float64)
     impulses[torch.arange(channels), torch.arange(channels), margin, margin] = 1
