@@ -33,7 +33,7 @@ DEPTH = 4
 BLEND = 0.2
 """The published blend factor a of `Mode.EMA`."""
 
-LIKENESS = 2.0
+LIKENESS = 2.5
 """The likeness scale t of `Mode.ADAPTIVE` as a multiple of the noise's standard deviation."""
 
 CLEAN = 0.75
