@@ -19,9 +19,6 @@ from videosr.frame import Array, Frame, PixelFormat, StreamInfo
 from videosr.models import registry
 from videosr.temporal import Mode
 
-_IN_FLIGHT = 3
-"""Frames under way in the engine at once: one per core of a small machine, and one ready to start."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpscaleOptions:
@@ -102,6 +99,7 @@ class Upscaler:
         """Frames whose picture repeated the one before and were not computed again."""
         self._history: deque[_Seen] = deque(maxlen=temporal.HISTORY)
         self._pending: deque[_Pending] = deque()
+        self._in_flight = 0
         self._runners: dict[tuple[Picture, int], PlanarRunner | None] = {}
         self._last: tuple[tuple[Frame, ...], _Pending] | None = None
 
@@ -151,7 +149,7 @@ class Upscaler:
             same=lambda _, newer: seen[id(newer)].repeat,
         )
         self._pending.append(self._start(frames, self._history[-1].cut))
-        while len(self._pending) > _IN_FLIGHT:
+        while len(self._pending) > self._in_flight:
             yield self._finish(self._pending.popleft())
 
     def flush(self) -> Iterator[Frame]:
@@ -224,6 +222,7 @@ class Upscaler:
         if runner is None:
             planes = self._by_tensors(frames, source, target, likeness, cut, dither)
             return _Pending(frame, cut, lambda: planes)
+        self._in_flight = runner.in_flight
         ticket = runner.submit([f.planes for f in frames], likeness)
         done: list[tuple[Array, ...]] = []  # a repeat asks again
 

@@ -47,7 +47,12 @@ class PlanarRunner(ABC):
     """A network compiled together with the colour conversions around it: video planes in, video planes out.
 
     It agrees with `color.to_rgb`, `temporal.average`, `Engine.run` and `color.from_rgb` to one code value.
+
+    Attributes:
+        in_flight: frames to keep under way so that no core waits.
     """
+
+    in_flight: int
 
     @abstractmethod
     def submit(self, frames: Sequence[Sequence[Array]], threshold: float) -> object:

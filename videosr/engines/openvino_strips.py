@@ -173,6 +173,7 @@ class StripRunner(PlanarRunner):
     ) -> None:
         self._source, self._target, self._scale, self._window = source, target, scale, window
         self._plan = plan = StripPlan.of(source, network.number("halo", 0), network.number("reach", 0))
+        self.in_flight = 1 + -(-threads // len(plan.tops))
         strip = Picture(
             height=plan.rows + 2 * plan.halo_y,
             width=plan.columns + 2 * plan.halo_x,
