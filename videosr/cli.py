@@ -326,22 +326,26 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    # Cleaning up takes a moment, in which an impatient second Ctrl-C must not leave half of it.
-    _on_interrupts(signal.SIG_IGN)
-    raise KeyboardInterrupt
+class _Interrupts:
+    """Makes Ctrl-C, `kill` and a closed terminal end the work cleanly."""
 
+    def __init__(self) -> None:
+        self.came = False
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
+                signal.signal(number, self._interrupt)
 
-def _on_interrupts(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
-    """Set what Ctrl-C, `kill` and a closed terminal do."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), handler)
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        # Cleaning up takes a moment, in which an impatient second Ctrl-C must not leave half of it.
+        if not self.came:
+            self.came = True
+            raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
-    _on_interrupts(_interrupt)
+    interrupts = _Interrupts()
     # Anywhere on the line: who meets an error repeats the command with --debug at its end.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
@@ -350,24 +354,27 @@ def main() -> NoReturn:
     except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
         code = exc.exit_code
-    except click.UsageError as exc:
-        command = exc.ctx.command_path if exc.ctx else "videosr"
-        code = _fail(f"{exc.format_message().rstrip('.')} (see {command} --help)", exc.exit_code, debug)
-    except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted", INTERRUPTED, False)
-    except VideosrError as exc:
-        code = _fail(str(exc), exc.exit_code, debug)
-    except OSError as exc:
-        code = _fail(str(exc), 1, debug)
-    except MemoryError:
-        code = _fail("not enough memory for pictures of this size", 1, debug)
-    except Exception as exc:  # a mistake in videosr: no page of traceback for people who cannot mend it
-        code = _fail(f"internal error: {type(exc).__name__}: {exc} (--debug shows where; please report it)", 1, debug)
+    except (Exception, KeyboardInterrupt) as exc:
+        if debug:
+            traceback.print_exc()
+        # A library that was at work when the signal came may have made an error of its own of it.
+        message, code = ("interrupted", INTERRUPTED) if interrupts.came else _explain(exc)
+        click.echo(f"videosr: {message}", err=True)
     sys.exit(code)
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    click.echo(f"videosr: {message}", err=True)
-    return code
+def _explain(exc: BaseException) -> tuple[str, int]:
+    """One line and the exit code for what went wrong."""
+    if isinstance(exc, click.UsageError):
+        command = exc.ctx.command_path if exc.ctx else "videosr"
+        return f"{exc.format_message().rstrip('.')} (see {command} --help)", exc.exit_code
+    if isinstance(exc, VideosrError):
+        return str(exc), exc.exit_code
+    if isinstance(exc, (KeyboardInterrupt, click.Abort)):
+        return "interrupted", INTERRUPTED
+    if isinstance(exc, MemoryError):
+        return "not enough memory for pictures of this size", 1
+    if isinstance(exc, OSError):
+        return str(exc), 1
+    # A mistake in videosr: no page of traceback for people who cannot mend it.
+    return f"internal error: {type(exc).__name__}: {exc} (--debug shows where; please report it)", 1

@@ -16,6 +16,10 @@ nobody above `engines` has to know OpenVINO. Each class is also the builtin that
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Self
+
 
 class VideosrError(Exception):
     """Base of everything videosr raises on purpose."""
@@ -33,6 +37,27 @@ class NetworkError(InputError):
 
 class OutputError(VideosrError, OSError):
     """The output cannot be opened, encoded, written or finalised."""
+
+    @classmethod
+    def writing(cls, path: str | os.PathLike[str], exc: Exception) -> Self:
+        """The error of a file that the system does not let us write, with what can be done about it.
+
+        Args:
+            path: the file.
+            exc: an OSError, or PyAV's likeness of one.
+        """
+        remedy = _REMEDIES.get(getattr(exc, "errno", 0), "")
+        return cls(f"{os.fspath(path)}: cannot be written: {getattr(exc, 'strerror', '') or exc}{remedy}")
+
+
+_REMEDIES = {
+    errno.ENOSPC: "; free some space or choose another disk",
+    errno.EDQUOT: "; free some space or choose another disk",
+    errno.EFBIG: "; a limit or the file system forbids files of this size",
+    errno.EACCES: "; choose a folder you may write to",
+    errno.EPERM: "; choose a folder you may write to",
+    errno.EROFS: "; choose a folder you may write to",
+}
 
 
 class EngineError(VideosrError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -28,7 +29,7 @@ class Progress:
 
     def __init__(self, name: str, *, as_json: bool = False, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._name, self._json, self._quiet = name, as_json, quiet
-        self._stream = stream or sys.stderr
+        self._stream = stream or sys.stderr or io.StringIO()  # Python has no stderr where the caller closed it
         self._total: int | None = None
         self._rate: Fraction | None = None
         self._begun = self._shown = time.monotonic()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from videosr.errors import InputError, OutputError, StrictError, UsageError, VideosrError
+from videosr.errors import InputError, OutputError, StrictError, UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.graph import Graph, Stage, Timing
 from videosr.media.codecs import EncoderSettings, notes, output_info, resolve
@@ -283,10 +283,10 @@ def _check_paths(source: Path, output: Path, overwrite: bool) -> None:
                 raise UsageError(f"{output} exists; choose another name or give --overwrite")
         if not output.absolute().parent.is_dir():
             raise OutputError(f"{output.absolute().parent}: there is no such folder; make it first")
-    except (OSError, ValueError) as exc:  # too long a name, a NUL in it, a folder that may not be looked into
-        if isinstance(exc, VideosrError):
+    except OSError as exc:  # too long a name, a folder that may not be looked into
+        if isinstance(exc, OutputError):
             raise
-        raise OutputError(f"{output}: cannot be written: {getattr(exc, 'strerror', None) or exc}") from exc
+        raise OutputError.writing(output, exc) from exc
 
 
 @contextmanager
@@ -300,9 +300,7 @@ def _workplace(output: Path) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:50]}.", suffix=".segments", dir=parent))
     except OSError as exc:
-        raise OutputError(
-            f"{output}: nothing can be written to {parent}: {exc.strerror}; choose another folder"
-        ) from exc
+        raise OutputError.writing(output, exc) from exc
     try:
         yield folder
     finally:

@@ -129,8 +129,10 @@ def write_image(
         data = b"".join(bytes(packet) for f in (picture, None) for packet in context.encode(f))
         part.write_bytes(data)
         part.replace(output)
-    except (av.error.FFmpegError, OSError) as exc:
-        raise OutputError(f"{output}: cannot be written: {exc.strerror or exc}") from exc
+    except av.error.FFmpegError as exc:
+        raise OutputError(f"{output}: {settings.codec} failed: {exc.strerror}") from exc
+    except OSError as exc:
+        raise OutputError.writing(output, exc) from exc
     finally:
         part.unlink(missing_ok=True)
     return frame

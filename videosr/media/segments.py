@@ -116,7 +116,7 @@ class SegmentWriter:
         try:
             self._file: BinaryIO = self._part.open("wb")
         except OSError as exc:
-            raise OutputError(f"{self._part}: cannot be written: {exc.strerror}") from exc
+            raise OutputError.writing(self._part, exc) from exc
         self._write(MAGIC + _LENGTH.pack(len(encoded)) + encoded + _CRC.pack(zlib.crc32(encoded)))
 
     def add(self, packet: EncodedPacket) -> None:
@@ -130,7 +130,7 @@ class SegmentWriter:
         try:
             self._file.write(data)
         except OSError as exc:
-            raise OutputError(f"{self._part}: cannot be written: {exc.strerror}") from exc
+            raise OutputError.writing(self._part, exc) from exc
 
     def finish(self) -> None:
         """Write the end mark, flush to the disk and give the file its name."""
@@ -142,7 +142,7 @@ class SegmentWriter:
             self._file.close()
             self._part.replace(self.path)
         except OSError as exc:
-            raise OutputError(f"{self.path}: cannot be written: {exc.strerror}") from exc
+            raise OutputError.writing(self.path, exc) from exc
 
     def abort(self) -> None:
         """Leave nothing behind."""
