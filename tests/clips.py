@@ -38,7 +38,7 @@ def make_clip(
     height: int = 48,
     pix_fmt: str = "yuv420p",
     codec: str = "libx264",
-    options: Mapping[str, str] = {},  # noqa: B006 - never written to
+    options: Mapping[str, str] = {},
     color: tuple[int, int, int, int, int] = (2, 0, 2, 2, 0),
     sar: Fraction = Fraction(1),
     rotation: int = 0,
@@ -46,7 +46,7 @@ def make_clip(
     subtitles: Sequence[str] = (),
     attachments: Sequence[tuple[str, str, bytes]] = (),
     chapters: Sequence[tuple[int, int, str]] = (),
-    metadata: Mapping[str, str] = {},  # noqa: B006
+    metadata: Mapping[str, str] = {},
     video: bool = True,
 ) -> Path:
     """Write a clip and return its path.

@@ -182,7 +182,7 @@ def _film(source: Path, output: Path, container: str, options: TranscodeOptions,
         if options.width or options.height:
             stages.append(("resize", Resizer(upscaler.output_info(decoder.info), coded.width, coded.height)))
         report = _Report(progress, decoder, options.strict)
-        report.losses([*plan.losses, *notes(settings, info)])
+        report.losses([*plan.losses, *notes(settings, info, decoder.hdr)])
         progress.begin(_expected(decoder.info, options), info.rate)
 
         with SegmentSink(folder, settings, coded) as sink:

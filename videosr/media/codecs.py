@@ -251,9 +251,17 @@ def output_info(settings: EncoderSettings, info: StreamInfo) -> StreamInfo:
     return replace(info, format=fmt, color=converted(info.color, info.format, fmt))
 
 
-def notes(settings: EncoderSettings, info: StreamInfo) -> list[str]:
-    """What the user should know of resolved settings: one line for each thing that differs from the input."""
+def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, bytes], ...] = ()) -> list[str]:
+    """What the user should know of resolved settings: one line for each thing that differs from the input.
+
+    Args:
+        settings: resolved.
+        info: of the input, or of the picture after upscaling.
+        hdr: static HDR side data of the stream.
+    """
     lines: list[str] = []
+    if hdr and not encoder_parameters(settings.codec, hdr):
+        lines.append(f"HDR mastering metadata is lost: {settings.codec} cannot write it (libx265 and libsvtav1 can)")
     fmt = settings.format
     if info.format.alpha and not fmt.alpha:
         lines.append(f"the alpha plane is lost: {fmt.name} has none (--codec ffv1 or prores_ks keeps it)")
@@ -277,7 +285,9 @@ def _encoder_formats(codec: str) -> list[str]:
         raise UsageError(f"--codec {codec}: FFmpeg has no such encoder here{hint}") from None
     if found.type != "video":
         raise UsageError(f"--codec {codec}: is not a video encoder")
-    return [f.name for f in found.video_formats or () if f.name in FORMATS]
+    names = [f.name for f in found.video_formats or () if f.name in FORMATS]
+    # x265 is built without the alpha layer that FFmpeg lists.
+    return [n for n in names if not (codec == "libx265" and FORMATS[n].alpha)]
 
 
 def _pixel_format(wanted: str, codec: str, family: _Family, formats: list[str], info: StreamInfo) -> str:

@@ -171,8 +171,8 @@ class Decoder:
         sar = stream.sample_aspect_ratio
         if "dovi_conf" in context.coded_side_data:
             self._lose("DOVI_METADATA")
+        self._static_hdr(first)
         for kind, data in first.side_data.items():
-            self._lose(kind.name)
             if kind.name == "DISPLAYMATRIX" and self.display_matrix is None:
                 self.display_matrix = unpack_matrix(bytes(data))
         rate = next(

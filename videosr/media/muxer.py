@@ -19,10 +19,11 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.media.convert import Converter, add_converted
+from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan
+from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan, codec_name
 from videosr.media.segments import Segment, SegmentHeader, decode_times
-from videosr.media.source import coded_display_matrix, open_input, plausible_rate
+from videosr.media.source import coded_display_matrix, is_attached_picture, open_input, plausible_rate
 
 CODES_ASPECT = frozenset({"libx264", "libx265", "ffv1", "mpeg4", "mpeg2video"})
 """Encoders that write the sample aspect ratio into the video itself."""
@@ -87,7 +88,7 @@ def mux(
     except (av.error.FFmpegError, OSError) as exc:
         if isinstance(exc, OutputError):
             raise
-        raise OutputError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+        raise OutputError.writing(target, exc) from exc
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -155,21 +156,25 @@ class _Mux:
                 converter = add_converted(self._out, stream, entry.target)
                 self._converters[stream.index] = converter
                 made = converter.stream
-            elif entry.action == COPY and isinstance(stream, av.stream.AttachmentStream):
+            elif isinstance(stream, av.stream.AttachmentStream):
                 made = self._out.add_attachment(stream.name or "unnamed", stream.mimetype or "", stream.data)
+            elif is_attached_picture(stream) and self._plan.container == "matroska":
+                made = self._out.add_attachment(*_cover(self._source.name, stream))
             else:
                 made = self._out.add_stream_from_template(stream, opaque=True)
                 self._copies[stream.index] = _Copy(stream, made)
             made.metadata.update(self._stream_tags(stream, entry.action))
-            made.disposition = stream.disposition
+            if made.type != "attachment":
+                made.disposition = stream.disposition
             tracks += made.type != "attachment"
         if video is None:
             raise InputError(f"{self._source.name}: the plan upscales no video stream")
         return video
 
-    @staticmethod
-    def _stream_tags(stream: Stream, action: str) -> dict[str, str]:
+    def _stream_tags(self, stream: Stream, action: str) -> dict[str, str]:
         tags = dict(stream.metadata)
+        if self._plan.container == "mov" and "language" in tags:
+            tags["language"] = quicktime_language(tags["language"]) or tags["language"]
         if "name" in tags:  # what FFmpeg calls a track's title on reading MP4
             tags.setdefault("title", tags.pop("name"))
         if action != COPY:
@@ -340,6 +345,17 @@ class _Mux:
         if packet.dts is not None:
             packet.dts -= shift
         return True
+
+
+def _cover(name: str, stream: Stream) -> tuple[str, str, bytes]:
+    """Name, MIME type and bytes of cover art, as Matroska keeps it: in an attachment."""
+    codec = codec_name(stream)
+    suffix, mimetype = {"mjpeg": ("jpg", "image/jpeg")}.get(codec, (codec, f"image/{codec}"))
+    with open_input(name.removeprefix("file:")) as again:
+        again.streams[stream.index].discard = av.stream.Discard.none
+        picture = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
+    tags = stream.metadata
+    return tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", mimetype), picture
 
 
 class _Copy:

@@ -13,6 +13,7 @@ import av.error
 from av.stream import Stream
 
 from videosr.errors import InputError
+from videosr.media.languages import quicktime_language
 from videosr.media.source import is_attached_picture, open_input, video_stream
 
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
@@ -225,7 +226,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
             for s in source.streams
         )
         losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target != "chapters"]
-        mp4 = container in ("mp4", "mov")
+        covers = any(p.action == COPY and is_attached_picture(source.streams[p.index]) for p in plans)
         free = sorted(k for k in source.metadata if k.lower().split("-")[0] not in (*_MP4_GLOBAL, *BOOKKEEPING))
         if container == "image":
             losses += ["chapters"] if source.chapters() else []
@@ -233,9 +234,11 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
             common = source.metadata.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
                 losses += _lost_tags(stream, plan, container, common)
-        return Plan(
-            container=container, video=chosen, streams=plans, losses=tuple(losses), metadata_tags=mp4 and bool(free)
-        )
+        tags = container in ("mp4", "mov") and bool(free)
+        if tags and covers:  # FFmpeg writes either free-form tags or cover art
+            tags = False
+            losses += [f"tag {key} has no place in the container beside cover art" for key in free]
+        return Plan(container=container, video=chosen, streams=plans, losses=tuple(losses), metadata_tags=tags)
 
 
 def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: str | None) -> list[str]:
@@ -250,7 +253,10 @@ def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: 
         plain = key.lower()
         if plain.startswith(TRACK_BOOKKEEPING):
             continue
-        if container in ("mp4", "mov"):
+        if container == "mov" and plain == "language":
+            if value != "und" and quicktime_language(value) is None:
+                lost.append(key)
+        elif container in ("mp4", "mov"):
             if plain not in ("language", "title", "creation_time", "timecode", "rotate", "name"):
                 lost.append(key)
         elif plain == "creation_time" and value != creation_time:
@@ -266,6 +272,10 @@ def _plan_stream(stream: Stream, source: av.container.InputContainer, container:
             index=stream.index, type=stream.type, codec=codec, action=action, target=target, reason=reason
         )
 
+    if is_attached_picture(stream) and container != "image":
+        if container == "matroska" or (container == "mp4" and codec in ("png", "mjpeg", "bmp")):
+            return plan(COPY)
+        return plan(DROP, reason=f"{container} holds no such cover art")
     if container == "image":
         return plan(DROP, reason="an image holds one picture and nothing else")
     if stream.type == "data" and codec == "bin_data" and "mov" in source.format.name and source.chapters():
@@ -288,9 +298,7 @@ def _refusal(stream: Stream, container: str) -> str | None:
     """Why a muxer does not take a stream as it is, None if it does."""
     out = av.open(io.BytesIO(), "w", format=container)
     try:
-        copy = out.add_stream_from_template(stream, opaque=True)
-        if container in ("mp4", "mov") and stream.type == "video" and is_attached_picture(stream):
-            copy.disposition = stream.disposition
+        out.add_stream_from_template(stream, opaque=True)
         out.start_encoding()
     except (ValueError, av.error.FFmpegError):
         return f"{container} holds no {codec_name(stream)}"

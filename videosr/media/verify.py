@@ -14,11 +14,13 @@ import av.error
 from av.stream import Disposition, Stream
 
 from videosr.media.containers import container_format
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, TRACK_BOOKKEEPING, Plan, StreamPlan, plan_streams
+from videosr.media.languages import same_language
+from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, TRACK_BOOKKEEPING, Plan, StreamPlan, plan_streams
 from videosr.media.source import coded_display_matrix, open_input, video_stream
 
 AUDIO_TOLERANCE = Fraction(1, 10)
 """Seconds by which the length of converted audio may differ: encoders work in blocks."""
+HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 REPACKED = frozenset({"h264", "hevc", "aac", "vvc", "av1", "truehd"})
 """Codecs whose packets muxers write in another framing (start codes or lengths, ADTS headers) with the same content."""
 
@@ -62,9 +64,24 @@ class _Track:
         self.sizes.append(packet.size)
         self.length = max(self.length, time + (packet.duration or 0))
 
+    def without_blanks(self) -> _Track:
+        """Without the packets that only clear the screen: most formats of subtitles have none."""
+        full = [i for i, size in enumerate(self.sizes) if size > 2]
+        return _Track(
+            self.tick,
+            [self.times[i] for i in full],
+            [self.hashes[i] for i in full],
+            [self.sizes[i] for i in full],
+            self.length,
+        )
+
     @property
-    def seconds(self) -> Fraction:
-        return (self.length - min(self.times, default=0)) * self.tick
+    def begin(self) -> Fraction:
+        return min(self.times, default=0) * self.tick
+
+    @property
+    def end(self) -> Fraction:
+        return self.length * self.tick
 
 
 @dataclass(slots=True)
@@ -82,6 +99,7 @@ class _File:
     last_duration: int = 0
     pts: list[int | None] = field(default_factory=list)
     color: dict[str, int] = field(default_factory=dict)
+    hdr: dict[str, bytes] = field(default_factory=dict)
     tracks: dict[int, _Track] = field(default_factory=dict)
 
 
@@ -103,15 +121,23 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
     plan = plan_streams(source, container)
     check = _Check(plan)
     with open_input(source) as a, open_input(output) as b:
-        video_out = video_stream(b, os.fspath(output))
+        main = _upscaled_stream(plan, b, os.fspath(output))
         before = _read(source, plan.video)
-        after = _read(output, video_out.index)
+        after = _read(output, main)
         check.picture(before, after, scale)
         check.times(before, after)
-        check.streams(a, b, before, after)
+        check.streams(a, b, main, before, after)
         check.chapters(a, b)
-        check.tags("file", a.metadata, b.metadata, set())
+        check.tags("file", a.metadata, b.metadata, _lost(plan, "tag "))
     return Report(check.problems, check.facts)
+
+
+def _upscaled_stream(plan: Plan, output: av.container.InputContainer, name: str) -> int:
+    """Index of the upscaled stream: its place among the video streams is the one it had."""
+    videos = [p for p in plan.streams if p.type == "video" and p.action != DROP]
+    place = next(i for i, p in enumerate(videos) if p.index == plan.video)
+    found = output.streams.video
+    return found[place].index if place < len(found) else video_stream(output, name).index
 
 
 def _read(path: str | os.PathLike[str], index: int) -> _File:
@@ -172,6 +198,7 @@ def _note_frame(file: _File, frame: av.VideoFrame) -> None:
             "transfer": frame.color_trc,
             "siting": frame.chroma_location,
         }
+        file.hdr = {kind.name: bytes(data) for kind, data in frame.side_data.items() if kind.name in HDR}
     file.pts.append(frame.pts)
     file.last_duration = frame.duration
     file.corrupt += frame.is_corrupt
@@ -211,6 +238,9 @@ class _Check:
             if stated and name != "siting" and b.color.get(name) != value:
                 self._differ(f"video: colour {name} {b.color.get(name)}, expected {value}")
         self.facts["color"] = b.color
+        self.facts["hdr"] = sorted(b.hdr)
+        for name in sorted(set(a.hdr) - set(b.hdr)):
+            self._differ(f"video: {name.lower().replace('_', ' ')} is missing")
         if b.errors or b.corrupt:
             self._differ(f"video: {b.errors} decoding errors, {b.corrupt} damaged frames")
 
@@ -250,7 +280,12 @@ class _Check:
     # -- the other streams --------------------------------------------------------------------------------------
 
     def streams(
-        self, a: av.container.InputContainer, b: av.container.InputContainer, before: _File, after: _File
+        self,
+        a: av.container.InputContainer,
+        b: av.container.InputContainer,
+        main: int,
+        before: _File,
+        after: _File,
     ) -> None:
         """Every kept stream, matched by kind and order."""
         kept = [
@@ -262,7 +297,6 @@ class _Check:
         ]
         self.facts["streams"] = {"kept": len(kept), "dropped": sum(p.action == "drop" for p in self._plan.streams)}
         left: dict[str, list[Stream]] = {}
-        main = video_stream(b, b.name).index
         for stream in b.streams:
             if stream.index != main and (stream.index not in after.tracks or after.tracks[stream.index].times):
                 left.setdefault(stream.type, []).append(stream)
@@ -290,8 +324,7 @@ class _Check:
             self._differ(f"stream {original.index}: disposition {now!r}, expected {was!r}")
 
     def _stream_tags(self, source: av.container.InputContainer, original: Stream, copy: Stream) -> None:
-        mark = f"stream {original.index}: tag "
-        lost = {line.removeprefix(mark).split(" ")[0] for line in self._plan.losses if line.startswith(mark)}
+        lost = _lost(self._plan, f"stream {original.index}: tag ")
         created = source.metadata.get("creation_time") or source.metadata.get("CREATION_TIME")
         self.tags(f"stream {original.index}", _content_tags(original, created), dict(copy.metadata), lost)
 
@@ -303,22 +336,31 @@ class _Check:
     def _track(self, plan: StreamPlan, was: _Track, now: _Track) -> None:
         name = f"stream {plan.index} ({plan.type}, {plan.codec})"
         if plan.action == CONVERT and plan.type == "audio":
-            if abs(was.seconds - now.seconds) > AUDIO_TOLERANCE:
-                self._differ(f"{name}: {float(now.seconds):.3f} s long, expected {float(was.seconds):.3f} s")
-        elif len(was.times) != len(now.times):
+            self._converted_audio(name, was, now)
+            return
+        if plan.action == CONVERT:
+            was, now = was.without_blanks(), now.without_blanks()
+        if len(was.times) != len(now.times):
             self._differ(f"{name}: {len(now.times)} packets, expected {len(was.times)}")
             return
-        elif plan.action == COPY and was.hashes != now.hashes and not _only_repacked(plan, was, now):
+        if plan.action == COPY and was.hashes != now.hashes and not _only_repacked(plan, was, now):
             first = next(i for i, (x, y) in enumerate(zip(was.hashes, now.hashes, strict=True)) if x != y)
             self._differ(f"{name}: packet {first} has other content")
-        tolerance = was.tick + now.tick + (AUDIO_TOLERANCE if plan.action == CONVERT else 0)
-        for i, (x, y) in enumerate(zip(was.times, now.times, strict=False)):
+        self._synchrony(name, was, now, was.tick + now.tick)
+
+    def _converted_audio(self, name: str, was: _Track, now: _Track) -> None:
+        """Begin and end; what lies before 0 is the old encoder's delay, which decoding removes."""
+        for what, x, y in (("begins", was.begin, now.begin), ("ends", was.end, now.end)):
+            if abs(max(x + self._shift, Fraction(0)) - max(y, Fraction(0))) > AUDIO_TOLERANCE:
+                self._differ(f"{name}: {what} at {float(y):.3f} s, expected {float(x + self._shift):.3f} s")
+
+    def _synchrony(self, name: str, was: _Track, now: _Track, tolerance: Fraction) -> None:
+        """Every packet has kept its place against the video."""
+        for i, (x, y) in enumerate(zip(was.times, now.times, strict=True)):
             offset = y * now.tick - x * was.tick - self._shift
             if abs(offset) > tolerance:
                 self._differ(f"{name}: packet {i} is {float(offset):+.4f} s off against the video")
-                break
-            if plan.action == CONVERT and plan.type == "audio":
-                break
+                return
 
     def chapters(self, a: av.container.InputContainer, b: av.container.InputContainer) -> None:
         """Number, times and titles of chapters."""
@@ -355,6 +397,8 @@ class _Check:
                 same = any(_same_instant(value, other) for other in have)
             elif plain.startswith("location"):
                 same = same or any(_same_place(value, other) for other in have)
+            elif plain == "language":
+                same = any(same_language(value, other) for other in have)
             if not same:
                 self._differ(f"{name}: tag {key} is {have[0] if have else None!r}, expected {value!r}")
 
@@ -367,6 +411,11 @@ def _same_instant(a: str, b: str) -> bool:
     """Whether two times of day differ only in how they are written."""
     plain = [t.replace("T", " ").rstrip("Z").split(".")[0] for t in (a, b)]
     return plain[0] == plain[1]
+
+
+def _lost(plan: Plan, mark: str) -> set[str]:
+    """The tags that the plan said would be lost."""
+    return {line.removeprefix(mark).split(" ")[0] for line in plan.losses if line.startswith(mark)}
 
 
 def _content_tags(stream: Stream, created: str | None) -> dict[str, str]:
