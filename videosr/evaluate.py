@@ -142,8 +142,9 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         with av.open(str(path)) as container:
             frame = next(container.decode(video=0))
             return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    except (OSError, ValueError, IndexError, StopIteration) as exc:
-        raise InputError(f"{path}: cannot be read as an image: {exc or 'no picture in it'}") from exc
+    except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc) or "no picture in it"
+        raise InputError(f"{path}: cannot be read as an image: {reason}") from exc
 
 
 def crop_to_multiple(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:

@@ -244,7 +244,7 @@ class Trainer:
 
     def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 to (N, 3, H, W) in 0..1, which that memory makes channels_last as it is."""
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         return tensor.permute(0, 3, 1, 2).float() / 255
 
 
