@@ -36,10 +36,10 @@ BLEND = 0.2
 LIKENESS = 2.5
 """The likeness scale t of `Mode.ADAPTIVE` as a multiple of the noise's standard deviation."""
 
-CLEAN = 0.75
+CLEAN = 0.5
 """Noise (8-bit code values) up to which a picture counts as clean and is left alone."""
 
-NOISY = 1.5
+NOISY = 1.0
 """Noise (8-bit code values) from which on the likeness scale is the full multiple of it."""
 
 _BLOCK = 8  # samples a side of a block whose noise is measured
