@@ -20,7 +20,7 @@ from videosr.media.codecs import EncoderSettings, notes, output_info, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
-from videosr.media.images import image_losses, image_settings, working_format, write_image
+from videosr.media.images import image_losses, image_settings, without_idle_alpha, working_format, write_image
 from videosr.media.muxer import mux
 from videosr.media.probe import plan_streams
 from videosr.media.resize import Resizer, wanted_size
@@ -210,13 +210,15 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
             raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
         if len(frames) > 1:
             raise UsageError(f"{source} is a video: give {output} a video suffix, or take one picture with --frames 1")
-        settings = image_settings(output, options.encoder, decoder.info)
+        frame = without_idle_alpha(frames[0])
+        info = replace(decoder.info, format=frame.format)
+        settings = image_settings(output, options.encoder, info)
         report = _Report(progress, decoder, options.strict)
-        report.losses(image_losses(output, settings, decoder.info))
+        report.losses(image_losses(output, settings, info))
         upscaler = Upscaler(replace(options.upscale, pix_fmt=working_format(settings).name))
-        (made,) = [*upscaler.process(frames[0]), *upscaler.flush()]
+        (made,) = [*upscaler.process(frame), *upscaler.flush()]
         if options.width or options.height:
-            info = upscaler.output_info(decoder.info)
+            info = upscaler.output_info(info)
             (made,) = Resizer(info, *wanted_size(info, options.width, options.height)).process(made)
         made = write_image(output, made, settings, decoder.display_matrix)
     return Result(frames=1, reused=0, width=made.width, height=made.height, timings=(), warnings=tuple(report.said))
@@ -239,7 +241,8 @@ class _Report:
         Raises:
             StrictError: there is a loss that was not told before, and `--strict` is on.
         """
-        new = [line for line in (*found, *self._decoder.losses) if line not in self.said]
+        found = [*found, *(f"{what} cannot be kept" for what in self._decoder.losses)]
+        new = [line for line in found if line not in self.said]
         if self._strict and new:
             raise StrictError(f"{self._decoder.name}: --strict forbids what would not be kept: {'; '.join(new)}")
         self.warnings([*new, *self._decoder.warnings])

@@ -77,6 +77,14 @@ def image_losses(output: Path, settings: EncoderSettings, info: StreamInfo) -> l
     return lines
 
 
+def without_idle_alpha(frame: Frame) -> Frame:
+    """The frame without its alpha plane if nothing in it is transparent, as in most palette images."""
+    fmt = frame.format
+    if not fmt.alpha or frame.planes[-1].min() < (1 << fmt.bits) - 1:
+        return frame
+    return frame.with_planes(frame.planes[:-1], PixelFormat.of(fmt.family, fmt.bits, fmt.log2_w, fmt.log2_h))
+
+
 def working_format(settings: EncoderSettings) -> PixelFormat:
     """The format in which a picture should be made for `write_image`: what the file holds before it is subsampled."""
     fmt = settings.format
