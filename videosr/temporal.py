@@ -44,8 +44,9 @@ NOISY = 1.0
 
 _BLOCK = 8  # samples a side of a block whose noise is measured
 _GRID = (18, 32)  # most rows and columns of measured blocks: the cost is the same at every picture size
+_TONES = 4  # groups of equal size, from dark to light, that are measured apart
 _QUANTILES = (0.02, 0.1)  # of the blocks' estimates; the noise is read off where they begin
-_BIAS = 0.765  # what is read off of the true value, for white Gaussian noise
+_BIAS = 0.75  # what is read off of the true value, for white Gaussian noise
 _CLIPPED = (24.0, 231.0)  # blocks outside (8-bit code values) are clipped or letterbox: they hide the noise
 
 
@@ -154,8 +155,9 @@ def noise_sigma(newer: Frame, older: Frame) -> float:
     On a fixed grid of 8x8 blocks the smaller of two estimates: that of the block less its mean and slopes (exact where
     the picture is smooth), and that of the difference of the frames, over sqrt(2) (exact where it stands still). Noise
     alone makes much the same estimate everywhere, texture that moves makes widely different ones; so the estimates are
-    followed from a low quantile to a lower one and as far again. Clean video gives about 0, and so does noise that a
-    codec has frozen from frame to frame, which averaging could not remove.
+    followed from a low quantile to a lower one and as far again. As grain changes with tone, that is done for dark to
+    light blocks apart; the second lowest of the four results is taken. Clean video gives about 0, and so does noise
+    that a codec has frozen from frame to frame, which averaging could not remove.
     """
     x, y = _blocks(newer.planes[0]), _blocks(older.planes[0])
     if x is None or y is None:
@@ -167,9 +169,12 @@ def noise_sigma(newer: Frame, older: Frame) -> float:
         return 0.0
     spatial = _residual(x, slopes=True)
     temporal = _residual(x - y, slopes=False) / 2
-    estimates = np.sort(np.sqrt(np.minimum(spatial, temporal)[shown]))
-    low, high = (float(estimates[int(q * estimates.size)]) for q in _QUANTILES)
-    return max(0.0, 2 * low - high) * scale / _BIAS
+    estimates = np.sqrt(np.minimum(spatial, temporal)[shown])[np.argsort(mean[shown], kind="stable")]
+    read: list[float] = []
+    for group in np.array_split(estimates, min(_TONES, estimates.size)):
+        low, high = np.quantile(group, _QUANTILES, method="lower")
+        read.append(max(0.0, 2 * float(low) - float(high)))
+    return sorted(read)[(len(read) - 1) // 2] * scale / _BIAS
 
 
 def _blocks(plane: Array) -> np.ndarray[Any, np.dtype[np.float32]] | None:
