@@ -14,6 +14,8 @@ from videosr.media.planes import to_av_frame
 
 VFR_PTS = (0, 40, 83, 125, 292, 333, 375, 541, 542, 600, 733, 800, 842, 1000, 1041, 1083)
 """Uneven times in milliseconds, a single tick among them."""
+SUBTITLES = ((100, 200, "first line"), (400, 150, "second <i>line</i>"), (400, 100, "at the same time"))
+"""(start, length, text) of every subtitle stream, in milliseconds."""
 
 
 def picture(index: int, fmt: PixelFormat, height: int, width: int) -> tuple[Array, ...]:
@@ -150,7 +152,7 @@ def _add_subtitles(out: av.container.OutputContainer, language: str) -> Iterable
     stream.time_base = Fraction(1, 1000)
 
     def packets() -> Iterable[av.Packet[av.stream.Stream]]:
-        for start, length, text in ((100, 200, "first line"), (400, 150, "second <i>line</i>")):
+        for start, length, text in SUBTITLES:
             packet = av.Packet(f"{language}: {text}".encode())
             packet.stream = stream
             packet.pts = packet.dts = start

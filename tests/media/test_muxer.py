@@ -149,7 +149,7 @@ def test_mp4_converts_what_it_cannot_hold_and_says_so(rich, tmp_path):
         stream = container.streams.subtitles[0]
         payloads = [bytes(p) for p in container.demux(stream) if p.size > 2]
     texts = [p[2 : 2 + int.from_bytes(p[:2], "big")].decode() for p in payloads]  # what follows is the style
-    assert texts == ["eng: first line", "eng: second line"]
+    assert texts == ["eng: first line", "eng: second line\neng: at the same time"]
     assert verify(rich, output).problems == []
 
 
@@ -291,7 +291,7 @@ def test_a_part_of_the_source_begins_at_zero_with_everything_in_step(rich, tmp_p
         b.seek(0)
         cues = [(p.pts, p.duration) for p in b.demux(b.streams.subtitles[0]) if p.size]
         titles = [c["metadata"]["title"] for c in b.chapters()]
-    assert cues == [(0, 8), (108, 150)]  # the first one was on the screen already
+    assert cues == [(0, 8), (108, 150), (108, 100)]  # the first one was on the screen already
     assert titles == ["One", "Zwei"]
 
 
@@ -317,6 +317,35 @@ def test_cover_art_is_copied(tmp_path):
         with av.open(str(output)) as container:
             pictures = [s for s in container.streams.video if s.disposition & av.stream.Disposition.attached_pic]
             assert len(pictures) == 1
+
+
+def test_tags_in_an_old_encoding_become_unicode(tmp_path):
+    source = make_clip(tmp_path / "a.mkv", frames=2, metadata={"title": "Cafe noir"}, chapters=[(0, 40, "Cafe")])
+    source.write_bytes(source.read_bytes().replace(b"Cafe", b"Caf\xe9"))
+    for suffix in (".mkv", ".mp4"):
+        output = tmp_path / f"b{suffix}"
+        double(source, output)
+        info = probe(output)
+        assert info.metadata["title"] == "Café noir"
+        assert info.chapters[0][2] == "Café"
+        assert verify(source, output).problems == []
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_times_that_go_back_are_moved_and_said(tmp_path, suffix):
+    tick = Fraction(1, 25)
+    part = make_clip(
+        tmp_path / "a.ts", frames=10, time_base=tick, rate=1 / tick, codec="mpeg2video", audio=[("mp2", "eng")]
+    )
+    source = tmp_path / "joined.ts"
+    source.write_bytes(part.read_bytes() * 2)
+    output = tmp_path / f"b{suffix}"
+    warnings = double(source, output)
+    with Decoder(source) as before, Decoder(output) as after:
+        assert len(list(before)) == len(list(after)) == 20
+    assert any("do not increase" in line for line in before.warnings)
+    assert any("times go back" in line for line in warnings)
+    assert verify(source, output).facts["frames_out"] == 20
 
 
 # -- failures ---------------------------------------------------------------------------------------------------

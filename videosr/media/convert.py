@@ -65,7 +65,7 @@ class AudioConverter:
         """The packets that follow from one more of the source; a damaged one is counted in `errors`."""
         try:
             frames = self._decoder.decode(packet)
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:
             self.errors += 1
             return []
         return [made for frame in frames for made in self._resample(frame)]
@@ -96,7 +96,10 @@ class AudioConverter:
 
 
 class SubtitleConverter:
-    """Turns text subtitles into another text format; styling that the target lacks is lost."""
+    """Turns text subtitles into another text format; styling that the target lacks is lost.
+
+    MP4's text track shows one thing at a time, so there what begins at the same time becomes one subtitle.
+    """
 
     def __init__(self, out: av.container.OutputContainer, source: Stream, codec: str) -> None:
         decoder = source.codec_context
@@ -110,6 +113,8 @@ class SubtitleConverter:
         stream.time_base = Fraction(1, 1000)
         self._encoder = stream.codec_context
         self._encoder.subtitle_header = decoder.subtitle_header
+        self._one_at_a_time = codec == "mov_text"
+        self._held: Packet | None = None
         self.errors = 0
 
     def feed(self, packet: Packet) -> list[Packet]:
@@ -118,20 +123,39 @@ class SubtitleConverter:
             return []
         try:
             text = self._decoder.decode2(packet)
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:
             self.errors += 1
             return []
         if text is None or len(text) == 0:
             return []
         milliseconds = text.end_display_time - text.start_display_time
-        made = self._encoder.encode_subtitle(text)
-        made.stream = self.stream
-        made.pts = made.dts = packet.pts
-        made.duration = packet.duration or round(Fraction(milliseconds, 1000) / self._time_base)
-        made.time_base = self._time_base
-        made.is_keyframe = True
-        return [made]
+        duration = packet.duration or round(Fraction(milliseconds, 1000) / self._time_base)
+        made = self._timed(self._encoder.encode_subtitle(text), packet.pts, duration)
+        if not self._one_at_a_time:
+            return [made]
+        if self._held is not None and self._held.pts == made.pts:
+            both = b"\n".join(_plain_text(p) for p in (self._held, made))
+            longest = max(self._held.duration or 0, duration)
+            self._held = self._timed(av.Packet(len(both).to_bytes(2, "big") + both), packet.pts, longest)
+            return []
+        ready, self._held = self._held, made
+        return [ready] if ready is not None else []
+
+    def _timed(self, packet: Packet, pts: int, duration: int) -> Packet:
+        packet.stream = self.stream
+        packet.time_base = self._time_base
+        packet.pts = packet.dts = pts
+        packet.duration = duration
+        packet.is_keyframe = True
+        return packet
 
     def flush(self) -> list[Packet]:
-        """Nothing: subtitles are not delayed."""
-        return []
+        """The last subtitle."""
+        ready, self._held = self._held, None
+        return [ready] if ready is not None else []
+
+
+def _plain_text(packet: Packet) -> bytes:
+    """The text of a sample of MP4's timed text, without its style (3GPP TS 26.245)."""
+    data = bytes(packet)
+    return data[2 : 2 + int.from_bytes(data[:2], "big")]

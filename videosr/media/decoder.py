@@ -146,6 +146,11 @@ class Decoder:
         for other in self._container.streams:
             if other.index != self._stream.index:
                 other.discard = av.stream.Discard.all
+        try:
+            context.open(strict=False)
+        except (av.error.FFmpegError, ValueError) as exc:
+            reason = getattr(exc, "strerror", None) or exc
+            raise InputError(f"{self.name}: the video stream's header is damaged: {reason}") from exc
 
     def _check_size(self, width: int, height: int) -> None:
         if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:

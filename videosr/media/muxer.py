@@ -19,11 +19,19 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.media.convert import Converter, add_converted
+from videosr.media.copies import StreamCopy, cover_attachment
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan, codec_name
+from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan
 from videosr.media.segments import Segment, SegmentHeader, decode_times
-from videosr.media.source import coded_display_matrix, is_attached_picture, open_input, plausible_rate
+from videosr.media.source import (
+    clean_tags,
+    clean_text,
+    coded_display_matrix,
+    is_attached_picture,
+    open_input,
+    plausible_rate,
+)
 
 CODES_ASPECT = frozenset({"libx264", "libx265", "ffv1", "mpeg4", "mpeg2video"})
 """Encoders that write the sample aspect ratio into the video itself."""
@@ -33,6 +41,8 @@ if TYPE_CHECKING:
 
     type Packet = av.Packet[Stream]
 
+LONGEST = 2**31 - 1
+"""Ticks of the longest duration that MP4 takes; only damaged files state more."""
 STALE_TAGS = ("bps", "duration", "number_of_", "_statistics", "encoder")
 """Beginnings of tags that describe the old coded video, not its content."""
 
@@ -115,10 +125,12 @@ class _Mux:
     ) -> None:
         self._pieces = pieces
         self._part = part
+        self._name = source.name.removeprefix("file:")
         self._header = pieces[0].header
         self._source = source
         self._plan = plan
         self.warnings: list[str] = []
+        self._refused = 0
         self._tick = self._header.tick
         self._decode_order = [time for piece in pieces for time in piece.times()]
         self._window: Window | None = None
@@ -128,14 +140,14 @@ class _Mux:
                 first * self._tick, max(pts + duration for pts, duration in self._decode_order) * self._tick
             )
         if len(source.streams) != len(plan.streams):
-            raise InputError(f"{source.name}: has changed since it was read; run again")
+            raise InputError(f"{self._name}: has changed since it was read; run again")
         options = {"fflags": "+bitexact"}
         if plan.container == "matroska":
             options["avoid_negative_ts"] = "disabled"
         if plan.metadata_tags:
             options["movflags"] = "+use_metadata_tags"
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
-        self._copies: dict[int, _Copy] = {}
+        self._copies: dict[int, StreamCopy] = {}
         self._converters: dict[int, Converter] = {}
         self._video = self._add_streams()
         self._describe()
@@ -151,28 +163,30 @@ class _Mux:
             if entry.action == UPSCALE:
                 made: Stream = self._add_video(stream)
                 video = made
-                self._video_track = tracks
+                self._video_index, self._video_track = made.index, tracks
             elif entry.action == CONVERT:
                 converter = add_converted(self._out, stream, entry.target)
                 self._converters[stream.index] = converter
                 made = converter.stream
             elif isinstance(stream, av.stream.AttachmentStream):
-                made = self._out.add_attachment(stream.name or "unnamed", stream.mimetype or "", stream.data)
+                made = self._out.add_attachment(
+                    clean_text(stream.name or "unnamed"), clean_text(stream.mimetype or ""), stream.data
+                )
             elif is_attached_picture(stream) and self._plan.container == "matroska":
-                made = self._out.add_attachment(*_cover(self._source.name, stream))
+                made = self._out.add_attachment(*cover_attachment(self._name, stream))
             else:
                 made = self._out.add_stream_from_template(stream, opaque=True)
-                self._copies[stream.index] = _Copy(stream, made)
+                self._copies[stream.index] = StreamCopy(stream, made, self._plan.container in ("mp4", "mov"))
             made.metadata.update(self._stream_tags(stream, entry.action))
             if made.type != "attachment":
                 made.disposition = stream.disposition
             tracks += made.type != "attachment"
         if video is None:
-            raise InputError(f"{self._source.name}: the plan upscales no video stream")
+            raise InputError(f"{self._name}: the plan upscales no video stream")
         return video
 
     def _stream_tags(self, stream: Stream, action: str) -> dict[str, str]:
-        tags = dict(stream.metadata)
+        tags = clean_tags(stream.metadata)
         if self._plan.container == "mov" and "language" in tags:
             tags["language"] = quicktime_language(tags["language"]) or tags["language"]
         if "name" in tags:  # what FFmpeg calls a track's title on reading MP4
@@ -217,9 +231,11 @@ class _Mux:
 
     def _describe(self) -> None:
         """Global tags and chapters."""
-        tags = {k: v for k, v in self._source.metadata.items() if k.lower() not in BOOKKEEPING}
+        tags = {k: v for k, v in clean_tags(self._source.metadata).items() if k.lower() not in BOOKKEEPING}
         self._out.metadata.update(tags)
         chapters = self._source.chapters()
+        for chapter in chapters:
+            chapter["metadata"] = clean_tags(chapter["metadata"])
         if self._window is not None:
             chapters = [c for c in (self._cut_chapter(chapter, self._window) for chapter in chapters) if c is not None]
         if chapters:
@@ -244,14 +260,14 @@ class _Mux:
             waiting = next(video, None)
             for time, packets in self._other_packets():
                 while waiting is not None and waiting[0] <= time:
-                    self._out.mux(waiting[1])
+                    self._put([waiting[1]])
                     waiting = next(video, None)
-                self._out.mux(packets)
+                self._put(packets)
             while waiting is not None:
-                self._out.mux(waiting[1])
+                self._put([waiting[1]])
                 waiting = next(video, None)
             for index, converter in self._converters.items():
-                self._out.mux(converter.flush())
+                self._put(converter.flush())
                 errors = getattr(converter, "errors", 0)
                 if errors:
                     self.warnings.append(f"stream {index}: {errors} damaged packets were left out of the conversion")
@@ -260,9 +276,40 @@ class _Mux:
             with contextlib.suppress(av.error.FFmpegError, OSError):
                 self._out.close()
             raise
-        self._out.close()
+        try:
+            self._out.close()
+        except (av.error.InvalidDataError, av.error.ArgumentError):
+            self._refused += 1  # one of the last packets; the file itself has been finished
+        self._check_refused()
         self._write_aspect()
+        self.warnings += [
+            f"stream {index}: {copy.moved} packets whose times go back were moved"
+            for index, copy in self._copies.items()
+            if copy.moved
+        ]
         return self.warnings
+
+    def _put(self, packets: list[Packet]) -> None:
+        """Hand packets to the muxer. What it refuses for its content is left out and counted."""
+        for packet in packets:
+            try:
+                self._out.mux(packet)
+            except (av.error.InvalidDataError, av.error.ArgumentError):
+                # The muxer writes in its own order, so this may be any packet: `_check_refused` looks whose it was.
+                self._refused += 1
+
+    def _check_refused(self) -> None:
+        """Packets of copied streams may be too damaged for the container; the video has to be whole."""
+        if not self._refused:
+            return
+        try:
+            with av.open(f"file:{self._part}") as made:
+                count = sum(1 for packet in made.demux(made.streams[self._video_index]) if packet.size)
+        except av.error.FFmpegError:
+            count = 0
+        if count != len(self._decode_order):
+            raise OutputError(f"{self._plan.container} cannot hold the damaged packets of {self._name}; choose .mkv")
+        self.warnings.append(f"{self._refused} damaged packets of the source could not be stored and were left out")
 
     def _write_aspect(self) -> None:
         """Matroska's display size, which PyAV cannot give to the muxer."""
@@ -289,7 +336,7 @@ class _Mux:
                 made.time_base = self._tick
                 made.pts = packet.pts - shift
                 made.dts = next(times) - shift
-                made.duration = packet.duration
+                made.duration = min(packet.duration, LONGEST)
                 made.is_keyframe = packet.key
                 yield made.dts * self._tick, made
 
@@ -306,7 +353,7 @@ class _Mux:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as exc:
-                self.warnings.append(f"{self._source.name}: reading stopped early: {exc.strerror}")
+                self.warnings.append(f"{self._name}: reading stopped early: {exc.strerror}")
                 return
             if packet is None:
                 return
@@ -319,8 +366,11 @@ class _Mux:
                 continue
             if index in self._converters:
                 made = self._converters[index].feed(packet)
-            else:
+            elif self._copies[index].storable(packet):
                 made = [self._copies[index].take(packet)]
+            else:
+                self._refused += 1
+                continue
             when = packet.dts if packet.dts is not None else packet.pts
             yield (when or 0) * tick, made
 
@@ -345,62 +395,3 @@ class _Mux:
         if packet.dts is not None:
             packet.dts -= shift
         return True
-
-
-def _cover(name: str, stream: Stream) -> tuple[str, str, bytes]:
-    """Name, MIME type and bytes of cover art, as Matroska keeps it: in an attachment."""
-    codec = codec_name(stream)
-    suffix, mimetype = {"mjpeg": ("jpg", "image/jpeg")}.get(codec, (codec, f"image/{codec}"))
-    with open_input(name.removeprefix("file:")) as again:
-        again.streams[stream.index].discard = av.stream.Discard.none
-        picture = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
-    tags = stream.metadata
-    return tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", mimetype), picture
-
-
-class _Copy:
-    """Moves packets of one stream to its copy, with times that every muxer accepts.
-
-    Audio whose times are coarser than its samples (Matroska's milliseconds) gets its exact times back when it goes to a
-    container that counts samples: they follow from the number of samples a packet holds, as long as that agrees with
-    the stated times to one tick.
-    """
-
-    def __init__(self, source: Stream, target: Stream) -> None:
-        self._target = target
-        self._last: int | None = None
-        context = source.codec_context
-        self._tick = Fraction(source.time_base.num, source.time_base.den)
-        self._sample = Fraction(0)
-        if isinstance(context, av.AudioCodecContext) and context.frame_size and context.sample_rate:
-            self._sample = Fraction(1, context.sample_rate)
-            self._length = context.frame_size * self._sample
-        self._expected: Fraction | None = None
-
-    def take(self, packet: Packet) -> Packet:
-        """The packet for the output; the same payload and side data."""
-        if packet.dts is None:
-            packet.dts = packet.pts
-        elif packet.pts is None:
-            packet.pts = packet.dts
-        if packet.dts is not None:
-            if self._last is not None and packet.dts < self._last:
-                packet.dts = self._last
-            self._last = packet.dts
-        if self._sample and packet.pts is not None:
-            self._sharpen(packet, packet.pts)
-        packet.stream = self._target
-        return packet
-
-    def _sharpen(self, packet: Packet, pts: int) -> None:
-        finer = Fraction(self._target.time_base.num, self._target.time_base.den) < self._tick
-        if not finer or abs((packet.duration or 0) * self._tick - self._length) > self._tick:
-            self._expected = None
-            return
-        stated = pts * self._tick
-        if self._expected is None or abs(self._expected - stated) > self._tick:
-            self._expected = stated
-        packet.pts = packet.dts = round(self._expected / self._sample)
-        packet.duration = round(self._length / self._sample)
-        packet.time_base = self._sample
-        self._expected += self._length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,17 @@ def coded_display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | Non
 def unpack_matrix(data: bytes | None) -> tuple[int, ...] | None:
     """The nine integers of a display matrix in FFmpeg's side data."""
     return struct.unpack("=9i", data) if data is not None and len(data) == 36 else None
+
+
+def clean_text(text: str) -> str:
+    """A tag as valid Unicode; bytes that are not UTF-8 are read as Western European (Windows-1252)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # PyAV smuggles such bytes through as surrogates
+        return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    return text
+
+
+def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Names and values of tags as valid Unicode."""
+    return {clean_text(key): clean_text(value) for key, value in tags.items()}

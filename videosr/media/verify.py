@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -16,11 +15,11 @@ from av.stream import Disposition, Stream
 from videosr.media.containers import container_format
 from videosr.media.languages import same_language
 from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, TRACK_BOOKKEEPING, Plan, StreamPlan, plan_streams
-from videosr.media.source import coded_display_matrix, open_input, video_stream
+from videosr.media.readback import Reading, Track, read_file
+from videosr.media.source import clean_tags, clean_text, open_input, video_stream
 
 AUDIO_TOLERANCE = Fraction(1, 10)
 """Seconds by which the length of converted audio may differ: encoders work in blocks."""
-HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 REPACKED = frozenset({"h264", "hevc", "aac", "vvc", "av1", "truehd"})
 """Codecs whose packets muxers write in another framing (start codes or lengths, ADTS headers) with the same content."""
 
@@ -47,62 +46,6 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
-@dataclass(slots=True)
-class _Track:
-    """The packets of one stream: times in ticks, payload hashes."""
-
-    tick: Fraction
-    times: list[int] = field(default_factory=list)
-    hashes: list[bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    length: int = 0
-
-    def add(self, packet: av.Packet[Stream]) -> None:
-        time = packet.pts if packet.pts is not None else packet.dts or 0
-        self.times.append(time)
-        self.hashes.append(hashlib.blake2b(bytes(packet), digest_size=8).digest())
-        self.sizes.append(packet.size)
-        self.length = max(self.length, time + (packet.duration or 0))
-
-    def without_blanks(self) -> _Track:
-        """Without the packets that only clear the screen: most formats of subtitles have none."""
-        full = [i for i, size in enumerate(self.sizes) if size > 2]
-        return _Track(
-            self.tick,
-            [self.times[i] for i in full],
-            [self.hashes[i] for i in full],
-            [self.sizes[i] for i in full],
-            self.length,
-        )
-
-    @property
-    def begin(self) -> Fraction:
-        return min(self.times, default=0) * self.tick
-
-    @property
-    def end(self) -> Fraction:
-        return self.length * self.tick
-
-
-@dataclass(slots=True)
-class _File:
-    """One file, read to its end."""
-
-    tick: Fraction
-    width: int
-    height: int
-    sar: Fraction
-    matrix: tuple[int, ...] | None
-    rotation: int = 0
-    errors: int = 0
-    corrupt: int = 0
-    last_duration: int = 0
-    pts: list[int | None] = field(default_factory=list)
-    color: dict[str, int] = field(default_factory=dict)
-    hdr: dict[str, bytes] = field(default_factory=dict)
-    tracks: dict[int, _Track] = field(default_factory=dict)
-
-
 def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, scale: int | None = None) -> Report:
     """Compare an output with what it was made from.
 
@@ -122,8 +65,8 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
     check = _Check(plan)
     with open_input(source) as a, open_input(output) as b:
         main = _upscaled_stream(plan, b, os.fspath(output))
-        before = _read(source, plan.video)
-        after = _read(output, main)
+        before = read_file(source, plan.video)
+        after = read_file(output, main)
         check.picture(before, after, scale)
         check.times(before, after)
         check.streams(a, b, main, before, after)
@@ -140,70 +83,6 @@ def _upscaled_stream(plan: Plan, output: av.container.InputContainer, name: str)
     return found[place].index if place < len(found) else video_stream(output, name).index
 
 
-def _read(path: str | os.PathLike[str], index: int) -> _File:
-    """Read a file to its end; a damaged one on one thread, where damage is concealed the same way every time."""
-    with open_input(path) as container:
-        file = _read_video(container, index, 0)
-    if file.errors or file.corrupt:
-        with open_input(path) as container:
-            file = _read_video(container, index, 1)
-    # A second pass for the other streams: what a damaged container yields depends on which streams are asked for.
-    with open_input(path) as container:
-        others = [s for s in container.streams if s.index != index and s.type != "attachment"]
-        container.streams[index].discard = av.stream.Discard.all
-        file.tracks = {s.index: _Track(Fraction(s.time_base.num, s.time_base.den)) for s in others}
-        for packet in container.demux(others) if others else ():
-            if packet.size or packet.pts is not None:
-                file.tracks[packet.stream_index].add(packet)
-    return file
-
-
-def _read_video(container: av.container.InputContainer, index: int, threads: int) -> _File:
-    stream = container.streams[index]
-    assert isinstance(stream, av.video.stream.VideoStream)
-    for other in container.streams:
-        if other.index != index:
-            other.discard = av.stream.Discard.all
-    context = stream.codec_context
-    context.thread_type = "AUTO"
-    context.thread_count = threads
-    sar = stream.sample_aspect_ratio
-    file = _File(
-        tick=Fraction(stream.time_base.num, stream.time_base.den),
-        width=context.width,
-        height=context.height,
-        sar=Fraction(sar.num, sar.den) if sar.num and sar.den else Fraction(1),
-        matrix=coded_display_matrix(context),
-    )
-    for packet in container.demux(stream):
-        try:
-            frames = context.decode(packet)
-        except av.error.EOFError:
-            continue
-        except av.error.FFmpegError:
-            file.errors += 1
-            continue
-        for frame in frames:
-            _note_frame(file, frame)
-    return file
-
-
-def _note_frame(file: _File, frame: av.VideoFrame) -> None:
-    if not file.pts:
-        file.width, file.height, file.rotation = frame.width, frame.height, frame.rotation
-        file.color = {
-            "matrix": frame.colorspace,
-            "range": 2 if frame.format.name.startswith("yuvj") else frame.color_range,
-            "primaries": frame.color_primaries,
-            "transfer": frame.color_trc,
-            "siting": frame.chroma_location,
-        }
-        file.hdr = {kind.name: bytes(data) for kind, data in frame.side_data.items() if kind.name in HDR}
-    file.pts.append(frame.pts)
-    file.last_duration = frame.duration
-    file.corrupt += frame.is_corrupt
-
-
 class _Check:
     """Collects differences."""
 
@@ -218,7 +97,7 @@ class _Check:
 
     # -- the video ----------------------------------------------------------------------------------------------
 
-    def picture(self, a: _File, b: _File, scale: int | None) -> None:
+    def picture(self, a: Reading, b: Reading, scale: int | None) -> None:
         """Size, aspect, rotation and colour tags."""
         self.facts["size"] = [b.width, b.height]
         if scale is not None and (b.width, b.height) != (a.width * scale, a.height * scale):
@@ -244,7 +123,7 @@ class _Check:
         if b.errors or b.corrupt:
             self._differ(f"video: {b.errors} decoding errors, {b.corrupt} damaged frames")
 
-    def times(self, a: _File, b: _File) -> None:
+    def times(self, a: Reading, b: Reading) -> None:
         """Number, presentation times and last duration of the frames."""
         self.facts |= {
             "frames_in": len(a.pts), "frames_out": len(b.pts), "input_errors": a.errors, "input_damaged": a.corrupt,
@@ -258,11 +137,11 @@ class _Check:
         self._shift = shift if abs(shift) > b.tick / 2 else Fraction(0)
         self.facts["shift"] = float(self._shift)
         wrong = []
+        latest: int | None = None
         for i, (was, now) in enumerate(zip(a.pts, b.pts, strict=False)):
-            if was is None or now is None:
-                if now is None:
-                    wrong.append((i, float(was * a.tick) if was is not None else 0.0, float("nan")))
-                continue
+            if was is None or (latest is not None and was <= latest) or now is None:
+                continue  # no time, or one that goes back, cannot be kept
+            latest = was
             expected = was * a.tick + self._shift
             if abs(now * b.tick - expected) > b.tick / 2:
                 wrong.append((i, float(expected), float(now * b.tick)))
@@ -284,8 +163,8 @@ class _Check:
         a: av.container.InputContainer,
         b: av.container.InputContainer,
         main: int,
-        before: _File,
-        after: _File,
+        before: Reading,
+        after: Reading,
     ) -> None:
         """Every kept stream, matched by kind and order."""
         kept = [
@@ -330,16 +209,16 @@ class _Check:
 
     def _attachment(self, original: av.stream.AttachmentStream, copy: Stream) -> None:
         assert isinstance(copy, av.stream.AttachmentStream)
-        if (original.name, original.data) != (copy.name, copy.data):
+        if (clean_text(original.name or "unnamed"), original.data) != (copy.name, copy.data):
             self._differ(f"attachment {original.name}: content or name differs")
 
-    def _track(self, plan: StreamPlan, was: _Track, now: _Track) -> None:
+    def _track(self, plan: StreamPlan, was: Track, now: Track) -> None:
         name = f"stream {plan.index} ({plan.type}, {plan.codec})"
         if plan.action == CONVERT and plan.type == "audio":
             self._converted_audio(name, was, now)
             return
         if plan.action == CONVERT:
-            was, now = was.without_blanks(), now.without_blanks()
+            was, now = was.without_blanks(plan.target == "mov_text"), now.without_blanks()
         if len(was.times) != len(now.times):
             self._differ(f"{name}: {len(now.times)} packets, expected {len(was.times)}")
             return
@@ -348,13 +227,13 @@ class _Check:
             self._differ(f"{name}: packet {first} has other content")
         self._synchrony(name, was, now, was.tick + now.tick)
 
-    def _converted_audio(self, name: str, was: _Track, now: _Track) -> None:
+    def _converted_audio(self, name: str, was: Track, now: Track) -> None:
         """Begin and end; what lies before 0 is the old encoder's delay, which decoding removes."""
         for what, x, y in (("begins", was.begin, now.begin), ("ends", was.end, now.end)):
             if abs(max(x + self._shift, Fraction(0)) - max(y, Fraction(0))) > AUDIO_TOLERANCE:
                 self._differ(f"{name}: {what} at {float(y):.3f} s, expected {float(x + self._shift):.3f} s")
 
-    def _synchrony(self, name: str, was: _Track, now: _Track, tolerance: Fraction) -> None:
+    def _synchrony(self, name: str, was: Track, now: Track, tolerance: Fraction) -> None:
         """Every packet has kept its place against the video."""
         for i, (x, y) in enumerate(zip(was.times, now.times, strict=True)):
             offset = y * now.tick - x * was.tick - self._shift
@@ -367,7 +246,10 @@ class _Check:
         if self._plan.container == "image":
             return
         lists = [
-            [(c["start"] * _fraction(c), c["end"] * _fraction(c), c["metadata"].get("title", "")) for c in f.chapters()]
+            [
+                (c["start"] * _fraction(c), c["end"] * _fraction(c), clean_text(c["metadata"].get("title", "")))
+                for c in f.chapters()
+            ]
             for f in (a, b)
         ]
         self.facts["chapters"] = len(lists[1])
@@ -386,6 +268,7 @@ class _Check:
         if self._plan.container == "image":
             return
         found = {k.lower(): v for k, v in now.items()}
+        was = clean_tags(was)
         found.setdefault("title", found.get("name", ""))
         for key, value in was.items():
             plain = key.lower()
@@ -436,7 +319,7 @@ def _same_place(a: str, b: str) -> bool:
     return bool(numbers[0]) and numbers[0] == numbers[1]
 
 
-def _only_repacked(plan: StreamPlan, was: _Track, now: _Track) -> bool:
+def _only_repacked(plan: StreamPlan, was: Track, now: Track) -> bool:
     """Whether packets differ as another framing makes them differ: each by a few bytes and no more."""
     if plan.codec not in REPACKED:
         return False

@@ -1,0 +1,84 @@
+"""Streams of the source that go to the output as they are: what still has to be done to their packets."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+from av.stream import Stream
+
+from videosr.media.probe import codec_name
+from videosr.media.source import open_input
+
+if TYPE_CHECKING:
+    type Packet = av.Packet[Stream]
+
+
+def cover_attachment(name: str, stream: Stream) -> tuple[str, str, bytes]:
+    """Name, MIME type and bytes of cover art, as Matroska keeps it: in an attachment."""
+    codec = codec_name(stream)
+    suffix, mimetype = {"mjpeg": ("jpg", "image/jpeg")}.get(codec, (codec, f"image/{codec}"))
+    with open_input(name) as again:
+        again.streams[stream.index].discard = av.stream.Discard.none
+        picture = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
+    tags = stream.metadata
+    return tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", mimetype), picture
+
+
+class StreamCopy:
+    """Moves packets of one stream to its copy, with times that every muxer accepts.
+
+    Audio whose times are coarser than its samples (Matroska's milliseconds) gets its exact times back when it goes to a
+    container that counts samples: they follow from the number of samples a packet holds, as long as that agrees with
+    the stated times to one tick.
+    """
+
+    def __init__(self, source: Stream, target: Stream, strict: bool) -> None:
+        self._target = target
+        self._strict = int(strict)  # two packets may not have one time
+        self._earliest = -(2**62)
+        self.moved = 0
+        self._raw_aac = strict and codec_name(source) == "aac" and bool(source.codec_context.extradata)
+        context = source.codec_context
+        self._tick = Fraction(source.time_base.num, source.time_base.den)
+        self._sample = Fraction(0)
+        if isinstance(context, av.AudioCodecContext) and context.frame_size and context.sample_rate:
+            self._sample = Fraction(1, context.sample_rate)
+            self._length = context.frame_size * self._sample
+        self._expected: Fraction | None = None
+
+    def storable(self, packet: Packet) -> bool:
+        """False for what the mp4 muxer refuses: raw AAC, described in the header, that begins like a framed one."""
+        return not (self._raw_aac and packet.size > 2 and bytes(packet)[0] == 0xFF and bytes(packet)[1] >> 4 == 0xF)
+
+    def take(self, packet: Packet) -> Packet:
+        """The packet for the output; the same payload and side data."""
+        if packet.dts is None:
+            packet.dts = packet.pts
+        elif packet.pts is None:
+            packet.pts = packet.dts
+        if self._sample and packet.pts is not None:
+            self._sharpen(packet, packet.pts)
+        packet.stream = self._target
+        packet.rescale_ts(self._target.time_base)
+        if packet.dts is not None and packet.pts is not None:
+            if packet.dts < self._earliest:
+                packet.dts = self._earliest
+                self.moved += 1
+            packet.pts = max(packet.pts, packet.dts)
+            self._earliest = packet.dts + self._strict
+        return packet
+
+    def _sharpen(self, packet: Packet, pts: int) -> None:
+        finer = Fraction(self._target.time_base.num, self._target.time_base.den) < self._tick
+        if not finer or abs((packet.duration or 0) * self._tick - self._length) > self._tick:
+            self._expected = None
+            return
+        stated = pts * self._tick
+        if self._expected is None or abs(self._expected - stated) > self._tick:
+            self._expected = stated
+        packet.pts = packet.dts = round(self._expected / self._sample)
+        packet.duration = round(self._length / self._sample)
+        packet.time_base = self._sample
+        self._expected += self._length

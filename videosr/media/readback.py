@@ -1,0 +1,181 @@
+"""Files read to their end with plain PyAV, for comparison: frame times, packets, tags of the picture."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain
+
+import av
+import av.error
+from av.stream import Stream
+
+from videosr.errors import InputError
+from videosr.media.source import coded_display_matrix, open_input
+
+HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+
+
+@dataclass(slots=True)
+class Track:
+    """The packets of one stream: times in ticks, payload hashes."""
+
+    tick: Fraction
+    times: list[int] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    length: int = 0
+
+    def add(self, packet: av.Packet[Stream]) -> None:
+        """Note a packet."""
+        time = packet.pts if packet.pts is not None else packet.dts or 0
+        self.times.append(time)
+        self.hashes.append(hashlib.blake2b(bytes(packet), digest_size=8).digest())
+        self.sizes.append(packet.size)
+        self.length = max(self.length, time + (packet.duration or 0))
+
+    def without_blanks(self, merged: bool = False) -> Track:
+        """Without the packets that only clear the screen, which most formats of subtitles do not have.
+
+        Args:
+            merged: count what begins at one time as one.
+        """
+        full = [i for i, size in enumerate(self.sizes) if size > 2]
+        if merged:
+            full = [i for i, before in zip(full, [-1, *full], strict=False) if not self._same_time(i, before)]
+        return Track(
+            self.tick,
+            [self.times[i] for i in full],
+            [self.hashes[i] for i in full],
+            [self.sizes[i] for i in full],
+            self.length,
+        )
+
+    def _same_time(self, i: int, before: int) -> bool:
+        return before >= 0 and self.times[i] == self.times[before]
+
+    @property
+    def begin(self) -> Fraction:
+        """Seconds of the earliest packet."""
+        return min(self.times, default=0) * self.tick
+
+    @property
+    def end(self) -> Fraction:
+        """Seconds at which the last one to end does."""
+        return self.length * self.tick
+
+
+@dataclass(slots=True)
+class Reading:
+    """One file, read to its end.
+
+    Attributes:
+        tick: seconds a tick of the video stream.
+        width: columns of the first frame.
+        height: rows of the first frame.
+        sar: sample aspect ratio.
+        matrix: display matrix, None where there is none.
+        rotation: degrees counter-clockwise.
+        errors: packets that could not be decoded, and readings that broke off.
+        corrupt: frames that the decoder marked as damaged.
+        last_duration: ticks of the last frame.
+        pts: presentation time of every frame in ticks.
+        color: code points of the first frame.
+        hdr: static HDR side data of the first frame.
+        tracks: every other stream by its index.
+    """
+
+    tick: Fraction
+    width: int
+    height: int
+    sar: Fraction
+    matrix: tuple[int, ...] | None
+    rotation: int = 0
+    errors: int = 0
+    corrupt: int = 0
+    last_duration: int = 0
+    pts: list[int | None] = field(default_factory=list)
+    color: dict[str, int] = field(default_factory=dict)
+    hdr: dict[str, bytes] = field(default_factory=dict)
+    tracks: dict[int, Track] = field(default_factory=dict)
+
+
+def read_file(path: str | os.PathLike[str], index: int) -> Reading:
+    """Read a file to its end; a damaged one on one thread, where damage is concealed the same way every time."""
+    with open_input(path) as container:
+        file = _read_video(container, index, 0)
+    if file.errors or file.corrupt:
+        with open_input(path) as container:
+            file = _read_video(container, index, 1)
+    # A second pass for the other streams: what a damaged container yields depends on which streams are asked for.
+    with open_input(path) as container:
+        others = [s for s in container.streams if s.index != index and s.type != "attachment"]
+        container.streams[index].discard = av.stream.Discard.all
+        file.tracks = {s.index: Track(Fraction(s.time_base.num, s.time_base.den)) for s in others}
+        for packet in _packets(container, others, file) if others else ():
+            if packet.size or packet.pts is not None:
+                file.tracks[packet.stream_index].add(packet)
+    return file
+
+
+def _read_video(container: av.container.InputContainer, index: int, threads: int) -> Reading:
+    stream = container.streams[index]
+    assert isinstance(stream, av.video.stream.VideoStream)
+    for other in container.streams:
+        if other.index != index:
+            other.discard = av.stream.Discard.all
+    context = stream.codec_context
+    context.thread_type = "AUTO"
+    context.thread_count = threads
+    sar = stream.sample_aspect_ratio
+    file = Reading(
+        tick=Fraction(stream.time_base.num, stream.time_base.den),
+        width=context.width,
+        height=context.height,
+        sar=Fraction(sar.num, sar.den) if sar.num and sar.den else Fraction(1),
+        matrix=coded_display_matrix(context),
+    )
+    try:
+        context.open(strict=False)
+    except av.error.FFmpegError as exc:
+        raise InputError(f"{container.name}: the video stream's header is damaged: {exc.strerror}") from exc
+    for packet in chain(_packets(container, [stream], file), [None]):
+        try:
+            frames = context.decode(packet if packet is not None and packet.size else None)
+        except av.error.EOFError:
+            break
+        except av.error.FFmpegError:
+            file.errors += 1
+            continue
+        for frame in frames:
+            _note_frame(file, frame)
+    return file
+
+
+def _packets(
+    container: av.container.InputContainer, streams: Sequence[Stream], file: Reading
+) -> Iterator[av.Packet[Stream]]:
+    """The packets of some streams; where reading breaks off, that is an error of the file."""
+    try:
+        yield from container.demux(*streams)
+    except av.error.FFmpegError:
+        file.errors += 1
+
+
+def _note_frame(file: Reading, frame: av.VideoFrame) -> None:
+    if not file.pts:
+        file.width, file.height, file.rotation = frame.width, frame.height, frame.rotation
+        file.color = {
+            "matrix": frame.colorspace,
+            "range": 2 if frame.format.name.startswith("yuvj") else frame.color_range,
+            "primaries": frame.color_primaries,
+            "transfer": frame.color_trc,
+            "siting": frame.chroma_location,
+        }
+        file.hdr = {kind.name: bytes(data) for kind, data in frame.side_data.items() if kind.name in HDR}
+    file.pts.append(frame.pts)
+    file.last_duration = frame.duration
+    file.corrupt += frame.is_corrupt
