@@ -189,9 +189,9 @@ class Upscaler:
         if before is not None and before.frame.same_picture(frame):
             return _Seen(frame, before.thumbnail, False, True)
         thumbnail = scenes.thumbnail(frame.planes[0], frame.format.bits)
-        alike = before is not None and before.frame.planes[0].shape == frame.planes[0].shape
-        cut = not alike or scenes.is_cut(before.thumbnail, thumbnail)  # type: ignore[union-attr]
-        return _Seen(frame, thumbnail, cut, False)
+        if before is None or _kind(before.frame) != _kind(frame):
+            return _Seen(frame, thumbnail, True, False)
+        return _Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail), False)
 
     def _start(self, frames: tuple[Frame, ...], cut: bool) -> _Pending:
         """Compute, unless the same pictures have just been computed."""
@@ -293,6 +293,11 @@ class Upscaler:
             denoise = self.options.denoise if window > 1 else 0.0
             self._runners[key] = self.engine.planar(source, target, window, denoise)
         return self._runners[key]
+
+
+def _kind(frame: Frame) -> tuple[object, ...]:
+    """What two frames must share for their codes to mean the same."""
+    return frame.planes[0].shape, frame.format, frame.color
 
 
 def _opaque(format: PixelFormat) -> PixelFormat:

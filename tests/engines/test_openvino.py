@@ -11,15 +11,15 @@ import pytest
 
 pytest.importorskip("torch")
 
-import networks  # noqa: E402
+import networks
 
-from videosr import color, temporal  # noqa: E402
-from videosr.engines import Interface, Picture, load, openvino_strips  # noqa: E402
-from videosr.engines.network import PREFIX, Network  # noqa: E402
-from videosr.engines.openvino import fast_precisions  # noqa: E402
-from videosr.engines.openvino_strips import StripPlan, StripRunner  # noqa: E402
-from videosr.errors import NetworkError  # noqa: E402
-from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting  # noqa: E402
+from videosr import color, temporal
+from videosr.engines import Interface, Picture, load, openvino_strips
+from videosr.engines.network import PREFIX, Network
+from videosr.engines.openvino import fast_precisions
+from videosr.engines.openvino_strips import StripPlan, StripRunner
+from videosr.errors import NetworkError
+from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
 
 LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
 RGB = ColorSpec(matrix=Matrix.RGB, range=Range.FULL)
@@ -111,9 +111,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("height", "width"), [(46, 54), (41, 45)])
 @pytest.mark.parametrize(("format", "to", "siting"), CASES)
-def test_planes_through_the_rewritten_network_are_those_of_the_long_way(engine, format, to, siting, height, width):
+def test_planes_through_the_rewritten_network_are_those_of_the_long_way(engine, format, to, siting):
+    height, width = (44, 46) if siting is Siting.TOP else (41, 45)
     spec = RGB if format.startswith("gbr") else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
     source = picture(height, width, format, spec)
     target = target_of(source, 2, to)
@@ -123,8 +123,10 @@ def test_planes_through_the_rewritten_network_are_those_of_the_long_way(engine, 
     assert_one_code(got, long_way(engine, source, target, planes))
 
 
-@pytest.mark.parametrize("matrix", [Matrix.SMPTE170M, Matrix.BT2020_NCL, Matrix.YCGCO])
-@pytest.mark.parametrize("levels", [Range.LIMITED, Range.FULL])
+@pytest.mark.parametrize(
+    ("matrix", "levels"),
+    [(Matrix.SMPTE170M, Range.LIMITED), (Matrix.BT2020_NCL, Range.FULL), (Matrix.YCGCO, Range.FULL)],
+)
 def test_matrix_and_range_are_folded_in(engine, matrix, levels):
     source = picture(40, 44, "yuv420p", ColorSpec(matrix=matrix, range=levels, siting=Siting.LEFT))
     target = target_of(source, 2)
@@ -177,7 +179,7 @@ def many_strips(monkeypatch, pixels=400):
 
 
 @pytest.mark.parametrize(("format", "siting"), [("yuv420p", Siting.LEFT), ("yuv420p", Siting.BOTTOM), ("gbrp", None)])
-@pytest.mark.parametrize("size", [(64, 40), (61, 33)])
+@pytest.mark.parametrize("size", [(61, 33)])
 def test_strips_leave_no_seams(engine, monkeypatch, format, siting, size):
     spec = RGB if siting is None else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
     source = picture(*size, format, spec)
@@ -251,8 +253,10 @@ def window_frames(count, source):
     return frames
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("format", ["yuv420p", "yuv422p10le", "yuv444p", "gray", "gbrp"])
+@pytest.mark.parametrize(
+    ("format", "count"),
+    [("yuv420p", 1), ("yuv420p", 2), ("yuv420p", 4), ("yuv422p10le", 4), ("yuv444p", 3), ("gray", 4), ("gbrp", 4)],
+)
 def test_the_average_inside_is_that_of_temporal(engine, format, count):
     source = picture(41, 45, format, RGB if format == "gbrp" else LEFT)
     target = target_of(source, 2)
@@ -307,8 +311,7 @@ class InFloat32:
         return self._core.compile_model(model, device, options | {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-@pytest.mark.parametrize("window", [1, 4])
-@pytest.mark.parametrize("format", ["yuv420p", "yuv420p10le", "gbrp"])
+@pytest.mark.parametrize(("format", "window"), [("yuv420p", 1), ("yuv420p10le", 4), ("gbrp", 1)])
 def test_the_form_in_two_pieces_is_the_form_in_one(engine, monkeypatch, format, window):
     many_strips(monkeypatch)
     source = picture(37, 33, format, RGB if format == "gbrp" else LEFT)
