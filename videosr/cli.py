@@ -176,6 +176,7 @@ def upscale(
     progress = Progress(source.name, as_json=as_json, quiet=quiet)
     try:
         result = transcode(source, output, wanted, progress)
+        progress.done(output, f"{result.width}x{result.height}", result.frames, result.reused)
     except VideosrError as exc:
         progress.error(str(exc), exc.exit_code)
         raise
@@ -184,7 +185,6 @@ def upscale(
         raise
     finally:
         progress.close()
-    progress.done(output, f"{result.width}x{result.height}", result.frames, result.reused)
 
 
 @cli.command()

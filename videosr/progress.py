@@ -48,7 +48,9 @@ class Progress:
         self._begun = self._shown = time.monotonic()
         self._event("begin", name=self._name, total=total, rate=float(rate) if rate else None)
         if not self._json and not self._quiet and self._stream.isatty():
-            self._bar = tqdm(total=total, unit=" frames", desc=self._name, file=self._stream, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, unit=" frames", desc=_short(self._name), file=self._stream, dynamic_ncols=True
+            )
 
     def frames(self, done: int) -> None:
         """So many frames are done."""
@@ -78,7 +80,10 @@ class Progress:
         self._event("error", name=self._name, message=text, exit_code=exit_code)
 
     def done(self, output: Path, size: str, frames: int, reused: int) -> None:
-        """Say what was made."""
+        """Say what was made; ends the bar."""
+        if self._bar is not None:
+            self._bar.total = self._bar.n  # it was an estimate where the container does not state a number
+        self.close()
         seconds = time.monotonic() - self._begun
         self._event("done", output=str(output), size=size, frames=frames, reused=reused, seconds=round(seconds, 3))
         line = f"{output}: {size}"
@@ -125,3 +130,8 @@ class Progress:
         else:
             self._stream.write(text + "\n")
             self._stream.flush()
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the bar."""
+    return name if len(name) <= 32 else f"{name[:31]}\N{HORIZONTAL ELLIPSIS}"
