@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,7 +76,7 @@ class Graph:
     """One chain of nodes.
 
     Args:
-        source: yields frames; closed at the end if it has `close`.
+        source: yields frames. An iterator of it that can be closed is closed, in the thread that ran it.
         stages: (name, stage) in order.
         sink: where they go.
         depth: frames a queue holds.
@@ -105,36 +105,41 @@ class Graph:
         Raises:
             BaseException: the first error of any node, or KeyboardInterrupt.
         """
-        last = len(self.timings) - 1
         jobs = [self._run_source, *(self._stage_job(i) for i in range(len(self._stages))), self._run_sink]
+        ended = [threading.Event() for _ in jobs]
         threads = [
-            threading.Thread(target=self._guard, args=(job,), name=f"videosr-{timing.name}", daemon=True)
-            for job, timing in zip(jobs, self.timings, strict=True)
+            threading.Thread(target=self._guard, args=(job, end), name=f"videosr-{timing.name}", daemon=True)
+            for job, end, timing in zip(jobs, ended, self.timings, strict=True)
         ]
         for thread in threads:
             thread.start()
+        # Not by `Thread.join`: a signal that arrives in there can make a running thread count as ended (bpo-45274).
         try:
-            while threads[last].is_alive():
-                threads[last].join(_POLL)  # in slices: a signal reaches the main thread only between them
+            while not ended[-1].wait(_POLL):  # in slices: on some systems a signal reaches Python only between them
+                pass
         except BaseException as exc:
             self._fail(exc)
-        for thread in threads:
+        for end, thread in zip(ended, threads, strict=True):
+            end.wait()
             thread.join()
         if self._error is not None:
             raise self._error
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
-            self._error = self._error or error
+            if self._error is None:
+                self._error = error
         self._stop.set()
 
-    def _guard(self, job: Callable[[], None]) -> None:
+    def _guard(self, job: Callable[[], None], ended: threading.Event) -> None:
         try:
             job()
         except _Stopped:
             pass
         except BaseException as exc:  # carried over to the caller's thread, where it is raised
             self._fail(exc)
+        finally:
+            ended.set()
 
     def _get(self, index: int, timing: Timing) -> Frame | None:
         start = time.perf_counter()
@@ -163,14 +168,18 @@ class Graph:
     def _forward(self, frames: Iterable[Frame], index: int, timing: Timing) -> None:
         """Put frames into a queue, booking the time their making takes."""
         iterator: Iterator[Frame] = iter(frames)
-        while True:
-            start = time.perf_counter()
-            frame = next(iterator, _END)
-            timing.busy += time.perf_counter() - start
-            if frame is _END:
-                return
-            timing.frames += 1
-            self._put(index, frame, timing)
+        try:
+            while True:
+                start = time.perf_counter()
+                frame = next(iterator, _END)
+                timing.busy += time.perf_counter() - start
+                if frame is _END:
+                    return
+                timing.frames += 1
+                self._put(index, frame, timing)
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
 
     def _run_source(self) -> None:
         timing = self.timings[0]
