@@ -67,6 +67,13 @@ class _Seen(NamedTuple):
     repeat: bool
 
 
+class _Window(NamedTuple):
+    """The frames a result is made of, newest first, and the likeness scale of their average (`temporal.threshold`)."""
+
+    frames: tuple[Frame, ...]
+    likeness: float
+
+
 class _Pending(NamedTuple):
     """A frame under way: its finished planes, or how to wait for them."""
 
@@ -101,7 +108,7 @@ class Upscaler:
         self._pending: deque[_Pending] = deque()
         self._in_flight = 0
         self._runners: dict[tuple[Picture, int], PlanarRunner | None] = {}
-        self._last: tuple[tuple[Frame, ...], _Pending] | None = None
+        self._last: tuple[_Window, _Pending] | None = None
 
     @property
     def scale(self) -> int:
@@ -141,14 +148,7 @@ class Upscaler:
             EngineError: the engine failed.
         """
         self._history.append(self._look(frame, self._history[-1] if self._history else None))
-        seen = {id(s.frame): s for s in self._history}
-        frames = temporal.window(
-            [s.frame for s in self._history],
-            self.mode,
-            cut=lambda _, newer: seen[id(newer)].cut,
-            same=lambda _, newer: seen[id(newer)].repeat,
-        )
-        self._pending.append(self._start(frames, self._history[-1].cut))
+        self._pending.append(self._start(self._window(self._history), self._history[-1].cut))
         while len(self._pending) > self._in_flight:
             yield self._finish(self._pending.popleft())
 
@@ -170,19 +170,10 @@ class Upscaler:
         """
         if self.engine.interface is Interface.RECURRENT:
             raise UsageError(f"{self.engine.network.name} keeps its own state: frames have to come in order")
-        seen: _Seen | None = None
-        known: dict[int, _Seen] = {}
+        seen: list[_Seen] = []
         for frame in history[-temporal.HISTORY :]:
-            seen = self._look(frame, seen)
-            known[id(frame)] = seen
-        frames = temporal.window(
-            history,
-            self.mode,
-            cut=lambda _, newer: known[id(newer)].cut,
-            same=lambda _, newer: known[id(newer)].repeat,
-        )
-        cut = known[id(history[-1])].cut
-        return self._finish(self._compute(frames, cut))
+            seen.append(self._look(frame, seen[-1] if seen else None))
+        return self._finish(self._compute(self._window(seen), seen[-1].cut))
 
     def _look(self, frame: Frame, before: _Seen | None) -> _Seen:
         """Compare a frame with the one before it."""
@@ -193,27 +184,39 @@ class Upscaler:
             return _Seen(frame, thumbnail, True, False)
         return _Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail), False)
 
-    def _start(self, frames: tuple[Frame, ...], cut: bool) -> _Pending:
+    def _window(self, seen: Sequence[_Seen]) -> _Window:
+        """What the last of these frames is made of: the frame alone where the video is clean."""
+        known = {id(s.frame): s for s in seen}
+        frames = temporal.window(
+            [s.frame for s in seen],
+            self.mode,
+            cut=lambda _, newer: known[id(newer)].cut,
+            same=lambda _, newer: known[id(newer)].repeat,
+        )
+        if self.mode is not Mode.ADAPTIVE:
+            return _Window(frames, 0.0)
+        likeness = temporal.threshold(frames)
+        return _Window(frames if likeness else frames[:1], likeness)
+
+    def _start(self, window: _Window, cut: bool) -> _Pending:
         """Compute, unless the same pictures have just been computed."""
         if self._last is not None and self.engine.interface is not Interface.RECURRENT:
-            windows, pending = self._last
-            if temporal.same_window(windows, frames):
+            before, pending = self._last
+            if temporal.same_window(before.frames, window.frames):
                 self.reused += 1
-                repeat = _Pending(frames[0], cut, pending.wait)
-                self._last = (frames, repeat)
+                repeat = _Pending(window.frames[0], cut, pending.wait)
+                self._last = (window, repeat)
                 return repeat
-        pending = self._compute(frames, cut)
-        self._last = (frames, pending)
+        pending = self._compute(window, cut)
+        self._last = (window, pending)
         return pending
 
-    def _compute(self, frames: tuple[Frame, ...], cut: bool) -> _Pending:
-        """Start on a frame, given its window, newest first."""
+    def _compute(self, window: _Window, cut: bool) -> _Pending:
+        """Start on a frame."""
+        frames, likeness = window
         frame = frames[0]
         source = self._source(frame)
         target = self._target(source)
-        likeness = temporal.threshold(frames) if self.mode is Mode.ADAPTIVE else 0.0
-        if self.mode is Mode.ADAPTIVE and likeness == 0:
-            frames = frames[:1]
         # With fewer bits than the input has, rounding would band; the planar form only rounds.
         dither = target.format.bits < source.format.bits
         runner = None
