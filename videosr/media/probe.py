@@ -231,7 +231,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
         if container == "image":
             losses += ["chapters"] if source.chapters() else []
         else:
-            common = source.metadata.get("creation_time")
+            common = {k.lower(): v for k, v in source.metadata.items()}.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
                 losses += _lost_tags(stream, plan, container, common)
         tags = container in ("mp4", "mov") and bool(free)
