@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.network import Network
 from videosr.errors import MissingExtraError, UsageError
-
-# `import openvino` reports itself to its makers over the network, from a forked child, and keeps an identifier in the
-# user's home, unless it finds its telemetry package missing. Upscaling a video is nobody else's business.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 ENGINES = ("openvino", "onnxruntime", "torch")
 DEVICES = ("cpu", "cuda")
