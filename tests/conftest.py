@@ -1,9 +1,11 @@
-"""Networks that many tests run, made once a session."""
+"""What many tests run: networks, made once a session, and the command line."""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+from typing import NamedTuple
 
 import pytest
 
@@ -19,3 +21,30 @@ def paragon(tmp_path_factory):
     from networks import Paragon
 
     return Paragon(tmp_path_factory.mktemp("networks"))
+
+
+class Outcome(NamedTuple):
+    """How a run of the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def videosr(monkeypatch, capsys):
+    """Runs the command line in this process: `videosr("upscale", source, output)` gives an `Outcome`."""
+    from videosr.cli import main
+
+    def run(*arguments: object) -> Outcome:
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        monkeypatch.setattr("sys.argv", ["videosr", *map(str, arguments)])
+        try:
+            with pytest.raises(SystemExit) as exit:
+                main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return Outcome(exit.value.code, *capsys.readouterr())
+
+    return run

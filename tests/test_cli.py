@@ -1,0 +1,318 @@
+"""The command line: exit codes, one line for every mistake, signals, and the three forms of progress."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import make_clip
+
+FAST = ("--codec", "libx264", "--preset", "ultrafast")
+UPSCALE = (sys.executable, "-m", "videosr", "upscale")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mkv")
+
+
+@pytest.fixture
+def long_clip():
+    """One that takes much longer than the moments at which the tests interrupt."""
+    return Path(__file__).parent.parent / "samples" / "bunny.mp4"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--codec", "nosuch"), "--codec nosuch"),
+        (("--codec", "libx266"), "did you mean libx26"),
+        (("--codec", "aac"), "not a video encoder"),
+        (("--crf", "900"), "0 to 51"),
+        (("--crf", "low"), "'low' is not a valid float"),
+        (("--preset", "foo"), "medium"),
+        (("-x", "nonsense"), "KEY=VALUE"),
+        (("-x", "=3"), "KEY=VALUE"),
+        (("-x", "foo=bar"), "-x foo"),
+        (("-x", "bf=many"), "many"),
+        (("-x", "x264-params=foo=bar"), "foo = bar"),
+        (("-x", "crf=3"), "--crf"),
+        (("--codec", "libx265", "-x", "x265-params=bframes=abc"), "abc"),
+        (("--pix-fmt", "nosuch"), "yuv420p10le"),
+        (("--frames", "0"), "--frames 0"),
+        (("--start", "-1"), "--start -1"),
+        (("--start", "noon"), "'noon'"),
+        (("--duration", "0"), "--duration 0"),
+        (("--height", "0"), "--height 0"),
+        (("--height", "9"), "not between 16 and 16384"),
+        (("--size", "0x10"), "--size 0x10"),
+        (("--size", "big"), "'big'"),
+        (("--size", "32x32", "--height", "32"), "--height"),
+        (("--denoise", "7"), "between 0 and 1"),
+        (("--threads", "0"), "threads"),
+        (("--device", "cuda"), "cuda"),
+        (("--temporal", "yes"), "adaptive"),
+        (("--framse", "3"), "--frames"),
+    ],
+)
+def test_wrong_options(clip, tmp_path, options, words, videosr):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", *options)
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert line.startswith("videosr: ")
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("upscale",), "'SOURCE' (see videosr upscale --help)"),
+        (("upscale", "in.mkv"), "'OUTPUT'"),
+        (("upscale", "in.mkv", "out.avi"), "mkv, mp4"),
+        (("upscale", "in.mkv", "out"), "mkv, mp4"),
+        (("nosuch",), "'nosuch'"),
+        (("probe", "in.mkv", "--to", "avi"), "in.mkv"),
+    ],
+)
+def test_wrong_arguments(arguments, words, videosr):
+    done = videosr(*arguments)
+    assert done.code in (1, 2)
+    (line,) = done.err.splitlines()
+    assert words in line
+
+
+def test_wrong_inputs(clip, tmp_path, videosr):
+    data = clip.read_bytes()
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    cases = {
+        "missing.mkv": "No such file",
+        "empty.mkv": "is empty",
+        "text.mkv": "text",
+        "noise.mkv": "not a media file",
+        "head.mkv": "",
+        "folder.mkv": "is a folder",
+        "pipe.mkv": "pipe",
+        "sound.mkv": "has no video stream",
+    }
+    (inputs / "empty.mkv").touch()
+    (inputs / "text.mkv").write_text("This is no film.\n" * 40)
+    (inputs / "noise.mkv").write_bytes(np.random.default_rng(1).bytes(50_000))
+    (inputs / "head.mkv").write_bytes(data[:700])
+    (inputs / "folder.mkv").mkdir()
+    os.mkfifo(inputs / "pipe.mkv")
+    make_clip(inputs / "sound.mkv", video=False, audio=[("aac", "eng")])
+    for name, words in cases.items():
+        done = videosr("upscale", inputs / name, tmp_path / "out.mkv")
+        assert done.code == 1, name
+        (line,) = done.err.splitlines()
+        assert line.startswith(f"videosr: {inputs / name}: "), line
+        assert words in line
+    assert list(tmp_path.iterdir()) == [inputs]
+
+
+def test_wrong_outputs(clip, tmp_path, videosr):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mkv").mkdir()
+    for name, code, words in (
+        ("nowhere/out.mkv", 1, "no such folder"),
+        ("file/out.mkv", 1, "no such folder"),
+        ("folder.mkv", 2, "is not a file"),
+    ):
+        done = videosr("upscale", clip, tmp_path / name)
+        assert done.code == code
+        (line,) = done.err.splitlines()
+        assert words in line
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder.mkv"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no network", b"\x08\x07\x12\x00"])
+def test_wrong_networks(clip, tmp_path, content, videosr):
+    network = tmp_path / "net.onnx"
+    network.write_bytes(content)
+    for model in (network, "nosuch"):
+        done = videosr("upscale", clip, tmp_path / "out.mkv", "-m", model)
+        assert done.code == 1
+        (line,) = done.err.splitlines()
+        assert str(model) in line
+
+
+def test_a_start_beyond_the_end(clip, tmp_path, videosr):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--start", "1:00")
+    assert done.code == 1
+    assert "60 s" in done.err
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--start", "0.001", "--duration", "0.001")
+    assert done.code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_in_videosr_is_one_line_too(clip, tmp_path, videosr, monkeypatch):
+    monkeypatch.setattr("videosr.transcode.plan_streams", lambda *a: 1 // 0)
+    done = videosr("upscale", clip, tmp_path / "out.mkv")
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert "ZeroDivisionError" in line
+    assert "--debug" in line
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--debug")
+    assert "Traceback" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_json_lines(clip, tmp_path, videosr):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", *FAST, "--json")
+    events = [json.loads(line) for line in done.out.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert done.err == ""
+    assert kinds[-1] == "done"
+    assert set(kinds) <= {"warning", "begin", "progress", "done"}
+    assert kinds.count("begin") == 1
+    assert events[kinds.index("warning")]["message"].startswith("colour not fully tagged")
+    assert (events[-1]["frames"], events[-1]["size"]) == (16, "128x96")
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--json")
+    (event,) = [json.loads(line) for line in done.out.splitlines()]
+    assert (event["event"], event["exit_code"]) == ("error", 2)
+    assert event["message"] in done.err
+
+
+def test_quiet_says_nothing(clip, tmp_path, videosr):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", *FAST, "-q")
+    assert done == (0, "", "")
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9"])
+def test_no_chatter_of_encoders(clip, tmp_path, codec):
+    """Seen from outside, because the libraries write to the terminal themselves."""
+    command = (*UPSCALE, clip, tmp_path / "out.mkv", "--codec", codec, "-q")
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+# -- signals and broken pipes ------------------------------------------------------------------------------------------
+
+
+def start(clip, folder, *options):
+    command = (*UPSCALE, clip, folder / "out.mkv", *FAST, "--json", *options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("signals", [("SIGINT",), ("SIGTERM",), ("SIGHUP",), ("SIGINT", "SIGINT", "SIGINT")])
+def test_interrupted_at_work(long_clip, tmp_path, signals):
+    (tmp_path / "out.mkv").write_text("precious")
+    with start(long_clip, tmp_path, "--overwrite") as process:
+        assert any('"progress"' in line for line in process.stdout)
+        for name in signals:
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.01)
+        out, err = process.communicate()
+    assert process.returncode == 130
+    assert err.split() == ["videosr:", "interrupted"]
+    assert json.loads(out.splitlines()[-1])["event"] == "error"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mkv"]
+    assert (tmp_path / "out.mkv").read_text() == "precious"
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.3, 0.6, 1.0])
+def test_interrupted_while_starting(long_clip, tmp_path, moment):
+    with start(long_clip, tmp_path) as process:
+        time.sleep(moment)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    # Before Python has come to our first line the signal kills it the plain way.
+    assert process.returncode in (130, -signal.SIGTERM)
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nohup_is_honoured(clip, tmp_path):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    command = (*UPSCALE, clip, tmp_path / "out.mkv", *FAST, "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=ignore) as process:
+        for _ in process.stdout:
+            process.send_signal(signal.SIGHUP)
+    assert process.returncode == 0
+    assert (tmp_path / "out.mkv").exists()
+
+
+def test_the_reader_of_stdout_goes_away(long_clip, tmp_path):
+    with start(long_clip, tmp_path) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 1
+    assert err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [5_000, 60_000, 200_000])
+def test_a_disk_that_fills_up(clip, tmp_path, limit):
+    """The limit on file sizes stands in for it: writing fails in the same places."""
+    resource = pytest.importorskip("resource")
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    source = make_clip(tmp_path / "in.mkv", frames=40, codec="ffv1", audio=[("flac", "eng")])
+    output = tmp_path / "out.mkv"
+    output.write_text("precious")
+    command = (*UPSCALE, source, output, "--codec", "ffv1", "--overwrite", "-q")
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "cannot be written" in line
+    assert output.read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+
+
+# -- other commands ---------------------------------------------------------------------------------------------------
+
+
+def test_probe_and_verify(clip, tmp_path, videosr):
+    output = tmp_path / "out.mp4"
+    assert videosr("upscale", clip, output, *FAST, "-q").code == 0
+    probed = videosr("probe", clip)
+    assert probed.code == 0
+    assert "everything is kept" in probed.out
+    assert json.loads(videosr("probe", clip, "--json").out)["plan"]["streams"][0]["action"] == "upscale"
+    checked = videosr("verify", clip, output, "--scale", "2")
+    assert checked.code == 0
+    assert checked.out.splitlines()[-1] == f"{output}: ok"
+    other = make_clip(tmp_path / "other.mkv", frames=9)
+    checked = videosr("verify", other, output, "--json")
+    assert checked.code == 1
+    assert any("16 frames, expected 9" in line for line in json.loads(checked.out)["problems"])
+
+
+def test_help_fits_eighty_columns(videosr, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = ("upscale", "probe", "verify", "export", "evaluate", "train", "bench")
+    top = videosr("--help").out
+    for command in commands:
+        assert f"  {command}" in top
+        text = videosr(command, "--help").out
+        assert max(map(len, text.splitlines())) <= 80
+    assert "..." not in top.replace("[ARGS]...", "")
+
+
+def test_models_are_listed(videosr):
+    done = videosr("upscale", "--list-models")
+    assert done.code == 0
+    assert "realtime-2x" in done.out
+    assert "(default)" in done.out
+
+
+def test_upscaling_sends_nothing_home():
+    """`import openvino` starts a process that reports to its makers, unless their package seems to be missing."""
+    code = "import videosr.engines.openvino, openvino.tools.ovc as o; print(o.telemetry.__class__.__module__)"
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"

@@ -1,0 +1,105 @@
+"""Still images through the command line: every kind in, every kind out, the colours as they were."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from clips import make_clip
+
+
+def picture(height, width, channels):
+    """A smooth picture with colours that differ: (H, W, channels) float in [0, 1]."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [0.5 + 0.35 * np.sin(x / 7 + k) * np.cos(y / 9 - k) + 0.05 * (k - 1) for k in range(channels)]
+    return np.stack(waves, -1).clip(0.05, 0.95)
+
+
+def encode(path, array, codec, pix_fmt, wanted=None, **options):
+    """Write an (H, W[, C]) array of the packed format `pix_fmt` as an image."""
+    frame = av.VideoFrame.from_ndarray(array, format=pix_fmt)
+    if wanted:
+        full = not wanted.startswith("yuv4")
+        frame = frame.reformat(format=wanted, dst_colorspace="ITU601", dst_color_range="JPEG" if full else "MPEG")
+    context = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt = frame.width, frame.height, frame.format.name
+    context.time_base = Fraction(1)
+    context.options = options
+    frame.pts = 0
+    path.write_bytes(b"".join(bytes(p) for f in (frame, None) for p in context.encode(f)))
+
+
+def decode(path):
+    """(H, W, 3) float R'G'B' in [0, 1], and alpha or None, by FFmpeg's own conversion."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        alpha = any(c.is_alpha for c in frame.format.components)
+        rgba = frame.to_ndarray(format="rgba64le").astype(float) / 65535
+    return rgba[..., :3], rgba[..., 3] if alpha else None
+
+
+IMAGES = {
+    "rgb.png": ("png", "rgb24", None),
+    "odd.png": ("png", "rgb24", None),
+    "deep.png": ("png", "rgb48le", "rgb48be"),
+    "gray.png": ("png", "gray", None),
+    "alpha.png": ("png", "rgba", None),
+    "420.jpg": ("mjpeg", "rgb24", "yuvj420p"),
+    "444.jpg": ("mjpeg", "rgb24", "yuvj444p"),
+    "lossy.webp": ("libwebp", "rgb24", "yuv420p"),
+    "flat.bmp": ("bmp", "bgr24", None),
+}
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_clip(tmp_path / "clip.mkv", frames=3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_keep_their_colour(tmp_path, name, suffix, videosr):
+    codec, pix_fmt, wanted = IMAGES[name]
+    height, width = (47, 61) if name == "odd.png" else (48, 64)
+    channels = {"gray": 1, "rgba": 4}.get(pix_fmt, 3)
+    array = picture(height, width, channels)
+    peak = 65535 if "48" in pix_fmt else 255
+    stored = np.rint(array * peak).astype(np.uint16 if peak > 255 else np.uint8)
+    if pix_fmt == "bgr24":
+        stored = stored[..., ::-1].copy()
+    source, output = tmp_path / name, tmp_path / f"out.{suffix}"
+    encode(source, stored[..., 0] if channels == 1 else stored, codec, pix_fmt, wanted)
+    done = videosr("upscale", source, output)
+    assert done.code == 0, done.err
+    rgb, alpha = decode(output)
+    assert rgb.shape == (2 * height, 2 * width, 3)
+    expected = decode(source)[0].repeat(2, 0).repeat(2, 1)
+    assert np.abs(expected - array[..., :3].repeat(2, 0).repeat(2, 1)).mean() < 0.03
+    # The mean colour is what a wrong matrix or range shifts; lossy formats move it by less than half a code.
+    np.testing.assert_allclose(rgb.mean((0, 1)), expected.mean((0, 1)), atol=1.0 / 255)
+    assert np.abs(rgb - expected).mean() < 0.04
+    if channels == 4 and suffix != "jpg":
+        assert np.abs(alpha - array[..., 3].repeat(2, 0).repeat(2, 1)).mean() < 0.03
+    assert ("alpha plane is lost" in done.err) == (channels == 4 and suffix == "jpg")
+    assert ("16 bits become 8" in done.err) == (peak > 255 and suffix != "png")
+
+
+def test_a_turned_clip_gives_an_upright_image(tmp_path, videosr):
+    source = make_clip(tmp_path / "turned.mp4", frames=3, rotation=90, width=64, height=32)
+    assert videosr("upscale", source, tmp_path / "out.png", "--frames", "1").code == 0
+    rgb, _ = decode(tmp_path / "out.png")
+    assert rgb.shape == (128, 64, 3)
+    with av.open(str(source)) as container:
+        flat = next(container.decode(video=0)).to_ndarray(format="rgb24") / 255
+    turned = np.rot90(flat).repeat(2, 0).repeat(2, 1)
+    assert np.abs(rgb - turned).mean() < 0.05
+    assert np.abs(rgb - turned[::-1, ::-1]).mean() > 0.1
+
+
+def test_a_video_is_no_image(clip, tmp_path, videosr):
+    done = videosr("upscale", clip, tmp_path / "out.png")
+    assert done.code == 2
+    assert "--frames 1" in done.err
+    done = videosr("upscale", clip, tmp_path / "out.png", "--frames", "1", "--codec", "libx264")
+    assert done.code == 2
+    assert list(tmp_path.iterdir()) == [clip]
