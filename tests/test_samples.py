@@ -1,0 +1,77 @@
+"""The sample scripts, run as a user would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import make_clip
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+SCRIPTS = sorted(SAMPLES.glob("*.py"))
+
+
+def run(name: str, *arguments: Path) -> str:
+    command = [sys.executable, str(SAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=SAMPLES.parent).stdout
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make_clip(tmp_path_factory.mktemp("samples") / "small.mkv", frames=6, audio=[("aac", "eng")])
+
+
+def test_a_file(clip, tmp_path):
+    output = tmp_path / "larger.mkv"
+    said = run("upscale_file.py", clip, output)
+    assert "6 frames of 128x96" in said
+    with av.open(output) as container:
+        assert len(container.streams.audio) == 1
+        pictures = list(container.decode(video=0))
+    assert [(p.width, p.height) for p in pictures] == [(128, 96)] * 6
+
+
+def test_arrays(tmp_path):
+    output = tmp_path / "frames.npy"
+    run("upscale_arrays.py", output)
+    frames = np.load(output)
+    assert frames.shape == (12, 180, 320, 3)
+    assert frames.dtype == np.uint8
+    # The gradients are those of the source, and the disc moves.
+    assert np.all(np.diff(frames[0, :, :, 0].reshape(180, 8, 40).mean(axis=(0, 2))) > 20)
+    centres = [np.argwhere(f[:, :, 2] > 150)[:, 1].mean() for f in frames]
+    assert np.allclose(np.diff(centres), 8, atol=1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_still_image(clip, tmp_path, suffix):
+    source, output = tmp_path / "small.png", tmp_path / f"larger{suffix}"
+    y, x = np.mgrid[:30, :41]
+    rgb = np.stack([4 * x + 40, 5 * y + 40, 0 * x + 128], axis=2).astype(np.uint8)
+    av.VideoFrame.from_ndarray(rgb, format="rgb24").save(source)
+    assert "82x60" in run("upscale_image.py", source, output)
+    with av.open(output) as container:
+        large = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    small = large.reshape(30, 2, 41, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - rgb)[2:-2, 2:-2].mean() < 3
+
+
+def test_a_failure_is_one_line(tmp_path):
+    empty = tmp_path / "empty.mkv"
+    empty.touch()
+    for script in ("upscale_file.py", "upscale_image.py"):
+        command = [sys.executable, str(SAMPLES / script), str(empty), str(tmp_path / "out.mkv")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SAMPLES.parent)
+        assert ended.returncode == 1
+        assert ended.stderr.count("\n") == 1
+        assert str(empty) in ended.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_samples_are_short_and_all_tested(script):
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 60
+    assert script.name in Path(__file__).read_text(encoding="utf-8")
