@@ -104,6 +104,7 @@ class SegmentEncoder:
         """
         if self._last_pts is not None:
             self._take(None)
+        del self._context  # its memory is needed for the next segment's encoder
         if self._durations:
             raise OutputError(f"{self.settings.codec}: lost {len(self._durations)} frames")
         self._writer.finish()
