@@ -137,10 +137,17 @@ def loaded(config_path: Path, **network: object) -> TrainingConfig:
 
 def test_training_can_start_from_weights_of_the_same_network_only(config_path: Path, tmp_path: Path) -> None:
     first = Trainer(load_config(config_path), "cpu", quiet)
+    first.iteration = 5
     first.export(tmp_path / "start.safetensors")
     second = Trainer(loaded(config_path, weights=tmp_path / "start.safetensors"), "cpu", quiet)
     assert same(dict(second.network.state_dict()), dict(first.network.state_dict()))
     assert all(p.requires_grad for p in (second.network.conv_in.weight, second.network.detail_gain))
+    second.iteration = 3
+    second.export(tmp_path / "end.safetensors")
+    metadata = checkpoint.load(tmp_path / "end.safetensors")[1].metadata
+    assert metadata["iterations"] == "8"
+    assert metadata["training"].startswith("photos; 5 of 12 iterations")
+    assert "; then photos; 3 of 12 iterations" in metadata["training"]
     with pytest.raises(NetworkError, match="is realtime 2x and not realtime 4x"):
         Trainer(loaded(config_path, weights=tmp_path / "start.safetensors", scale=4), "cpu", quiet)
 

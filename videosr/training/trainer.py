@@ -7,7 +7,7 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,27 +60,28 @@ def upscaler(network: ParagonSR2) -> Upscale:
     return upscale
 
 
-def new_network(config: NetworkConfig) -> ParagonSR2:
-    """The network as training starts it.
+def new_network(config: NetworkConfig) -> tuple[ParagonSR2, Mapping[str, str]]:
+    """The network as training starts it, and the header of the weights it starts from (empty for random ones).
 
     Raises:
         NetworkError: the weights to start from are of another network.
         UsageError: `config` names no network.
     """
     if config.weights is None:
-        return ParagonSR2(
+        network = ParagonSR2(
             config.variant,
             config.scale,
             upsampler_alpha=config.upsampler_alpha,
             detail_gain=config.detail_gain,
             layer_scale=config.layer_scale,
         )
-    network, _ = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
+        return network, {}
+    network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
     if (network.variant, network.scale) != (config.variant, config.scale):
         raise NetworkError(
             f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
         )
-    return network.train()
+    return network.train(), info.metadata
 
 
 class Trainer:
@@ -104,7 +105,8 @@ class Trainer:
         self.folder = config.output.folder
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.schedule.seed)
-        self.network = new_network(config.network).to(self.device).to(memory_format=torch.channels_last)
+        network, self._before = new_network(config.network)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         pairs = zip(self.network.parameters(), self.average.parameters(), strict=True)
         trained = [(w, a) for w, a in pairs if w.requires_grad]
@@ -153,17 +155,19 @@ class Trainer:
     def export(self, path: Path) -> None:
         """The averaged weights as `.safetensors`, with what one has to know of them in the header."""
         n, d, s = self.config.network, self.config.data, self.config.schedule
+        before = self._before.get("training")
         checkpoint.save(
             path,
             self.average,
             name=f"{n.variant}-{n.scale}x",
-            training=(
+            training=(f"{before}; then " if before else "")
+            + (
                 f"{', '.join(folder.name for folder in d.train)}; {self.iteration} of {s.iterations} iterations, "
                 f"{d.batch} patches of {d.patch}x{d.patch} input pixels each; {s.loss} loss; AdamW, "
                 f"{s.learning_rate:g} to 0 by cosine; weights averaged at {s.ema:g}"
             ),
             license=self.config.output.licence,
-            iterations=str(self.iteration),
+            iterations=str(self.iteration + int(self._before.get("iterations", 0))),
         )
 
     def step(self, lr: Tensor, hr: Tensor) -> Tensor:
