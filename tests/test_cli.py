@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +20,10 @@ def clip(tmp_path_factory):
     return make_clip(tmp_path_factory.mktemp("clip") / "clip.mkv")
 
 
-@pytest.fixture
-def long_clip():
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
     """One that takes much longer than the moments at which the tests interrupt."""
-    return Path(__file__).parent.parent / "samples" / "bunny.mp4"
+    return make_clip(tmp_path_factory.mktemp("long") / "long.mkv", frames=400, width=128, height=96)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_wrong_options(clip, tmp_path, options, words, videosr):
         (("upscale", "in.mkv", "out.avi"), "mkv, mp4"),
         (("upscale", "in.mkv", "out"), "mkv, mp4"),
         (("nosuch",), "'nosuch'"),
-        (("probe", "in.mkv", "--to", "avi"), "in.mkv"),
+        (("probe", "in.mkv", "--to", "avi"), "mkv, mp4"),
     ],
 )
 def test_wrong_arguments(arguments, words, videosr):
@@ -204,7 +203,7 @@ def start(clip, folder, *options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("signals", [("SIGINT",), ("SIGTERM",), ("SIGHUP",), ("SIGINT", "SIGINT", "SIGINT")])
+@pytest.mark.parametrize("signals", [("SIGTERM",), ("SIGHUP",), ("SIGINT", "SIGINT", "SIGINT")])
 def test_interrupted_at_work(long_clip, tmp_path, signals):
     (tmp_path / "out.mkv").write_text("precious")
     with start(long_clip, tmp_path, "--overwrite") as process:
@@ -286,7 +285,7 @@ def test_probe_and_verify(clip, tmp_path, videosr):
     assert json.loads(videosr("probe", clip, "--json").out)["plan"]["streams"][0]["action"] == "upscale"
     checked = videosr("verify", clip, output, "--scale", "2")
     assert checked.code == 0
-    assert checked.out.splitlines()[-1] == f"{output}: ok"
+    assert checked.out.startswith(f"{output}: ok: 16 frames of 16, 128x96")
     other = make_clip(tmp_path / "other.mkv", frames=9)
     checked = videosr("verify", other, output, "--json")
     assert checked.code == 1

@@ -6,7 +6,8 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +18,9 @@ import click
 
 from videosr import __version__
 from videosr.engines import DEVICES, ENGINES, Engine
-from videosr.errors import MissingExtraError, UsageError, VideosrError
+from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError
 from videosr.media.codecs import EncoderSettings
+from videosr.media.containers import container_format
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
 from videosr.media.source import parse_clock
@@ -84,44 +86,100 @@ def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     ctx.exit()
 
 
-@click.group(context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="videosr")
-@click.option("--debug", is_flag=True, help="Show where in the code an error arose.")
+class _Commands(click.Group):
+    """Lists the commands in the order in which people come to need them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of definition."""
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="videosr", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show where in the code an error arose; may stand anywhere.")
 def cli(debug: bool) -> None:
-    """Make video larger and better, and keep everything else in the file as it was."""
+    """Upscale video; everything else in the file stays as it was."""
 
 
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("-m", "--model", default=registry.DEFAULT, help="A shipped model's name, or an ONNX file.")
 @click.option(
-    "--list-models", is_flag=True, expose_value=False, is_eager=True, callback=_list_models, help="List them and stop."
+    "-m",
+    "--model",
+    metavar="NAME|FILE",
+    default=registry.DEFAULT,
+    help="A shipped network (see --list-models), or an ONNX file.",
 )
 @click.option(
-    "--temporal", type=click.Choice([m.value for m in Mode]), default="adaptive", help="Use of earlier frames."
+    "--list-models",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_list_models,
+    help="List the shipped networks and stop.",
 )
-@click.option("--denoise", type=float, default=0.0, help="0 keeps all grain, 1 removes what it can.")
-@click.option("--height", type=int, help="Resample the result to this many rows.")
-@click.option("--size", type=Size(), help="Resample the result to this size.")
-@click.option("--start", type=Clock(), help="Begin here: seconds or [HH:]MM:SS.")
-@click.option("--duration", type=Clock(), help="Take this long.")
+@click.option(
+    "--temporal",
+    type=click.Choice([m.value for m in Mode]),
+    default="adaptive",
+    help="How earlier frames calm noise and flicker: adaptive weighs them by likeness, ema is the published blend.",
+)
+@click.option(
+    "--denoise", type=float, default=0.0, help="From 0, keep all grain, to 1, remove what earlier frames allow."
+)
+@click.option("--height", type=int, help="Resample the result to this many rows, such as 1080.")
+@click.option("--size", type=Size(), help="Resample the result to this size; its shape on the screen stays.")
+@click.option("--start", type=Clock(), help="Begin at this time: seconds or [HH:]MM:SS.")
+@click.option("--duration", type=Clock(), help="Take this much: seconds or [HH:]MM:SS.")
 @click.option("--frames", type=int, help="Take this many frames.")
 @click.option(
-    "--codec", default="", show_default=False, help="Encoder: libx264, libx265, libsvtav1, ffv1, ...  [by bit depth]"
+    "--codec",
+    default="",
+    show_default="libx264 for 8 bits, libx265 above; webm: libsvtav1",
+    help="Encoder: libx264, libx265, libsvtav1, libvpx-vp9, ffv1, prores_ks or another of FFmpeg's.",
 )
-@click.option("--crf", type=float, help="Constant quality on the encoder's scale.  [by encoder]")
-@click.option("--preset", default="", show_default=False, help="The encoder's speed preset.  [by encoder]")
-@click.option("--pix-fmt", default="", show_default=False, help="Pixel format to encode.  [the source's]")
-@click.option("-x", "options", multiple=True, callback=_key_values, metavar="KEY=VALUE", help="More encoder options.")
+@click.option(
+    "--crf",
+    type=float,
+    show_default="17 to 24 by encoder; jpg: 2, webp: 95",
+    help="Constant quality on the encoder's own scale; lower is better but for webp.",
+)
+@click.option("--preset", default="", show_default="medium; libsvtav1: 6", help="The encoder's speed against size.")
+@click.option("--pix-fmt", default="", show_default="the source's", help="Pixel format by FFmpeg's name.")
+@click.option(
+    "-x",
+    "options",
+    multiple=True,
+    callback=_key_values,
+    metavar="KEY=VALUE",
+    help="Any other option of the encoder; may be repeated.",
+)
 @click.option("--device", type=click.Choice(DEVICES), default="cpu", help="Where to compute.")
-@click.option("--engine", type=click.Choice(ENGINES), default="openvino", help="What computes.")
-@click.option("--precision", type=click.Choice(["auto", "f32", "bf16", "f16"]), default="auto", help="Arithmetic.")
-@click.option("--threads", type=int, help="CPU threads of the engine.  [all]")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="openvino",
+    metavar="NAME",
+    help=f"What computes: {', '.join(ENGINES)}.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "f32", "bf16", "f16"]),
+    default="auto",
+    metavar="TYPE",
+    help="Arithmetic of the detail path: f32, bf16, f16, or what the machine does fast.",
+)
+@click.option("--threads", type=int, show_default="all", help="CPU threads of the network.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--strict", is_flag=True, help="Refuse rather than lose or convert anything.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Tell of progress as JSON lines on stdout: begin, progress, warning, done, error.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def upscale(
     source: Path,
     output: Path,
@@ -147,10 +205,12 @@ def upscale(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Upscale SOURCE, a video or an image, into OUTPUT (.mkv .mp4 .mov .webm; .png .jpg .webp).
+    """Upscale a video, or an image.
 
-    Audio, subtitles, chapters, attachments, tags, timestamps and colour arrive as they were; what the output's
-    container cannot hold is named before work starts.
+    SOURCE is any file that FFmpeg reads. OUTPUT ends in .mkv .mp4 .mov .webm, or .png .jpg .webp for an image.
+
+    Audio, subtitles, chapters, attachments, tags, timestamps and colour arrive as they were; what the output cannot
+    hold is named before work starts. The output appears when it is complete.
     """
     if size and height:
         raise UsageError("--size already says the height; leave --height out")
@@ -189,30 +249,29 @@ def upscale(
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--to", default="mkv", help="Container of the output: mkv, mp4, mov, webm.")
+@click.option("--to", metavar="SUFFIX", default="mkv", help="The output's kind: mkv, mp4, mov or webm.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def probe(file: Path, to: str, as_json: bool) -> None:
-    """Show what is in FILE, and what an upscale would keep, convert or drop."""
-    from videosr.media.containers import container_format
-
+    """Show what a file holds, and what would be kept of it."""
+    container = container_format(to)
     info = probe_file(file)
-    plan = None if info.video is None else plan_streams(file, container_format(to))
+    plan = None if info.video is None else plan_streams(file, container)
     if as_json:
         data = {"file": asdict(info), "plan": asdict(plan) if plan else None}
         click.echo(json.dumps(data, indent=2, default=_jsonable))
         return
     length = f"{float(info.duration):.3f} s" if info.duration is not None else "unknown length"
-    click.echo(f"{file}: {info.container}, {length}, {len(info.chapters)} chapters")
+    click.echo(f"{file}: {info.container.split(',')[0]}, {length}, {len(info.chapters) or 'no'} chapters")
     for stream in info.streams:
         about = ", ".join(filter(None, (stream.detail, stream.language, stream.title, *stream.disposition)))
         entry = plan.streams[stream.index] if plan else None
         click.echo(f"  {entry or f'stream {stream.index} ({stream.type}, {stream.codec})'}  [{about}]")
     if plan is None:
-        raise UsageError(f"{file}: has no video to upscale")
-    for loss in plan.losses:
-        click.echo(f"  in .{to.removeprefix('.')}: {loss}")
-    if not plan.losses:
-        click.echo(f"  in .{to.removeprefix('.')}: everything is kept")
+        raise InputError(f"{file}: has no video stream to upscale")
+    for line in plan.losses:
+        if line not in map(str, plan.streams):
+            click.echo(f"  {line}")
+    click.echo(f"As .{to.removeprefix('.')}: {'not all is kept, see above' if plan.losses else 'everything is kept'}")
 
 
 @cli.command()
@@ -221,19 +280,29 @@ def probe(file: Path, to: str, as_json: bool) -> None:
 @click.option("--scale", type=int, help="The picture must be exactly this many times as large.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None:
-    """Check that OUTPUT holds all that SOURCE does: frames, times, streams, tags. Exit code 1 if not."""
+    """Check that an output holds all that its source does.
+
+    Compares frames and their times, colour, streams, chapters and tags, and decodes OUTPUT to its end. Exit code 1 if
+    something is missing or different.
+    """
     from videosr.media.verify import verify as compare
 
     report = compare(source, output, scale=scale)
+    facts = report.facts
     if as_json:
-        data = {"ok": report.ok, "problems": report.problems, "facts": report.facts}
-        click.echo(json.dumps(data, indent=2, default=_jsonable))
+        click.echo(json.dumps(report.as_json(), indent=2, default=_jsonable))
     else:
-        for key, value in report.facts.items():
-            click.echo(f"{key}: {value}")
-        for problem in report.problems:
-            click.echo(f"PROBLEM: {problem}")
-        click.echo(f"{output}: {'ok' if report.ok else f'{len(report.problems)} problems'}")
+        if facts["input_errors"] or facts["input_damaged"]:
+            click.echo(f"{source}: damaged: {facts['input_errors']} errors, {facts['input_damaged']} damaged frames")
+        for line in facts["losses"]:
+            click.echo(f"as announced: {line}")
+        for line in report.problems:
+            click.echo(f"PROBLEM: {line}")
+        size = "x".join(map(str, facts["size"]))
+        verdict = "ok" if report.ok else f"{len(report.problems)} problems"
+        found = f"{facts['frames_out']} frames of {facts['frames_in']}, {size}"
+        found += f", {facts['streams']['kept']} other streams, {facts.get('chapters', 0)} chapters"
+        click.echo(f"{output}: {verdict}: {found}")
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -245,11 +314,17 @@ def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Types inside.")
 @click.option("--alpha", type=float, help="upsampler_alpha, which published checkpoints do not record.")
 @click.option("--window-size", type=int, help="Of the window attention, which checkpoints do not record.")
-@click.option("--padding", type=click.Choice(["replicate", "zero"]), help="At the picture's rim.  [as trained]")
+@click.option(
+    "--padding", type=click.Choice(["replicate", "zero"]), show_default="as trained", help="At the picture's rim."
+)
 @click.option("--blend", type=float, default=0.2, help="Weight of the previous features in the video form.")
-@click.option("--name", help="Name of the network.  [the file's]")
+@click.option("--name", show_default="the file's", help="Name of the network.")
 def export(checkpoint: Path, output: Path, **options: Any) -> None:
-    """Make a checked ONNX network from a ParagonSR2 CHECKPOINT (.safetensors or .pth)."""
+    """Make an ONNX network from a checkpoint.
+
+    CHECKPOINT is a ParagonSR2 .safetensors or .pth file. The network made from it is compared with it; a difference
+    above the tolerance is an error.
+    """
     with _extra("videosr export", "torch"):
         from videosr.export import export as export_network
     for line in export_network(checkpoint, output, **options).lines():
@@ -260,10 +335,15 @@ def export(checkpoint: Path, output: Path, **options: Any) -> None:
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-m", "--model", default=registry.DEFAULT, help="A model's name, an ONNX file, or bicubic.")
 @click.option("--scale", type=int, default=2, help="Of bicubic; a network knows its own.")
-@click.option("--lr", type=click.Path(path_type=Path), help="Folder of inputs.  [made by MATLAB's bicubic]")
+@click.option(
+    "--lr", type=click.Path(path_type=Path), show_default="made from FOLDERS", help="Folder of the small images."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def evaluate(folders: tuple[Path, ...], model: str, scale: int, lr: Path | None, as_json: bool) -> None:
-    """PSNR and SSIM of a network on FOLDERS of original images."""
+    """Measure PSNR and SSIM on folders of images.
+
+    FOLDERS hold the originals; the network works on copies that MATLAB's bicubic has made smaller, or on --lr.
+    """
     from videosr import evaluate as ev
 
     if model == "bicubic":
@@ -278,9 +358,9 @@ def evaluate(folders: tuple[Path, ...], model: str, scale: int, lr: Path | None,
 @cli.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
-@click.option("--device", help="cpu, cuda, ...  [cuda if there]")
+@click.option("--device", show_default="cuda if there", help="Where to compute: cpu, cuda, ...")
 def train(config: Path, resume: bool, device: str | None) -> None:
-    """Train the network that the TOML file CONFIG describes."""
+    """Train the network that a TOML file describes."""
     with _extra("videosr train", "train"):
         from videosr.training import run
     run(config, resume=resume, device=device, say=click.echo)
@@ -293,7 +373,10 @@ def train(config: Path, resume: bool, device: str | None) -> None:
 @click.option("--rounds", type=int, default=3, help="Rounds; the median is told.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def bench(clip: Path, model: str, frames: int, rounds: int, as_json: bool) -> None:
-    """Measure CLIP through videosr beside the unfolded network in a plain loop, in one run."""
+    """Measure speed on a clip.
+
+    CLIP goes through videosr, and through the same network in a plain loop, in turns.
+    """
     with _extra("videosr bench", "torch"):
         from videosr.bench import run
     run(clip, model, frames=frames, rounds=rounds, as_json=as_json, say=click.echo)
@@ -304,18 +387,15 @@ def _on_images(engine: Engine) -> Callable[[Any], Any]:
     return lambda image: engine.run(image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
 
 
-class _extra:  # noqa: N801 - reads as a statement: with _extra(...)
+@contextmanager
+def _extra(feature: str, extra: str) -> Iterator[None]:
     """Turn a missing package into an error that names the extra."""
-
-    def __init__(self, feature: str, extra: str) -> None:
-        self._feature, self._extra = feature, extra
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> None:
-        if isinstance(exc, ModuleNotFoundError) and not (exc.name or "").startswith("videosr"):
-            raise MissingExtraError(self._feature, self._extra) from exc
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").startswith("videosr"):
+            raise
+        raise MissingExtraError(feature, extra) from exc
 
 
 def _jsonable(value: Any) -> Any:

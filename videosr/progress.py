@@ -58,6 +58,7 @@ class Progress:
         now = time.monotonic()
         if self._first is None:
             self._first = now
+            self._shown = -_PLAIN_EVERY if self._json else now  # a reader may wait for work to have begun
         if self._bar is not None:
             self._bar.set_postfix_str(self._times_real_time(self._fps()), refresh=False)
             self._bar.update(done - self._bar.n)
@@ -88,7 +89,7 @@ class Progress:
         self._event("done", output=str(output), size=size, frames=frames, reused=reused, seconds=round(seconds, 3))
         line = f"{output}: {size}"
         if self._first is not None:
-            fps = frames / seconds
+            fps = frames / max(seconds, 1e-6)
             repeats = f" ({reused} of them repeats)" if reused else ""
             line += f", {frames} frame{'s' * (frames != 1)}{repeats} in {seconds:.1f} s: {fps:.1f} fps"
             line += f", {self._times_real_time(fps)}" if self._rate else ""
