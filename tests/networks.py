@@ -127,11 +127,21 @@ def fixed_reshape(path: Path, height: int = 24, width: int = 32) -> Path:
     return g.save(path, "hr")
 
 
-def video(path: Path, *, scaled_input: bool = False, state_used_twice: bool = False, blend: float = 0.2) -> Path:
+def video(
+    path: Path,
+    *,
+    scaled_input: bool = False,
+    state_used_twice: bool = False,
+    rectified_state: bool = False,
+    heavy: bool = False,
+    blend: float = 0.2,
+) -> Path:
     """A published kind of video network, in which the recurrence can, or cannot, be cut out.
 
     feat = (1 - a) conv_in(x) + a prev_feat; output = enlarged(x + 0.1 * relu(feat)[:3]). With `scaled_input` conv_in
-    sees 2x - 1, with `state_used_twice` the blend is written as prev + (1 - a)(conv_in(x) - prev).
+    sees 2x - 1, with `state_used_twice` the blend is written as prev + (1 - a)(conv_in(x) - prev). With
+    `rectified_state` it is relu(prev)^2 that is blended in, and with `heavy` the weights add up to more than one: no
+    average of features either.
     """
     rng = np.random.default_rng(3)
     g = Graph()
@@ -144,7 +154,10 @@ def video(path: Path, *, scaled_input: bool = False, state_used_twice: bool = Fa
     weight = g.constant(rng.normal(0, 0.5, (8, 3, 3, 3)).astype(np.float32))
     bias = g.constant(rng.normal(0, 0.1, 8).astype(np.float32))
     features = g.node("Conv", seen, weight, bias, pads=[1, 1, 1, 1])
-    new, old = g.constant(np.array([1 - blend], np.float32)), g.constant(np.array([blend], np.float32))
+    if rectified_state:
+        rectified = g.node("Relu", state)
+        state = g.node("Mul", rectified, rectified)
+    new, old = g.constant(np.array([1 - blend + 0.1 * heavy], np.float32)), g.constant(np.array([blend], np.float32))
     if state_used_twice:
         mixed = g.node("Add", state, g.node("Mul", g.node("Sub", features, state), new), output="feature_map")
     else:

@@ -407,6 +407,7 @@ def test_a_file_that_lies_about_its_form_is_refused(tmp_path):
         ({}, Interface.AVERAGE),
         ({"scaled_input": True}, Interface.RECURRENT),
         ({"state_used_twice": True}, Interface.RECURRENT),
+        ({"heavy": True}, Interface.RECURRENT),
     ],
 )
 def test_a_published_recurrence_is_hoisted_where_it_can_be(tmp_path, options, interface):

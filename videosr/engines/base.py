@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from videosr.engines.network import Network
 from videosr.errors import EngineError
 from videosr.frame import Array, ColorSpec, PixelFormat
@@ -123,3 +125,21 @@ class Engine(ABC):
             denoise: how far the base path too is moved from the frame towards the window's average, 0..1.
         """
         return None
+
+
+def baked_blend(once: Array, twice: Array) -> float | None:
+    """The blend factor a inside a recurrent network, whose state is feat = (1 - a) c + a prev_feat.
+
+    Args:
+        once: features of a picture after a state of zeros, (1 - a) c.
+        twice: features of the same picture after that, (1 - a) c + a (1 - a) c.
+
+    Returns:
+        a, 0 <= a < 1; None where the features are not of that kind.
+    """
+    x, y = once.astype(np.float64).ravel(), (twice - once).astype(np.float64).ravel()
+    power = float(x @ x)
+    blend = float(x @ y) / power if power else -1.0
+    if not 0 <= blend < 1 or np.abs(y - blend * x).max() > 1e-2 * np.abs(x).max():
+        return None
+    return blend

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from videosr.engines.base import Engine, Interface
+from videosr.engines.base import Engine, Interface, baked_blend
 from videosr.engines.network import Network
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array
@@ -86,7 +86,7 @@ class OnnxRuntimeEngine(Engine):
         if reset or self._features is None or self._features.shape[2:] != frame.shape[2:]:
             zeros = np.zeros((frame.shape[0], self._channels, *frame.shape[2:]), np.float32)
             features = self._infer({"input": frame, "prev_feat": zeros}, 1)[1]
-            self._features = features / np.float32(1 - float(self.network.metadata.get("blend", 0.2)))
+            self._features = features / np.float32(1 - self._blend)
         output, self._features = self._infer({"input": frame, "prev_feat": self._features}, 1)
         return output
 
@@ -157,9 +157,22 @@ class OnnxRuntimeEngine(Engine):
                 continue
             scale = shape[2] // height if len(shape) == 4 else 0
             if scale and shape == (1, 3, scale * height, scale * width):
+                if self.interface is Interface.RECURRENT:
+                    self._blend = self._measure_blend(height, width)
                 return scale, multiple
             failure = failure or EngineError(f"{width}x{height} became {shape}")
         raise NetworkError(f"{self.network.path}: not an upscaler by a whole factor: {failure}") from failure
+
+    def _measure_blend(self, height: int, width: int) -> float:
+        """The blend a baked into a recurrent network, from a picture seen after a state of zeros."""
+        inputs = {"input": np.full((1, 3, height, width), 0.5, np.float32)}
+        state = np.zeros((1, self._channels, height, width), np.float32)
+        once = self._infer(inputs | {"prev_feat": state}, 1)[1]
+        twice = self._infer(inputs | {"prev_feat": once}, 1)[1]
+        blend = baked_blend(once, twice)
+        if blend is None:
+            raise NetworkError(f"{self.network.path}: its state is not a running average of features")
+        return blend
 
 
 def _first_line(exc: BaseException) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
-from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
+from videosr.engines.base import Engine, Interface, Picture, PlanarRunner, baked_blend
 from videosr.engines.network import Network
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
@@ -147,7 +147,6 @@ class OpenVINOEngine(Engine):
             channels = model.input("prev_feat").get_partial_shape()[1]
             if _hoist(model):
                 return Interface.AVERAGE
-            self._blend = float(self.network.metadata.get("blend", 0.2))
             self._channels = channels.get_length()
             return Interface.RECURRENT
         else:
@@ -227,8 +226,19 @@ class OpenVINOEngine(Engine):
             if out.ndim == 4 and out.shape[1] == 3:
                 s = out.shape[2] // height
                 if s >= 1 and out.shape[2:] == (s * height, s * width):
+                    if self.interface is Interface.RECURRENT:
+                        self._blend = self._measure_blend(inputs)
                     return s, multiple
         raise NetworkError(f"{self.network.path}: not an upscaler by a whole factor: {seen}")
+
+    def _measure_blend(self, inputs: dict[str, Array]) -> float:
+        """The blend a baked into a recurrent network, from a picture seen after a state of zeros."""
+        once = self._infer(inputs)[1]
+        twice = self._infer(inputs | {"prev_feat": once})[1]
+        blend = baked_blend(once, twice)
+        if blend is None:
+            raise NetworkError(f"{self.network.path}: its state is not a running average of features")
+        return blend
 
     def _close_to_f32(self, precision: str) -> bool:
         """Whether a half precision gives f32's 8-bit codes, give or take one, on ramps, flats, edges and texture."""
@@ -299,47 +309,62 @@ def _hoist(model: ov.Model) -> bool:
     feat = (1 - a) conv_in(input) + a prev_feat, with conv_in affine, equals conv_in of the same blend of the input
     frames: so `prev_feat` is replaced by a second image input `average` that conv_in reads instead of `input`.
     """
-    state = model.input("prev_feat").get_node()
-    image = model.input("input").get_node()
-    consumers = list(state.output(0).get_target_inputs())
-    if len(consumers) != 1 or consumers[0].get_node().get_type_name() != "Multiply":
+    state, image = model.input("prev_feat").get_node(), model.input("input").get_node()
+    scaled = _reader(state, "Multiply")
+    blend = _reader(scaled, "Add") if scaled else None
+    if scaled is None or blend is None:
         return False
-    scaled = consumers[0].get_node()
-    adds = [port.get_node() for port in scaled.output(0).get_target_inputs()]
-    if len(adds) != 1 or adds[0].get_type_name() != "Add":
+    current = next((node for node in _operands(blend) if node != scaled), scaled)
+    past, new = _factor(scaled), _factor(current)
+    if past is None or new is None or abs(past[1] + new[1] - 1) > 1e-3:
         return False
-    blend = adds[0]
-    other = next(blend.input_value(i).get_node() for i in (0, 1) if blend.input_value(i).get_node() != scaled)
-    if other.get_type_name() != "Multiply":
-        return False
-    features = next(
-        (other.input_value(i) for i in (0, 1) if other.input_value(i).get_node().get_type_name() != "Constant"), None
-    )
-    if features is None:
-        return False
+    features = new[0]
     conv = features.get_node()
     if conv.get_type_name() == "Add":
-        conv = next(
-            (
-                conv.input_value(i).get_node()
-                for i in (0, 1)
-                if conv.input_value(i).get_node().get_type_name() == "Convolution"
-            ),
-            conv,
-        )
+        conv, bias = sorted(_operands(conv), key=lambda node: node.get_type_name() != "Convolution")
+        bias = _operands(bias)[0] if bias.get_type_name() == "Reshape" else bias
+        if bias.get_type_name() != "Constant":
+            return False
     if conv.get_type_name() != "Convolution" or conv.input_value(0).get_node() != image:
+        return False
+    results = [r for r in model.get_results() if blend in _chain(r)]
+    if len(results) != 1:
         return False
     average = ops.parameter(image.get_partial_shape(), image.get_element_type(), name="average")
     average.output(0).set_names({"average"})
     conv.input(0).replace_source_output(average.output(0))
     model.add_parameters([average])
     blend.output(0).replace(features)
-    feature_result = next(
-        r
-        for r in model.get_results()
-        if "feature_map" in r.input_value(0).get_names() or r.input_value(0).get_node() == features.get_node()
-    )
-    model.remove_result(feature_result)
+    model.remove_result(results[0])
     model.remove_parameter(state)
     model.validate_nodes_and_infer_types()
     return True
+
+
+def _reader(node: Any, kind: str) -> Any:
+    """The one node that reads a node's output, if it is of this type; else None."""
+    readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+    readers = [r for r in readers if r.get_type_name() != "Result"]
+    return readers[0] if len(readers) == 1 and readers[0].get_type_name() == kind else None
+
+
+def _chain(result: Any) -> tuple[Any, Any]:
+    """The node that makes a result, and the one before it where that only passes on."""
+    node = result.input_value(0).get_node()
+    return node, node.input_value(0).get_node() if node.get_type_name() == "Identity" else node
+
+
+def _operands(node: Any) -> list[Any]:
+    return [node.input_value(i).get_node() for i in range(2)]
+
+
+def _factor(node: Any) -> tuple[Any, float] | None:
+    """(x, factor) of a node that multiplies x by a constant scalar; else None."""
+    if node.get_type_name() != "Multiply":
+        return None
+    kinds = [operand.get_type_name() for operand in _operands(node)]
+    if kinds.count("Constant") != 1:
+        return None
+    at = kinds.index("Constant")
+    values = np.unique(_operands(node)[at].get_data())
+    return (node.input_value(1 - at), float(values[0])) if values.size == 1 else None
