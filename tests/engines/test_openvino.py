@@ -18,7 +18,7 @@ from videosr.engines import Interface, Picture, load, openvino_strips
 from videosr.engines.network import PREFIX, Network
 from videosr.engines.openvino import fast_precisions
 from videosr.engines.openvino_strips import StripPlan, StripRunner
-from videosr.errors import NetworkError
+from videosr.errors import EngineError, NetworkError
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
 
 LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
@@ -235,6 +235,26 @@ def test_the_strip_plan_covers_every_row_once_and_holds_the_memory():
                 assert plan.halo_y >= 7
             if width > 1:
                 assert plan.rows * width <= 2.1 * openvino_strips._STRIP_PIXELS
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyError("a bug"), MemoryError()], ids=repr)
+def test_a_failure_in_openvinos_threads_is_raised_by_result(engine, monkeypatch, error):
+    source = picture(30, 32)
+    runner = engine.planar(source, target_of(source, 2), 1)
+    planes = planes_of(source)
+    good = runner.result(runner.submit([planes], 0.0))
+    with monkeypatch.context() as patch:
+
+        def fail(*_):
+            raise error
+
+        patch.setattr(openvino_strips._Assembler, "_paste", fail)
+        ticket = runner.submit([planes], 0.0)
+        with pytest.raises(EngineError) as caught:
+            runner.result(ticket)
+    assert caught.value.__cause__ is error
+    again = runner.result(runner.submit([planes], 0.0))  # and the runner lives on
+    assert all(np.array_equal(a, b) for a, b in zip(again, good, strict=True))
 
 
 # The temporal window

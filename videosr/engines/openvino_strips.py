@@ -109,7 +109,7 @@ class _Assembler:
                 finisher.infer({i: ov.Tensor(feed) for i, feed in enumerate(feeds)})
                 samples = finisher.get_output_tensor().data
             self._paste(samples[0], ticket.planes, strip)
-        except (RuntimeError, ValueError) as exc:
+        except Exception as exc:  # whatever it is, `result` raises it; a ticket left open would wait forever
             ticket.finished(exc)
         else:
             ticket.finished()
