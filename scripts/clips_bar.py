@@ -23,7 +23,6 @@ from videosr.errors import VideosrError
 from videosr.media.decoder import Decoder
 from videosr.media.verify import Report, verify
 
-
 DAMAGE = re.compile("damage|truncat|concealed|left out|stopped early")
 
 
