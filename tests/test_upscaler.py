@@ -123,7 +123,7 @@ def test_order_does_not_matter(engine, mode, denoise):
             assert digest(upscaler.picture(history)) == sequential[i]
         else:
             assert digest(upscaler.picture(history[-HISTORY:])) == sequential[i]
-            assert i % 5 or digest(upscaler.picture(history)) == sequential[i]
+            assert i not in (8, 14, 20) or digest(upscaler.picture(history)) == sequential[i]
     # A chunk that is given HISTORY - 1 frames of run-up joins without a seam.
     for start in (5, 11, 20):
         joined = upscale(upscaler, frames[max(0, start - HISTORY + 1) :])[-(len(frames) - start) :]
