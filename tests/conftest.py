@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture
-def videosr(monkeypatch, capsys):
+def videosr(monkeypatch, capfd):
     """Runs the command line in this process: `videosr("upscale", source, output)` gives an `Outcome`."""
     from videosr.cli import main
 
@@ -48,6 +48,6 @@ def videosr(monkeypatch, capsys):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return Outcome(exit.value.code, *capsys.readouterr())
+        return Outcome(exit.value.code, *capfd.readouterr())  # what libraries print by themselves as well
 
     return run

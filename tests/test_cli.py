@@ -39,6 +39,8 @@ def long_clip(tmp_path_factory):
         (("-x", "=3"), "KEY=VALUE"),
         (("-x", "foo=bar"), "-x foo"),
         (("-x", "bf=many"), "many"),
+        (("-x", "tune=banana"), "banana"),
+        (("--codec", "libsvtav1", "-x", "svtav1-params=tune=99"), "99"),
         (("-x", "x264-params=foo=bar"), "foo = bar"),
         (("-x", "crf=3"), "--crf"),
         (("--codec", "libx265", "-x", "x265-params=bframes=abc"), "abc"),

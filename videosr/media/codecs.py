@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -393,19 +396,41 @@ def configure(context: Any, settings: EncoderSettings, info: StreamInfo) -> None
     context.options = avoptions(settings)
 
 
+@contextlib.contextmanager
+def _printed(lines: list[str]) -> Iterator[None]:
+    """Take what is written to the process's stderr meanwhile: x264 and SVT-AV1 name a bad value nowhere else."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed by whoever started us
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            lines += [
+                re.sub(r"^\w+ ?\[\w+\]: ", "", line) for line in file.read().decode(errors="replace").splitlines()
+            ]
+
+
 def _try_open(settings: EncoderSettings, info: StreamInfo) -> None:
     """Open the encoder once with everything set, and turn what it says into a refusal."""
     context = av.CodecContext.create(settings.codec, "w")
     configure(context, settings, output_info(settings, info))
     previous = av.logging.get_level()
     av.logging.set_level(av.logging.WARNING)
+    printed: list[str] = []
     try:
-        with av.logging.Capture() as logs:
+        with av.logging.Capture() as logs, _printed(printed):
             context.open()
     except (av.error.FFmpegError, ValueError) as exc:
         said = [message.strip() for level, _, message in logs if level <= av.logging.ERROR]
-        reason = said[0] if said else str(getattr(exc, "strerror", exc))
-        raise UsageError(f"{settings.codec} refuses these settings: {reason}") from exc
+        reason = (printed or said or [str(getattr(exc, "strerror", exc))])[0].rstrip(".")
+        raise UsageError(f"{settings.codec} refuses these settings: {reason}; check --crf, --preset and -x") from exc
     finally:
         av.logging.set_level(previous)
     if context.options:
