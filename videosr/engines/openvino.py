@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import openvino.opset13 as ops
 
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner, baked_blend
 from videosr.engines.network import Network
+from videosr.engines.openvino_core import core
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
@@ -26,21 +25,9 @@ PRECISIONS = ("auto", "f32", "bf16", "f16")
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 
-@cache
-def _core() -> ov.Core:
-    core = ov.Core()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videosr" / "openvino"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return core  # a read-only home costs some start-up time, nothing else
-    core.set_property({"CACHE_DIR": str(root)})
-    return core
-
-
 def fast_precisions(device: str = "CPU") -> tuple[str, ...]:
     """The half precisions that this device computes natively, fastest first: of "f16" and "bf16"."""
-    able = _core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+    able = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
     return tuple(name.lower() for name in ("FP16", "BF16") if name in able)
 
 
@@ -64,7 +51,7 @@ class OpenVINOEngine(Engine):
         self.network = network
         self.threads = threads or len(os.sched_getaffinity(0))
         try:
-            model = _core().read_model(network.path)
+            model = core().read_model(network.path)
         except RuntimeError as exc:
             raise NetworkError(f"{network.path}: OpenVINO cannot read it: {_first_line(exc)}") from exc
         self.interface = self._shape_interface(model)
@@ -124,7 +111,7 @@ class OpenVINOEngine(Engine):
         if not self.deployed or not StripRunner.supports(source, target, self.scale):
             return None
         return StripRunner(
-            _core(),
+            core(),
             self.network,
             source,
             target,
@@ -170,7 +157,7 @@ class OpenVINOEngine(Engine):
 
     def _compile(self) -> None:
         try:
-            compiled = _core().compile_model(
+            compiled = core().compile_model(
                 self._model,
                 "CPU",
                 {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1},
@@ -251,7 +238,7 @@ class OpenVINOEngine(Engine):
             target = Picture(height=0, width=0, format=fmt, color=color)
             codes = []
             for p in ("f32", precision):
-                runner = StripRunner(_core(), self.network, source, target, self.scale, precision=p, threads=1)
+                runner = StripRunner(core(), self.network, source, target, self.scale, precision=p, threads=1)
                 codes.append(np.stack(runner.result(runner.submit([planes], 0.0))).astype(np.int16))
         else:
             if self.interface is Interface.RECURRENT:
