@@ -20,38 +20,43 @@ _KEPT = 50  # compiled models kept between runs, some 100 KB each; every size an
 
 
 class _CachingCore(ov.Core):  # type: ignore[misc]  # OpenVINO is not typed
-    """A core that compiles under a lock: another process must not read a model that this one is still writing."""
+    """A core that leaves the cache alone while another process may be writing to it, and waits for nobody."""
 
     folder: Path | None = None
 
-    def compile_model(self, *args: Any, **options: Any) -> ov.CompiledModel:
+    def compile_model(self, model: Any, device: str, options: dict[str, Any]) -> ov.CompiledModel:
         """See `openvino.Core.compile_model`."""
-        with _locked(self.folder):
-            return super().compile_model(*args, **options)
+        with _alone(self.folder) as cached:
+            return super().compile_model(model, device, options if cached else {**options, "CACHE_DIR": ""})
 
 
 @contextmanager
-def _locked(folder: Path | None) -> Iterator[None]:
+def _alone(folder: Path | None) -> Iterator[bool]:
+    """Whether this process has the folder to itself."""
     if folder is None:
-        yield
+        yield False
         return
     with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @cache
 def core() -> ov.Core:
     """The one core of this process. Its cache lies in `$XDG_CACHE_HOME/videosr/openvino`."""
     made = _CachingCore()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videosr" / "openvino"
     if fcntl is None:
         return made
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videosr" / "openvino"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root):
+        with _alone(root) as alone:
             blobs = sorted(root.glob("*.blob"), key=lambda path: path.stat().st_mtime, reverse=True)
-            for old in blobs[_KEPT:]:
+            for old in blobs[_KEPT:] if alone else ():
                 old.unlink()
     except OSError:
         return made  # a read-only home costs some start-up time, nothing else
