@@ -151,9 +151,7 @@ def test_resizing_keeps_the_shape_seen(rich, wanted, size, videosr):
     assert info.sar * info.width / info.height == Fraction(4, 3) * 64 / 48
 
 
-@pytest.mark.parametrize(
-    "pix_fmt", ["yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p", "yuv422p", "yuv444p"]
-)
+@pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p", "yuv422p", "yuv444p"])
 def test_depth_and_chroma_stay(tmp_path, pix_fmt, videosr):
     source = make_clip(tmp_path / "in.mkv", frames=4, pix_fmt=pix_fmt, codec="ffv1", color=(9, 1, 9, 16, 0))
     output = tmp_path / "out.mkv"
@@ -315,6 +313,21 @@ def test_a_cut_file_is_upscaled_as_far_as_it_goes(tmp_path, videosr):
     assert "truncated" in done.err
     assert 10 < len(times(output)) < 60
     assert times(output) == times(cut)
+
+
+def test_a_cut_transport_stream_may_lack_its_sound(tmp_path, videosr):
+    """Sound of which too little is there can be neither copied nor converted; the pictures are saved all the same."""
+    data = make_clip(tmp_path / "whole.ts", frames=48, audio=[("aac", "eng")], options={"g": "12"}).read_bytes()
+    cut, output = tmp_path / "cut.ts", tmp_path / "out.mkv"
+    for packets in range(4, 80, 2):
+        cut.write_bytes(data[: packets * 188])
+        done = videosr("upscale", cut, output, *FAST, "--temporal", "off")
+        assert "internal" not in done.err
+        assert done.code == (0 if output.exists() else 1)
+        if done.code == 0:
+            break
+    assert "too little of it" in done.err
+    assert times(output)
 
 
 def test_names_at_the_limit(rich, videosr):

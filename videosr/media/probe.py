@@ -290,6 +290,9 @@ def _plan_stream(stream: Stream, source: av.container.InputContainer, container:
     if stream.type == "subtitle" and codec in TEXT_SUBTITLES:
         return plan(CONVERT, _TEXT_FOR[container], problem)
     if stream.type == "audio":
+        context = stream.codec_context
+        if not (isinstance(context, av.AudioCodecContext) and context.sample_rate and context.channels):
+            return plan(DROP, reason="too little of it is there to know its sample rate")
         return plan(CONVERT, _AUDIO_FOR[container], problem)
     return plan(DROP, reason=problem)
 
