@@ -23,8 +23,8 @@ from videosr.engines.openvino_planes import Sample, build, colour_planes, emissi
 from videosr.errors import EngineError
 from videosr.frame import Array, PixelFormat
 
-_STRIP_PIXELS = 1 << 18
-"""Luma samples of a strip, about: a 640x360 picture is one strip, 1920x1080 eight."""
+_STRIP_PIXELS = 200_000
+"""Luma samples of a strip, about: a 640x360 picture is one strip, 1920x1080 ten."""
 
 
 @dataclass(frozen=True, slots=True)
