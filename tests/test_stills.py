@@ -1,6 +1,8 @@
 """Still images through the command line: every kind in, every kind out, the colours as they were."""
 
+import errno
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -103,3 +105,15 @@ def test_a_video_is_no_image(clip, tmp_path, videosr):
     done = videosr("upscale", clip, tmp_path / "out.png", "--frames", "1", "--codec", "libx264")
     assert done.code == 2
     assert list(tmp_path.iterdir()) == [clip]
+
+
+def test_an_image_that_cannot_be_written(clip, tmp_path, videosr, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    done = videosr("upscale", clip, tmp_path / "out.png", "--frames", "1", "-q")
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"videosr: {tmp_path / 'out.png'}: cannot be written: Read-only file system; choose")

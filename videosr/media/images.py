@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -142,7 +143,8 @@ def write_image(
     except OSError as exc:
         raise OutputError.writing(output, exc) from exc
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that brought us here is the one to report
+            part.unlink(missing_ok=True)
     return frame
 
 
