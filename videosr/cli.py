@@ -411,13 +411,17 @@ class _Interrupts:
 
     def __init__(self) -> None:
         self.came = False
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
-                signal.signal(number, self._interrupt)
+        known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        # nohup means what it says
+        self._numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in self._numbers:
+            signal.signal(number, self._interrupt)
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
-        # Cleaning up takes a moment, in which an impatient second Ctrl-C must not leave half of it.
+        # Cleaning up takes a moment, in which an impatient second Ctrl-C must not leave half of it. Ignored rather than
+        # handled, because Python gives its own handlers up before the process has ended.
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
         if not self.came:
             self.came = True
             raise KeyboardInterrupt
