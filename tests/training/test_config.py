@@ -21,7 +21,7 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
     assert config.network.variant == "stream"
     assert config.network.detail_gain == 1.0
     assert config.network.weights is None
-    assert config.schedule.loss == "l1"
+    assert config.schedule.loss == "l2"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,7 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
         ("iterations = 500", 'iterations = 500\nloss = "l3"', "loss: 'l3' is not 'l1' or 'charbonnier' or 'l2'"),
         ("iterations = 500", "iterations = 500\nema = 1.0", "ema 1.0 must be in"),
         ("iterations = 500", "iterations = 500\nloss_border = 48", "patch 48 leaves nothing"),
+        ("[output]", "[network]\nexpansion = -1\n[output]", "expansion -1 must not be negative"),
         ('["photos"]', '"photos"', "train: 'photos' is not tuple"),
         ('["photos"]', "[3]", "train: 3 is not Path"),
         ('["photos"]', "[]", "train names no folder"),

@@ -368,7 +368,7 @@ class ParagonSR2(nn.Module):
         self.conv_mid = nn.Conv2d(c, c, 3, padding=1)
         self.up = nn.Sequential(nn.Conv2d(c, c * scale * scale, 3, padding=1), nn.PixelShuffle(scale))
         self.conv_out = nn.Conv2d(c, 3, 3, padding=1)
-        self.detail_gain = nn.Parameter(torch.tensor(spec.detail_gain if detail_gain is None else detail_gain))
+        self.detail_gain = nn.Parameter(torch.tensor(float(spec.detail_gain if detail_gain is None else detail_gain)))
 
     @property
     def has_windows(self) -> bool:

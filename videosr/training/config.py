@@ -22,6 +22,7 @@ class NetworkConfig:
         upsampler_alpha: of the base path; 0 is what our own networks use.
         detail_gain: start value of the learned gain.
         layer_scale: start value of every LayerScale.
+        expansion: how far convolutions are over-parameterised in training (see `reparam`); 0 trains plain kernels.
         weights: a .safetensors file to start from instead of random weights.
     """
 
@@ -30,6 +31,7 @@ class NetworkConfig:
     upsampler_alpha: float = 0.0
     detail_gain: float = 1.0
     layer_scale: float = 0.1
+    expansion: int = 4
     weights: Path | None = None
 
 
@@ -66,6 +68,8 @@ class ScheduleConfig:
         iterations: length of the run.
         learning_rate: at its peak; linear warm-up to it, then half a cosine to zero.
         warmup: iterations of the warm-up.
+        gradient_clip: gradients longer than this many times their running mean are shortened to it: over-parameterised
+            networks diverge at a single bad batch otherwise.
         ema: decay of the exponential average of the weights that is validated and exported.
         loss: "l1", "charbonnier" (epsilon 1e-3) or "l2".
         loss_border: output pixels ignored at each edge of a patch, where zero padding inside the network shows.
@@ -73,10 +77,11 @@ class ScheduleConfig:
     """
 
     iterations: int
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warmup: int = 200
+    gradient_clip: float = 3.0
     ema: float = 0.999
-    loss: Literal["l1", "charbonnier", "l2"] = "l1"
+    loss: Literal["l1", "charbonnier", "l2"] = "l2"
     loss_border: int = 6
     seed: int = 0
 
@@ -174,9 +179,11 @@ def _check(config: TrainingConfig, where: str) -> None:
         (data.batch > 0, f"data: batch {data.batch} must be positive"),
         (data.candidates > 0, f"data: candidates {data.candidates} must be positive"),
         (data.workers >= 0, f"data: workers {data.workers} must not be negative"),
+        (config.network.expansion >= 0, f"network: expansion {config.network.expansion} must not be negative"),
         (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),
         (schedule.learning_rate > 0, f"schedule: learning_rate {schedule.learning_rate} must be positive"),
         (0 <= schedule.warmup < schedule.iterations, f"schedule: warmup {schedule.warmup} must be below iterations"),
+        (schedule.gradient_clip > 0, f"schedule: gradient_clip {schedule.gradient_clip} must be positive"),
         (0 <= schedule.ema < 1, f"schedule: ema {schedule.ema} must be in [0, 1)"),
         (schedule.loss_border >= 0, f"schedule: loss_border {schedule.loss_border} must not be negative"),
         (schedule.seed >= 0, f"schedule: seed {schedule.seed} must not be negative"),

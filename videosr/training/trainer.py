@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from videosr.archs import checkpoint
 from videosr.archs.fold import HALO, Deployed
@@ -25,6 +26,7 @@ from videosr.evaluate import Upscale, evaluate
 from videosr.training.config import NetworkConfig, TrainingConfig, load_config
 from videosr.training.data import PatchSampler, build_pack
 from videosr.training.folding import forward_folded
+from videosr.training.reparam import expand, folded_parameters
 
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class Trainer:
 
     Attributes:
         network: what the optimiser moves.
-        average: its exponential average, which is validated and exported.
+        average: the exponential average of its folded kernels, a plain network: what is validated and exported.
         iteration: updates done so far.
         best: the best validation score so far, dB.
         seconds: spent training so far, without validation.
@@ -108,12 +110,12 @@ class Trainer:
         network, self._before = new_network(config.network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        pairs = zip(self.network.parameters(), self.average.parameters(), strict=True)
-        trained = [(w, a) for w, a in pairs if w.requires_grad]
-        self._trained: list[Tensor] = [w for w, _ in trained]
-        self._averaged: list[Tensor] = [a for _, a in trained]
+        if config.network.expansion:
+            expand(self.network, config.network.expansion)
+        self._trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self._trained, lr=config.schedule.learning_rate, weight_decay=0.0)
         self.iteration, self.best, self.seconds = 0, -math.inf, 0.0
+        self._gradient = torch.zeros((), device=self.device)  # running mean of the gradient's length
 
     @property
     def checkpoint_path(self) -> Path:
@@ -126,6 +128,7 @@ class Trainer:
             "iteration": self.iteration,
             "best": self.best,
             "seconds": self.seconds,
+            "gradient": self._gradient,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -147,6 +150,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
+            self._gradient.copy_(state["gradient"])
             torch.set_rng_state(state["torch_rng"].cpu())
         except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
             reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
@@ -164,7 +168,8 @@ class Trainer:
             + (
                 f"{', '.join(folder.name for folder in d.train)}; {self.iteration} of {s.iterations} iterations, "
                 f"{d.batch} patches of {d.patch}x{d.patch} input pixels each; {s.loss} loss; AdamW, "
-                f"{s.learning_rate:g} to 0 by cosine; weights averaged at {s.ema:g}"
+                f"{s.learning_rate:g} to 0 by cosine; weights averaged at {s.ema:g}; "
+                f"convolutions over-parameterised {n.expansion} times"
             ),
             license=self.config.output.licence,
             iterations=str(self.iteration + int(self._before.get("iterations", 0))),
@@ -175,18 +180,32 @@ class Trainer:
         schedule = self.config.schedule
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.iteration, self.config)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        with (
+            parametrize.cached(),  # every kernel is folded once
+            torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"),
+        ):
             output = forward_folded(self.network, lr)
         inside = slice(schedule.loss_border, hr.shape[-1] - schedule.loss_border)
         loss = LOSSES[schedule.loss](output.float()[:, :, inside, inside], hr[:, :, inside, inside])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._clip()
         self.optimizer.step()
         # A young average would be mostly initial weights: its decay grows with the run (as in TensorFlow's EMA).
         decay = min(schedule.ema, (1 + self.iteration) / (10 + self.iteration))
-        torch._foreach_lerp_(self._averaged, [w.detach() for w in self._trained], 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), folded_parameters(self.network, self.average), 1 - decay)
         self.iteration += 1
         return loss.detach()
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        """Shorten a gradient that is far longer than the last ones were."""
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        length = nn.utils.get_total_norm(gradients)
+        usual = torch.where(self._gradient > 0, self._gradient, length)
+        shortened = torch.minimum(length, self.config.schedule.gradient_clip * usual)
+        torch._foreach_mul_(gradients, shortened / length.clamp(min=1e-30))
+        self._gradient = usual.lerp(shortened, 0.02)
 
     def validate(self) -> dict[str, float]:
         """PSNR of luma, dB, of the averaged weights on each validation folder (see `evaluate`)."""
