@@ -25,7 +25,7 @@ FLOORS = [
     {"models", "media", "export"},
     {"upscaler", "evaluate", "exporting"},
     {"transcode", "live", "batch", "training"},
-    {"bench"},
+    {"bench", "cli_serve"},
     {"cli"},
     {"__main__"},
 ]
@@ -40,7 +40,8 @@ KNOWS = {
     "onnxruntime": {"engines", "export", "bench"},
     "torch": {"archs", "training", "export", "engines", "bench"},
     "onnx": {"archs", "export"},
-    "click": {"cli"},
+    "click": {"cli", "cli_serve"},
+    "aiohttp": {"live"},
 }
 """Libraries, and the rooms that may import them."""
 
@@ -106,7 +107,7 @@ def test_libraries_stay_in_their_rooms(library):
 
 BLOCKED = ["torch", "onnx", "onnxruntime", "cupy", "tensorrt", "tensorrt_rtx", "vapoursynth", "ray", "aiohttp"]
 BLOCKED += ["safetensors", "PIL", "scipy"]
-HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", "bench"]
+HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", "bench", "live.web"]
 LIGHT = {"av", "numpy", "click", "tqdm", "openvino", "packaging", "videosr"}  # packaging is openvino's
 
 SCRIPT = """

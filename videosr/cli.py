@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from videosr import __version__
+from videosr.cli_serve import serve
 from videosr.engines import DEVICES, ENGINES, Engine
 from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError
 from videosr.media.codecs import EncoderSettings
@@ -305,6 +306,9 @@ def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None
         click.echo(f"{output}: {verdict}: {found}")
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+cli.add_command(serve)
 
 
 @cli.command()

@@ -1,0 +1,118 @@
+"""The network's side of the house, seen from the pipeline: a process of its own that serves viewers.
+
+Whatever viewers do, thousands of connections or none, costs the pipeline nothing but a message a packet: the other
+process has its own interpreter and lower priority.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from videosr.errors import OutputError
+from videosr.live.segments import Chunk
+
+STARTING = 30.0
+"""Seconds the process may take to come up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontOptions:
+    """What to serve, and where.
+
+    Attributes:
+        http: host and port of the page; None: no page.
+        listeners: hosts and ports where MPEG-TS is given to whoever connects.
+        token: what viewers of the page must know; "" lets everyone in.
+        epoch: see `Segmenter`.
+    """
+
+    http: tuple[str, int] | None = None
+    listeners: tuple[tuple[str, int], ...] = ()
+    token: str = ""
+    epoch: float = 0.0
+
+
+class Front:
+    """Starts and feeds the process.
+
+    Args:
+        options: what it serves.
+
+    Attributes:
+        http_port: the port the page got.
+        ports: those of the listeners.
+        wanted: whether someone is looking at the source beside the upscaled stream.
+        viewers: connections open at the moment.
+
+    Raises:
+        MissingExtraError: the web server is not installed.
+        OutputError: an address cannot be had.
+    """
+
+    def __init__(self, options: FrontOptions) -> None:
+        from videosr.live import server
+
+        if options.http:
+            server.require()
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=server.run, args=(theirs, options), name="videosr-front", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._sending = threading.Lock()
+        self.wanted = False
+        self.viewers = 0
+        self.http_port = 0
+        self.ports: tuple[int, ...] = ()
+        try:
+            self._await_ready()
+        except BaseException:
+            self.close()
+            raise
+        self._thread = threading.Thread(target=self._listen, name="videosr-front", daemon=True)
+        self._thread.start()
+
+    def _await_ready(self) -> None:
+        try:
+            if not self._connection.poll(STARTING):
+                raise OutputError("the server process does not start")
+            kind, value = self._connection.recv()
+        except (EOFError, OSError) as exc:
+            raise OutputError("the server process ended while starting") from exc
+        if kind == "failed":
+            raise OutputError(value)
+        self.http_port, self.ports = value
+
+    def _listen(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self.wanted, self.viewers = self._connection.recv()
+
+    def _send(self, *message: Any) -> None:
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError as exc:
+            raise OutputError("the server process has ended") from exc
+
+    def taker(self, rendition: str) -> Callable[[Chunk], None]:
+        """What passes chunks on as this rendition, "upscaled" or "source". It raises OutputError."""
+        return lambda chunk: self._send("chunk", rendition, chunk.data, chunk.key, chunk.pts)
+
+    def tell(self, status: dict[str, Any]) -> None:
+        """Give the page its figures. Raises OutputError."""
+        self._send("status", status)
+
+    def close(self) -> None:
+        """End the process."""
+        with suppress(OSError):
+            self._connection.close()
+        self._process.join(2)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()

@@ -1,0 +1,116 @@
+"""What the server process knows of the streams: segments, and clients that follow chunk by chunk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from videosr.live.segments import Chunk, Segmenter
+
+BACKLOG = 8 * 2**20
+"""Bytes a client may lag behind before it loses what it has not fetched, up to the next keyframe."""
+FOLLOWERS = 256
+"""Clients that may follow one stream chunk by chunk."""
+
+
+class Follower:
+    """A client that gets every chunk from a keyframe on, for as long as it keeps up."""
+
+    def __init__(self, begin: list[Chunk]) -> None:
+        self._waiting: deque[bytes] = deque(chunk.data for chunk in begin)
+        self._size = sum(map(len, self._waiting))
+        self._needs_key = not begin
+        self._event = asyncio.Event()
+        if begin:
+            self._event.set()
+        self._ended = False
+        self.lost = 0
+
+    def take(self, chunk: Chunk) -> None:
+        """Queue a chunk, or give up what is queued."""
+        if self._size > BACKLOG:
+            self.lost += len(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            self._needs_key = True
+        if self._needs_key and not chunk.key:
+            return
+        self._needs_key = False
+        self._waiting.append(chunk.data)
+        self._size += len(chunk.data)
+        self._event.set()
+
+    def end(self) -> None:
+        """Nothing more is coming."""
+        self._ended = True
+        self._event.set()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """What has come, joined, again and again."""
+        while True:
+            await self._event.wait()
+            self._event.clear()
+            while self._waiting:
+                data = b"".join(self._waiting)
+                self._waiting.clear()
+                self._size = 0
+                yield data
+            if self._ended:
+                return
+
+
+class Rendition:
+    """One stream: its playlist and segments, and those who follow it.
+
+    Args:
+        epoch: see `Segmenter`.
+    """
+
+    def __init__(self, epoch: float) -> None:
+        self.segmenter = Segmenter(epoch)
+        self._since_key: list[Chunk] = []
+        self._followers: set[Follower] = set()
+        self._first = asyncio.Event()
+
+    def take(self, chunk: Chunk) -> None:
+        """A chunk came."""
+        if self.segmenter.add(chunk) is not None:
+            self._first.set()
+        if chunk.key:
+            self._since_key.clear()
+        if chunk.key or self._since_key:
+            self._since_key.append(chunk)
+        for follower in self._followers:
+            follower.take(chunk)
+
+    async def playlist(self, name: str, patience: float) -> str | None:
+        """The playlist, once it has something to list; None if it has not in time."""
+        try:
+            async with asyncio.timeout(patience):
+                await self._first.wait()
+        except TimeoutError:
+            return None
+        return self.segmenter.playlist(name)
+
+    def follow(self) -> Follower | None:
+        """Follow from the last keyframe on; None if too many already do."""
+        if len(self._followers) >= FOLLOWERS:
+            return None
+        follower = Follower(self._since_key)
+        self._followers.add(follower)
+        return follower
+
+    def leave(self, follower: Follower) -> None:
+        """Follow no longer."""
+        self._followers.discard(follower)
+
+    @property
+    def followers(self) -> int:
+        """How many follow."""
+        return len(self._followers)
+
+    def end(self) -> None:
+        """Nothing more is coming."""
+        for follower in self._followers:
+            follower.end()

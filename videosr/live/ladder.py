@@ -1,0 +1,205 @@
+"""Cheaper forms of the work, at the same output size, for a machine that cannot keep up, and the way back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from videosr.errors import UsageError
+from videosr.frame import Frame, StreamInfo
+from videosr.media.rescale import Rescaler
+from videosr.models import registry
+from videosr.temporal import HISTORY, Mode
+from videosr.upscaler import UpscaleOptions, Upscaler
+
+type Finish = Callable[[], Frame]
+"""Waits for a frame under way and returns it."""
+
+
+class PromptUpscaler(Upscaler):
+    """The core, for whoever cannot wait for the next frame to get this one.
+
+    `process` gives a frame back when later ones have come, which keeps all cores busy; here the caller itself keeps
+    several under way and waits for each of them in another thread. The frames are the same, bit for bit.
+    """
+
+    def start(self, frame: Frame) -> Finish:
+        """Begin on the next frame of a sequence."""
+        self._history.append(self._look(frame, self._history[-1] if self._history else None))
+        pending = self._start(self._window(self._history), self._history[-1].cut)
+        return lambda: self._finish(pending)
+
+    def reset(self) -> None:
+        """The next frame begins a new sequence."""
+        for _ in self.flush():
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One form of the work.
+
+    Attributes:
+        name: for the log.
+        start: begins on a frame.
+        reset: the next frame begins a new sequence.
+    """
+
+    name: str
+    start: Callable[[Frame], Finish]
+    reset: Callable[[], None]
+
+
+def rungs(options: UpscaleOptions, info: StreamInfo, *, steps: bool = True) -> tuple[StreamInfo, list[Rung]]:
+    """What the upscaled stream is, and the forms of making it, best first.
+
+    As asked for; without temporal reuse; by the shipped network of the same scale, if another was asked for; by bicubic
+    resampling. All give frames of the first one's size, format and colour.
+
+    Args:
+        options: how to upscale.
+        info: of the source.
+        steps: False leaves only what was asked for.
+
+    Raises:
+        VideosrError: what loading the network raises.
+    """
+    first = PromptUpscaler(options)
+    upscalers = [(options.model, first)]
+    if steps and first.mode is not Mode.OFF and not options.denoise:
+        off = replace(options, temporal=Mode.OFF)
+        upscalers.append((f"{options.model} without temporal reuse", PromptUpscaler(off, first.engine)))
+    if steps and options.model != registry.DEFAULT:
+        plain = PromptUpscaler(replace(options, model=registry.DEFAULT, temporal=Mode.OFF, denoise=0.0))
+        if plain.scale == first.scale:
+            upscalers.append((registry.DEFAULT, plain))
+    target = first.output_info(info)
+    found = [Rung(name, upscaler.start, upscaler.reset) for name, upscaler in upscalers]
+    if steps:
+        rescaler = Rescaler(target)
+
+        def resample(frame: Frame) -> Finish:
+            made = rescaler.rescale(frame)
+            return lambda: made
+
+        found.append(Rung("bicubic resampling", resample, lambda: None))
+    return target, found
+
+
+BAD_SECONDS = 3
+"""Seconds in a row with too many drops before a cheaper form is taken."""
+BAD_SHARE = 0.05
+"""Share of a second's frames whose loss makes it a bad one."""
+FIRST_HOLD = 10.0
+LONGEST_HOLD = 300.0
+"""Seconds without drops before a better form is tried: doubled each time that fails, up to the longest."""
+
+
+class Ladder:
+    """Chooses the form: down when frames have been lost for seconds, up when none have for longer.
+
+    Args:
+        forms: best first, at least one.
+        say: is told of each step.
+        now: a clock in seconds.
+    """
+
+    def __init__(
+        self, forms: list[Rung], say: Callable[[str], None], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        if not forms:
+            raise UsageError("a ladder needs a rung")
+        self._forms, self._say, self._now = forms, say, now
+        self.level = 0
+        """Index of the form in use; 0 is what was asked for."""
+        self.steps = 0
+        """Changes of form so far."""
+        self._lock = threading.Lock()
+        self._second: float | None = None
+        self._frames = self._lost = self._bad = 0
+        self._good_since: float | None = None
+        self._hold = FIRST_HOLD
+        self._climbed: float | None = None
+
+    @property
+    def rung(self) -> Rung:
+        """The form in use."""
+        return self._forms[self.level]
+
+    def frame(self, *, lost: bool) -> None:
+        """A frame has been delivered, or lost because it would have been late; any thread may say so."""
+        with self._lock:
+            self._frames += 1
+            self._lost += lost
+
+    def decide(self) -> None:
+        """Take a step if it is time to; called by the thread that begins on frames, between two of them."""
+        now = self._now()
+        if self._second is None or self._good_since is None:
+            self._second = self._good_since = now
+        if now - self._second >= 1:
+            with self._lock:
+                frames, lost = self._frames, self._lost
+                self._frames = self._lost = 0
+            self._second = now
+            if lost:
+                self._good_since = now
+            self._bad = self._bad + 1 if lost > BAD_SHARE * frames else 0
+        if self._bad >= BAD_SECONDS and self.level + 1 < len(self._forms):
+            self._down(now)
+        elif self.level and now - self._good_since >= self._hold:
+            self._up(now)
+
+    def rest(self) -> None:
+        """The source paused: what was counted says nothing of what comes."""
+        self._second = self._good_since = None
+        with self._lock:
+            self._frames = self._lost = 0
+        self._bad = 0
+        self.rung.reset()
+
+    def _down(self, now: float) -> None:
+        failed = self._climbed is not None and now - self._climbed < FIRST_HOLD + BAD_SECONDS
+        self._hold = min(2 * self._hold, LONGEST_HOLD) if failed else FIRST_HOLD
+        self._climbed = None
+        self._step(1)
+        self._say(f"the machine cannot keep up: going on with {self.rung.name}")
+        self._good_since = now
+
+    def _up(self, now: float) -> None:
+        self._step(-1)
+        self._say(f"no frame lost for {self._hold:.0f} s: back to {self.rung.name}")
+        self._climbed = self._good_since = now
+
+    def _step(self, by: int) -> None:
+        self.rung.reset()
+        self.level += by
+        self.steps += 1
+        with self._lock:
+            self._frames = self._lost = 0
+        self._bad = 0
+        self._second = self._now()
+        self.rung.reset()
+
+
+def warm_up(forms: list[Rung], frame: Frame) -> None:
+    """Have every form compile what it needs for such pictures, with and without neighbours, before time counts.
+
+    Args:
+        forms: to warm.
+        frame: a picture of the stream.
+    """
+    rng = np.random.default_rng(0)
+    for form in forms:
+        form.start(frame)()
+        for _ in range(HISTORY):  # noise, so that temporal reuse sets in
+            noise = tuple(
+                (plane // 2 + rng.integers(0, 1 << (frame.format.bits - 3), plane.shape, plane.dtype))
+                for plane in frame.planes
+            )
+            form.start(frame.with_planes(noise))()
+        form.reset()

@@ -1,0 +1,355 @@
+"""Where a live stream goes: outputs in threads of their own behind bounded queues, so that none disturbs another."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from videosr.errors import OutputError, UsageError
+from videosr.frame import Frame, StreamInfo
+from videosr.live.ledger import Latency
+from videosr.live.queues import BoundedQueue, Closed
+from videosr.live.segments import KEPT, Chunk, Segmenter
+from videosr.media.live_codec import Coded, Template
+from videosr.media.live_output import Muxer, NutWriter, RawWriter, TransportStream, Y4mWriter, open_push
+
+QUEUED_FRAMES = 64
+"""Entries an output may lag behind; raw pictures are large, so there it is `QUEUED_PICTURES`."""
+QUEUED_PICTURES = 4
+BACKOFF = (0.1, 0.2, 0.4, 0.8, 1.0)
+"""Seconds between attempts to connect; the last goes on."""
+PATIENCE = 3.0
+"""Seconds an output gets to finish at the end."""
+
+
+class Raw:
+    """A picture on its way to a pipe, and when its packet was demuxed."""
+
+    __slots__ = ("arrival", "frame")
+
+    def __init__(self, frame: Frame, arrival: float) -> None:
+        self.frame, self.arrival = frame, arrival
+
+
+type Entry = Raw | Coded
+
+
+class Output(ABC):
+    """One destination.
+
+    Attributes:
+        name: as the user gave it.
+        raw: takes pictures rather than coded video.
+        taken: frames given to it.
+        written: of them, those muxed.
+        dropped: of them, those it could not take in time.
+        latency: from demuxed to muxed here.
+        gone: set when it has ended for good; `error` says why.
+    """
+
+    raw = False
+
+    def __init__(self, name: str, *, wait: bool, say: Callable[[str], None], stop: threading.Event) -> None:
+        self.name, self._say, self._stop = name, say, stop
+        self.taken = self.written = self.dropped = 0
+        self.latency = Latency()
+        self.gone = threading.Event()
+        self.error: OutputError | None = None
+        self._needs_key = not self.raw
+        self._lock = threading.Lock()
+        size = QUEUED_PICTURES if self.raw else QUEUED_FRAMES
+        self.queue: BoundedQueue[Entry] = BoundedQueue(size, None if wait else self._spill)
+        self._thread = threading.Thread(target=self._run, name=f"videosr-out-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        """Hand it an entry; waits for room, or drops the oldest, as the output was made."""
+        if isinstance(entry, Raw) or entry.video:
+            with self._lock:
+                self.taken += 1
+        try:
+            self.queue.put(entry)
+        except Closed:
+            self._lose(entry)
+
+    def finish(self) -> None:
+        """Nothing more is coming: write what is queued, within `PATIENCE`."""
+        self.queue.close()
+        self._thread.join(PATIENCE)
+        for entry in self.queue.drain():
+            self._lose(entry)
+
+    def _lose(self, entry: Entry) -> None:
+        if isinstance(entry, Raw) or entry.video:
+            with self._lock:
+                self.dropped += 1
+
+    def _spill(self, entry: Entry) -> None:
+        self._lose(entry)
+        if not self.raw and isinstance(entry, Coded) and entry.video:
+            self._needs_key = True
+
+    def _run(self) -> None:
+        try:
+            while True:
+                entry = self.queue.get()
+                if entry is None:
+                    continue
+                if isinstance(entry, Coded) and entry.video and self._needs_key:
+                    if not entry.key:
+                        self._lose(entry)
+                        continue
+                    self._needs_key = False
+                if not self._write(entry):
+                    self._lose(entry)
+                elif isinstance(entry, Raw) or entry.video:
+                    with self._lock:
+                        self.written += 1
+                    self.latency.add(time.monotonic() - entry.arrival)
+        except Closed:
+            pass
+        except OutputError as exc:
+            self.error = exc
+        finally:
+            self.gone.set()
+            for entry in self.queue.drain():
+                self._lose(entry)
+            with suppress(OSError):
+                self._close()
+
+    @abstractmethod
+    def _write(self, entry: Entry) -> bool:
+        """Mux an entry; False if it could not be. Raises OutputError when there is no use in going on."""
+
+    @abstractmethod
+    @abstractmethod
+    def _close(self) -> None:
+        """Finish the container."""
+
+
+class Pipe(Output):
+    """Raw video into standard output or a named pipe."""
+
+    raw = True
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        form: str,
+        info: StreamInfo,
+        template: Template,
+        *,
+        wait: bool,
+        say: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(name, wait=wait, say=say, stop=stop)
+        self._path, self._form, self._info, self._template = path, form, info, template
+        self._writer: RawWriter | None = None
+        self._file: BinaryIO | None = None
+
+    def _write(self, entry: Entry) -> bool:
+        while True:
+            if self._writer is None:
+                self._file = _open_pipe(self._path, self._stop)
+                if self._form == "y4m":
+                    self._writer = Y4mWriter(self._file, self._info)
+                else:
+                    self._writer = NutWriter(self._file, self._info, self._template)
+            try:
+                if isinstance(entry, Raw):
+                    self._writer.write(entry.frame)
+                else:
+                    self._writer.sound(entry)
+                return True
+            except OSError as exc:
+                self._close()
+                if self._path == "-" or self._stop.is_set():
+                    raise OutputError(f"{self.name}: its reader has gone") from exc
+                self._say(f"{self.name}: its reader has gone; waiting for another")
+
+    def _close(self) -> None:
+        self._writer = None
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+
+
+def _open_pipe(path: str, stop: threading.Event) -> BinaryIO:
+    """Standard output, or a named pipe once it has a reader. Raises OutputError."""
+    if path == "-":
+        return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    while not stop.is_set():
+        try:
+            # Without waiting: a pipe that nobody ever reads must not keep us from ending.
+            number = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError as exc:
+            if exc.errno != errno.ENXIO:
+                raise OutputError.writing(path, exc) from exc
+            stop.wait(0.1)
+            continue
+        os.set_blocking(number, True)
+        return os.fdopen(number, "wb", buffering=0)
+    raise OutputError(f"{path}: nobody has read it")
+
+
+class Push(Output):
+    """A network destination; connected again, with back-off, whenever it is lost."""
+
+    def __init__(
+        self, url: str, template: Template, *, wait: bool, say: Callable[[str], None], stop: threading.Event
+    ) -> None:
+        super().__init__(url, wait=wait, say=say, stop=stop)
+        self._template = template
+        self._muxer: Muxer | None = None
+        self._attempts = 0
+        self._next = 0.0
+
+    def _write(self, entry: Entry) -> bool:
+        if self._muxer is None and not self._connect(entry):
+            return False
+        assert self._muxer is not None
+        try:
+            self._muxer.write(entry)  # type: ignore[arg-type]  # raw pictures do not come here
+            return True
+        except OutputError as exc:
+            self._say(f"{self.name}: lost: {exc}; connecting again")
+            self._close()
+            self._needs_key = True
+            self._attempts = 0
+            return False
+
+    def _connect(self, entry: Entry) -> bool:
+        """Connect at a keyframe, if it is time to try."""
+        assert isinstance(entry, Coded)
+        if not (entry.video and entry.key) or time.monotonic() < self._next:
+            self._needs_key = self._needs_key or entry.video
+            return False
+        try:
+            self._muxer = open_push(self.name, self._template)
+        except OutputError as exc:
+            if self._attempts == 0:
+                self._say(f"{exc}; trying again until it is there")
+            self._next = time.monotonic() + BACKOFF[min(self._attempts, len(BACKOFF) - 1)]
+            self._attempts += 1
+            self._needs_key = True
+            return False
+        self._say(f"{self.name}: connected")
+        self._attempts = 0
+        return True
+
+    def _close(self) -> None:
+        muxer, self._muxer = self._muxer, None
+        if muxer is not None:
+            with suppress(OutputError):
+                muxer.close()
+
+
+class Chunks(Output):
+    """MPEG-TS in memory, for whoever takes its chunks.
+
+    Args:
+        take: called with each chunk, in this output's thread.
+        end: called at the end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        template: Template,
+        take: Callable[[Chunk], None],
+        end: Callable[[], None],
+        *,
+        wait: bool,
+        say: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(name, wait=wait, say=say, stop=stop)
+        self._stream = TransportStream(template)
+        self._take, self._end = take, end
+
+    def _write(self, entry: Entry) -> bool:
+        assert isinstance(entry, Coded)
+        self._take(Chunk(self._stream.mux(entry), entry.video and entry.key, entry.pts))
+        return True
+
+    def _close(self) -> None:
+        self._end()
+
+
+class HlsFolder:
+    """HLS as files: a playlist and its segments, each complete when its name appears.
+
+    Args:
+        path: of the playlist.
+        epoch: see `Segmenter`.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+
+    def __init__(self, path: Path, epoch: float) -> None:
+        self._path = path
+        self._segmenter = Segmenter(epoch)
+        self._stem = path.stem
+        self._write(path, b"")
+        path.unlink(missing_ok=True)
+
+    def take(self, chunk: Chunk) -> None:
+        """Write what a chunk completes. Raises OutputError."""
+        segment = self._segmenter.add(chunk)
+        if segment is None:
+            return
+        folder = self._path.parent
+        self._write(folder / f"{self._stem}-{segment.number}.ts", segment.data)
+        self._write(self._path, self._segmenter.playlist(f"{self._stem}-{{}}.ts").encode())
+        if segment.number >= KEPT:
+            (folder / f"{self._stem}-{segment.number - KEPT}.ts").unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """Say that nothing more comes. Raises OutputError."""
+        self._write(self._path, self._segmenter.playlist(f"{self._stem}-{{}}.ts", ended=True).encode())
+
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        beside = path.with_name(f".{path.name}.part")
+        try:
+            beside.write_bytes(data)
+            beside.replace(path)
+        except OSError as exc:
+            raise OutputError.writing(path, exc) from exc
+
+
+def pipe_form(target: str) -> tuple[str, str] | None:
+    """The path and form, "y4m" or "nut", of an output that is a pipe; None if it is none.
+
+    Raises:
+        UsageError: it is a file that is no pipe.
+    """
+    form, colon, rest = target.partition(":")
+    path = rest if colon and form in ("y4m", "nut") else target
+    if colon and form not in ("y4m", "nut") and "://" in target:
+        return None
+    if path != "-":
+        if path.endswith(".m3u8"):
+            return None
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError as exc:
+            raise UsageError(f"-o {target}: {exc.strerror}; make a named pipe first (mkfifo), or give a URL") from exc
+        if not stat.S_ISFIFO(mode):
+            raise UsageError(f"-o {target}: is not a pipe; `videosr upscale` writes files")
+    return path, form if path is not target else "nut" if path.endswith(".nut") else "y4m"

@@ -1,0 +1,254 @@
+"""`videosr serve`: puts source, pipeline and outputs together, and takes them apart again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videosr.errors import OutputError
+from videosr.frame import Frame, StreamInfo
+from videosr.live.fanout import Fanout
+from videosr.live.front import Front, FrontOptions
+from videosr.live.intake import Intake, Pace
+from videosr.live.ladder import Ladder, rungs, warm_up
+from videosr.live.ledger import Account, Ledger
+from videosr.live.options import ServeOptions, Target
+from videosr.live.outputs import Chunks, HlsFolder, Output, Pipe, Push
+from videosr.live.pipeline import Pipeline
+from videosr.live.sidestream import SideStream
+from videosr.media.live_codec import LiveAudio, LiveEncoder, Template
+from videosr.media.live_input import LiveInput
+
+CODED_FORMAT = "yuv420p"
+"""What every H.264 player takes."""
+STATUS = 0.5
+"""Seconds between looks at the figures."""
+READER = 2.0
+"""Seconds the reading thread gets to notice the end."""
+
+
+class Server:
+    """A stream being served.
+
+    Args:
+        options: see `ServeOptions`.
+        say: is told what happens, a line each.
+
+    Raises:
+        VideosrError: the source or the network cannot be opened, or an output cannot be had.
+    """
+
+    def __init__(self, options: ServeOptions, say: Callable[[str], None]) -> None:
+        self.options, self._say = options, say
+        self._stop = threading.Event()
+        self._asked_to_stop = threading.Event()
+        self._front: Front | None = None
+        self._outputs: list[Output] = []
+        pace = Pace(self._stop)
+        source = LiveInput(options.source, pace.wait if self._paced(options) else None)
+        try:
+            self._open(source, pace)
+        except BaseException:
+            self._stop.set()
+            for output in self._outputs:
+                output.finish()
+            if self._front is not None:
+                self._front.close()
+            source.close()
+            raise
+
+    @staticmethod
+    def _paced(options: ServeOptions) -> bool:
+        return options.real_time and not options.source.live
+
+    def _open(self, source: LiveInput, pace: Pace) -> None:
+        options = self.options
+        real_time = options.real_time or source.live
+        budget = options.latency if real_time else None
+        coded = any(target.kind != "pipe" for target in options.targets)
+        upscale = replace(options.upscale, pix_fmt=CODED_FORMAT) if coded else options.upscale
+        info, forms = rungs(upscale, source.info, steps=options.steps and real_time)
+        warm_up(forms, _blank(source.info))
+        self._say(
+            f"{options.source.url}: {source.info.width}x{source.info.height} to {info.width}x{info.height}, "
+            + (f"within {1000 * options.latency:.0f} ms" if real_time else "held back by its readers, nothing dropped")
+        )
+        if len(forms) > 1:
+            self._say(f"if the machine cannot keep up: {', then '.join(form.name for form in forms[1:])}")
+        template = Template()
+        encoder = LiveEncoder(info, options.video, template) if coded else None
+        audio = LiveAudio(source.audio, template) if source.audio is not None else None
+        template.settle()
+        self.ledger = Ledger(budget)
+        side = self._open_outputs(options, source.info, info, template, wait=not real_time)
+        fanout = Fanout(self._outputs, encoder, options.latency)
+        self.intake = Intake(
+            options.source,
+            source,
+            pace=pace if self._paced(options) else None,
+            ledger=self.ledger,
+            sound=fanout.sound,
+            audio=audio,
+            say=self._say,
+            stop=self._stop,
+        )
+        self.ladder = Ladder(forms, self._say)
+        tap = side.take if side is not None else None
+        self._side = side
+        self.pipeline = Pipeline(self.intake, self.ladder, self.ledger, fanout, info, tap)
+
+    def _open_outputs(
+        self, options: ServeOptions, source: StreamInfo, info: StreamInfo, template: Template, *, wait: bool
+    ) -> SideStream | None:
+        epoch = time.time()
+        common: dict[str, Any] = {"wait": wait, "say": self._say, "stop": self._stop}
+        page = next((target for target in options.targets if target.kind == "http"), None)
+        listening = [target for target in options.targets if target.kind == "tcp"]
+        side = None
+        if page or listening:
+            self._front = Front(
+                FrontOptions(
+                    http=page.address if page else None,
+                    listeners=tuple(target.address for target in listening),
+                    token=options.token,
+                    epoch=epoch,
+                )
+            )
+            self._announce(self._front, page, listening)
+            name = ", ".join(target.text for target in (*([page] if page else []), *listening))
+            self._outputs.append(Chunks(name, template, self._front.taker("upscaled"), lambda: None, **common))
+        if page and self._front is not None:
+            side = SideStream(source, options.video, self._front)
+        for target in options.targets:
+            if target.kind == "pipe":
+                self._outputs.append(Pipe(target.text, target.path, target.form, info, template, **common))
+            elif target.kind == "push":
+                self._outputs.append(Push(target.text, template, **common))
+            elif target.kind == "hls":
+                folder = HlsFolder(Path(target.path), epoch)
+                self._outputs.append(Chunks(target.text, template, folder.take, folder.end, **common))
+        return side
+
+    def _announce(self, front: Front, page: Target | None, listening: list[Target]) -> None:
+        if page:
+            host = f"[{page.address[0]}]" if ":" in page.address[0] else page.address[0]
+            self._say(f"page: http://{host}:{front.http_port}/ (HLS: about 3 s behind, by its segments)")
+            if page.open_to_all and not self.options.token:
+                self._say("the page is open to everyone who can reach this machine; --token asks for a word")
+        for target, port in zip(listening, front.ports, strict=True):
+            self._say(f"MPEG-TS: tcp://{target.address[0]}:{port}")
+
+    @property
+    def page_port(self) -> int:
+        """The port the page got, 0 without a page."""
+        return self._front.http_port if self._front is not None else 0
+
+    @property
+    def listener_ports(self) -> tuple[int, ...]:
+        """The ports the listeners got."""
+        return self._front.ports if self._front is not None else ()
+
+    def stop(self) -> None:
+        """End `run` from any thread or signal handler."""
+        self._asked_to_stop.set()
+
+    def run(self) -> Account:
+        """Serve until the source ends or `stop` is called.
+
+        Returns:
+            The account of all frames; none is under way any more.
+
+        Raises:
+            KeyboardInterrupt: if it comes; everything has been finished by then.
+            VideosrError: the source could not be used any more, or no output is left.
+        """
+        for output in self._outputs:
+            output.start()
+        self.pipeline.start()
+        try:
+            self._watch()
+        finally:
+            self._finish()
+        if self.intake.error is not None:
+            raise self.intake.error
+        return self.ledger.account
+
+    def _watch(self) -> None:
+        told = 0.0
+        while not self.pipeline.ended.wait(0.1) and not self._asked_to_stop.is_set():
+            for output in self._outputs:
+                if output.gone.is_set() and output.error is not None:
+                    self._say(str(output.error))
+                    output.error = None
+            if all(output.gone.is_set() for output in self._outputs):
+                raise OutputError("no output is left")
+            if self._front is not None and time.monotonic() - told >= STATUS:
+                told = time.monotonic()
+                self._front.tell(self.status())
+
+    def _finish(self) -> None:
+        self._stop.set()
+        ended = self.pipeline.ended.is_set()
+        if not ended:
+            self.pipeline.abandon()
+            if not self.options.real_time:
+                for output in self._outputs:  # whoever waits for a stalled reader must not wait for ever
+                    output.queue.close()
+        try:
+            self.pipeline.finish()
+        finally:
+            self.intake.join(READER)
+            for output in self._outputs:
+                output.finish()
+            if self._side is not None:
+                self._side.close()
+            if self._front is not None:
+                self._front.close()
+            self._say(self.summary())
+
+    def summary(self) -> str:
+        """One line about it all."""
+        account = self.ledger.account
+        dropped = sum(account.dropped.values())
+        why = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items() if count)
+        text = f"{account.taken} frames in, {account.delivered} out, {dropped} dropped" + (f" ({why})" if why else "")
+        p95 = self.ledger.latency.percentile(0.95)
+        return text + (f"; latency p95 {1000 * p95:.0f} ms" if p95 is not None else "")
+
+    def status(self) -> dict[str, Any]:
+        """The figures, as the page and `metrics` take them."""
+        account, latency = self.ledger.account, self.ledger.latency
+        return {
+            "source": self.options.source.url if not self.options.token else "",
+            "connected": self.intake.connected,
+            "losses": self.intake.losses,
+            "frames_in": account.taken,
+            "frames_out": account.delivered,
+            "dropped": account.dropped,
+            "under_way": account.under_way,
+            "budget": self.ledger.budget,
+            "p50": latency.percentile(0.5),
+            "p95": latency.percentile(0.95),
+            "latency": {"counts": list(latency.counts), "total": latency.total},
+            "queues": self.pipeline.depths | {f"output {o.name}": len(o.queue) for o in self._outputs},
+            "level": self.ladder.level,
+            "form": self.ladder.rung.name,
+            "viewers": self._front.viewers if self._front is not None else 0,
+            "outputs": [
+                {"name": o.name, "taken": o.taken, "written": o.written, "dropped": o.dropped} for o in self._outputs
+            ],
+        }
+
+
+def _blank(info: StreamInfo) -> Frame:
+    planes = tuple(
+        np.full(info.format.plane_shape(i, info.height, info.width), 1 << (info.format.bits - 1), info.format.dtype)
+        for i in range(info.format.planes)
+    )
+    return Frame(planes=planes, format=info.format, pts=0, time_base=info.time_base, color=info.color, sar=info.sar)

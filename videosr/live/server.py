@@ -1,0 +1,169 @@
+"""The server process: listens, receives chunks from the pipeline, serves them. Nothing here touches a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from contextlib import suppress
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from typing import Any
+
+from videosr.errors import MissingExtraError
+from videosr.live.front import FrontOptions
+from videosr.live.hub import Rendition
+from videosr.live.segments import Chunk
+
+STALLED = 10.0
+"""Seconds in which a client has to take what it is given."""
+CLIENTS = 64
+"""Clients of one listener."""
+WANTED = 15.0
+"""Seconds after a viewer last asked for the source beside the stream."""
+
+
+def require() -> None:
+    """Raise MissingExtraError if the web server is not installed."""
+    if find_spec("aiohttp") is None:
+        raise MissingExtraError("the page of videosr serve", "serve")
+
+
+class State:
+    """What the process serves.
+
+    Args:
+        options: see `FrontOptions`.
+    """
+
+    def __init__(self, options: FrontOptions) -> None:
+        self.options = options
+        self.renditions = {name: Rendition(options.epoch) for name in ("upscaled", "source")}
+        self.status: dict[str, Any] = {}
+        self.asked: float | None = None
+        """When someone last asked for the source."""
+        self.viewers = 0
+
+    def handle(self, message: tuple[Any, ...]) -> None:
+        """Take a message of the pipeline's."""
+        if message[0] == "chunk":
+            _, rendition, data, key, pts = message
+            self.renditions[rendition].take(Chunk(data, key, pts))
+        else:
+            self.status = message[1]
+
+
+def run(connection: Connection, options: FrontOptions) -> None:
+    """The process's main function.
+
+    Args:
+        connection: to the pipeline; when it closes, the process ends.
+        options: what to serve.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they go to the whole group; the pipeline decides when to end
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(5)
+    asyncio.run(_serve(connection, options))
+
+
+async def _serve(connection: Connection, options: FrontOptions) -> None:
+    state = State(options)
+    loop = asyncio.get_running_loop()
+    servers: list[asyncio.Server] = []
+    http_port = 0
+    try:
+        if options.http:
+            from videosr.live.web import listen
+
+            sock = _bind(f"http://{_address(options.http)}/", options.http)
+            http_port = sock.getsockname()[1]
+            servers.append(await listen(state, sock))
+        ports = []
+        for address in options.listeners:
+            sock = _bind(f"tcp://{_address(address)}", address)
+            ports.append(sock.getsockname()[1])
+            servers.append(await _listener(state, sock))
+    except OSError as exc:
+        connection.send(("failed", str(exc)))
+        return
+    connection.send(("ready", (http_port, tuple(ports))))
+    ended = loop.create_future()
+
+    def receive() -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                # One at a time: if this loop is slow, it is the sender that notices, not the memory.
+                asyncio.run_coroutine_threadsafe(_handle(state, connection.recv()), loop).result()
+        loop.call_soon_threadsafe(ended.set_result, None)
+
+    threading.Thread(target=receive, daemon=True).start()
+    reporter = asyncio.create_task(_report(state, connection))
+    await ended
+    reporter.cancel()
+    for rendition in state.renditions.values():
+        rendition.end()
+    for server in servers:
+        server.close()
+    await asyncio.sleep(0.2)  # for the last bytes; who has not taken them by then does without
+
+
+async def _handle(state: State, message: tuple[Any, ...]) -> None:
+    state.handle(message)
+
+
+async def _report(state: State, connection: Connection) -> None:
+    """Tell the pipeline who is looking."""
+    before: tuple[bool, int] | None = None
+    while True:
+        now = asyncio.get_running_loop().time()
+        wanted = state.asked is not None and now - state.asked < WANTED
+        viewers = state.viewers + state.renditions["upscaled"].followers
+        if (wanted, viewers) != before:
+            before = wanted, viewers
+            with suppress(OSError):
+                connection.send(before)
+        await asyncio.sleep(0.25)
+
+
+def _address(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bind(name: str, address: tuple[str, int]) -> socket.socket:
+    """A listening socket. Raises OSError that names it."""
+    try:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        return socket.create_server(address, family=family, backlog=128)
+    except OSError as exc:
+        raise OSError(f"{name}: cannot listen there: {exc.strerror or exc}") from exc
+
+
+async def _listener(state: State, sock: socket.socket) -> asyncio.Server:
+    """Gives MPEG-TS to whoever connects."""
+    rendition = state.renditions["upscaled"]
+    clients = 0
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal clients
+        follower = rendition.follow() if clients < CLIENTS else None
+        clients += 1
+        try:
+            if follower is not None:
+                async for data in follower:
+                    async with asyncio.timeout(STALLED):
+                        writer.write(data)
+                        await writer.drain()
+        except (OSError, TimeoutError):
+            writer.transport.abort()
+        finally:
+            clients -= 1
+            if follower is not None:
+                rendition.leave(follower)
+            writer.close()
+
+    return await asyncio.start_server(client, sock=sock, limit=4096)

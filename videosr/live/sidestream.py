@@ -1,0 +1,68 @@
+"""The source as it came, encoded small and only while someone compares it with the upscaled stream."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from videosr.errors import OutputError
+from videosr.frame import Frame, PixelFormat, StreamInfo
+from videosr.live.front import Front
+from videosr.live.queues import BoundedQueue, Closed
+from videosr.live.segments import Chunk
+from videosr.media.live_codec import LiveEncoder, Template, VideoSettings
+from videosr.media.live_output import TransportStream
+from videosr.media.rescale import Rescaler
+
+QUEUED = 8
+
+
+class SideStream:
+    """A second, cheap encoder for the page; it never holds anything up.
+
+    Args:
+        info: of the source.
+        settings: of the main encoder, whose distance of keyframes is taken.
+        front: where chunks go.
+    """
+
+    def __init__(self, info: StreamInfo, settings: VideoSettings, front: Front) -> None:
+        even = replace(
+            info, width=info.width + info.width % 2, height=info.height + info.height % 2,
+            format=PixelFormat.parse("yuv420p"),
+        )  # fmt: skip
+        self._front = front
+        self._fit = Rescaler(even)
+        template = Template()
+        cheap = VideoSettings(preset="ultrafast", crf=16, keyframes=settings.keyframes, threads=1)
+        self._encoder = LiveEncoder(even, cheap, template)
+        template.settle()
+        self._stream = TransportStream(template)
+        self._send = front.taker("source")
+        self._queue: BoundedQueue[Frame] = BoundedQueue(QUEUED, lambda _: None)
+        self._thread = threading.Thread(target=self._run, name="videosr-side", daemon=True)
+        self._thread.start()
+
+    def take(self, frame: Frame) -> None:
+        """A frame of the source, pts in 1/90000 s."""
+        if self._front.wanted:
+            self._queue.put(frame)
+
+    def _run(self) -> None:
+        last = -(10**9)
+        try:
+            while True:
+                frame = self._queue.get()
+                if frame is None:
+                    continue
+                key = frame.pts - last > 90_000  # nobody looked for a while
+                last = frame.pts
+                for coded in self._encoder.encode(self._fit.rescale(frame), 0.0, key=key):
+                    self._send(Chunk(self._stream.mux(coded), coded.key, coded.pts))
+        except (Closed, OutputError):
+            self._queue.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._queue.drain()
+        self._thread.join(1)

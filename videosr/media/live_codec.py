@@ -1,0 +1,261 @@
+"""Encoding for live use: a picture in, its packet out at once; audio copied, or converted where it has to be."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+import av.error
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.codec.context import Flags as CodecFlags
+from av.video.frame import PictureType
+
+from videosr.errors import OutputError
+from videosr.frame import Frame, StreamInfo
+from videosr.media.planes import to_av_frame
+
+if TYPE_CHECKING:
+    from av.stream import Stream
+
+    type AvPacket = av.Packet[Stream]
+
+TIME_BASE = Fraction(1, 90_000)
+"""Of all live packets: MPEG-TS's."""
+COPIED = {"aac": "aac", "mp3": "libmp3lame", "mp2": "mp2"}
+"""Audio codecs that every live container takes, and their encoders; all others become AAC."""
+BITS_PER_CHANNEL = 80_000
+LARGEST_DRIFT = 4_500
+"""Ticks by which converted audio may stray from its source's times before it is moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A coded packet, ready for any muxer.
+
+    Attributes:
+        video: of the video stream, otherwise of the audio.
+        data: payload.
+        pts: in 1/90000 s.
+        duration: in 1/90000 s, 0 where unknown.
+        key: decoding can begin here.
+        arrival: monotonic seconds at which the source packet was demuxed.
+    """
+
+    video: bool
+    data: bytes
+    pts: int
+    duration: int
+    key: bool
+    arrival: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoSettings:
+    """How live video is encoded (x264).
+
+    Attributes:
+        preset: x264's.
+        crf: constant quality.
+        bitrate: bits a second; instead of `crf`, as a limit that holds within a second.
+        keyframes: seconds between keyframes.
+        threads: of the encoder.
+    """
+
+    preset: str = "superfast"
+    crf: float = 21.0
+    bitrate: int | None = None
+    keyframes: float = 1.0
+    threads: int = 2
+
+
+class Template:
+    """Codec parameters for muxers, as streams of a container that is never written to.
+
+    Muxers come and go (reconnections); input containers do as well, and their streams with them.
+    """
+
+    def __init__(self) -> None:
+        self._container = av.open(io.BytesIO(), "w", format="nut")
+        self.video: Stream | None = None
+        self.audio: Stream | None = None
+
+    def add_encoder(self, codec: str, rate: Fraction | int, options: dict[str, str]) -> Stream:
+        """A stream with an encoder to configure before `settle`."""
+        return self._container.add_stream(codec, rate=rate, options=options)
+
+    def add_copy(self, source: AudioStream) -> Stream:
+        """A stream with a source's parameters."""
+        return self._container.add_stream_from_template(source, opaque=True)
+
+    def settle(self) -> None:
+        """Open the encoders. Raises OutputError."""
+        if not len(self._container.streams):
+            return
+        try:
+            self._container.start_encoding()
+        except (av.error.FFmpegError, ValueError) as exc:
+            raise OutputError(f"the live encoder cannot be opened: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+class LiveEncoder:
+    """x264 without look-ahead or B-frames: each frame's packet comes at once.
+
+    Args:
+        info: of the frames, 8-bit 4:2:0.
+        settings: how.
+        template: gets the video stream; `settle` it before the first frame.
+    """
+
+    def __init__(self, info: StreamInfo, settings: VideoSettings, template: Template) -> None:
+        options = {
+            "preset": settings.preset,
+            "tune": "zerolatency",
+            "forced-idr": "1",
+            "threads": str(settings.threads),
+            # Keyframes come by time, not by count. Headers both outside the stream and before each keyframe: some
+            # containers want the one, clients who join late need the other.
+            "x264-params": "keyint=infinite:scenecut=0:repeat-headers=1",
+        }
+        if settings.bitrate:
+            rate = str(settings.bitrate)
+            options |= {"b": rate, "maxrate": rate, "bufsize": rate}
+        else:
+            options["crf"] = f"{settings.crf:g}"
+        stream = template.add_encoder("libx264", info.rate or 25, options)
+        assert isinstance(stream, av.video.stream.VideoStream)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = info.width, info.height, info.format.name
+        context.time_base = stream.time_base = TIME_BASE
+        context.sample_aspect_ratio = info.sar
+        color = info.color
+        context.colorspace, context.color_range = int(color.matrix), int(color.range)
+        context.color_primaries, context.color_trc = color.primaries, color.transfer
+        context.chroma_sample_location = int(color.siting)
+        context.flags |= CodecFlags.global_header
+        template.video = stream
+        self._context = context
+        self._distance = round(settings.keyframes / TIME_BASE)
+        self._key: int | None = None
+
+    def encode(self, frame: Frame, arrival: float, *, key: bool = False) -> list[Coded]:
+        """A frame's packet.
+
+        Args:
+            frame: of the stream's size and format, pts in 1/90000 s, later than the one before.
+            arrival: see `Coded`.
+            key: make it a keyframe.
+
+        Raises:
+            OutputError: the encoder failed.
+        """
+        picture = to_av_frame(frame.planes, frame.format)
+        picture.pts, picture.time_base = frame.pts, TIME_BASE
+        if key or self._key is None or frame.pts - self._key >= self._distance:
+            picture.pict_type = PictureType.I
+            self._key = frame.pts
+        try:
+            packets = self._context.encode(picture)
+        except av.error.FFmpegError as exc:
+            raise OutputError(f"libx264: encoding failed: {exc.strerror}") from exc
+        return [
+            Coded(True, bytes(packet), packet.pts, frame.duration, packet.is_keyframe, arrival)
+            for packet in packets
+            if packet.pts is not None
+        ]
+
+
+class LiveAudio:
+    """The audio of a stream that may be interrupted: always of one codec, rate and layout.
+
+    Args:
+        source: the audio stream of the first connection.
+        template: gets the audio stream.
+    """
+
+    def __init__(self, source: AudioStream, template: Template) -> None:
+        context = source.codec_context
+        codec = context.codec.canonical_name
+        self.rate = context.sample_rate
+        self._layout = context.layout
+        self._encoder_name = COPIED.get(codec, "aac")
+        self._encoder: av.AudioCodecContext | None = None
+        self._kind = _kind(source)
+        if codec in COPIED:
+            template.audio = template.add_copy(source)
+        else:
+            stream = template.add_encoder(self._encoder_name, self.rate, {})
+            assert isinstance(stream, AudioStream)
+            self._configure(stream.codec_context)
+            stream.time_base = Fraction(1, self.rate)
+            template.audio = stream
+            self._encoder = stream.codec_context
+        self.copied = codec in COPIED
+        """Whether packets are copied; False while they are converted."""
+        self._resampler: AudioResampler | None = None
+        self._next: int | None = None
+        self.attach(source)
+
+    def _configure(self, encoder: av.AudioCodecContext) -> None:
+        encoder.layout = self._layout
+        encoder.sample_rate = self.rate
+        encoder.time_base = Fraction(1, self.rate)
+        encoder.bit_rate = BITS_PER_CHANNEL * self._layout.nb_channels
+        encoder.flags |= CodecFlags.global_header
+
+    def attach(self, source: AudioStream) -> None:
+        """Take packets of this stream from now on; they are converted if they are not what they were at first."""
+        self._source = source.codec_context
+        self.copied = (
+            self._encoder_name == COPIED.get(self._source.codec.canonical_name) and _kind(source) == self._kind
+        )
+        self._next = None
+        self._resampler = None
+        if not self.copied and self._encoder is None:
+            encoder = av.CodecContext.create(self._encoder_name, "w")
+            assert isinstance(encoder, av.AudioCodecContext)
+            encoder.format = av.Codec(self._encoder_name, "w").audio_formats[0]  # type: ignore[index]
+            self._configure(encoder)
+            encoder.open()
+            self._encoder = encoder
+
+    def feed(self, packet: AvPacket, pts: int, arrival: float) -> list[Coded]:
+        """What follows from one more packet of the source.
+
+        Args:
+            packet: of the attached stream.
+            pts: its time on the output timeline, in 1/90000 s.
+            arrival: see `Coded`.
+        """
+        if self.copied:
+            duration = round((packet.duration or 0) * Fraction(packet.time_base.num, packet.time_base.den) / TIME_BASE)
+            return [Coded(False, bytes(packet), pts, duration, True, arrival)]
+        assert self._encoder is not None
+        encoder = self._encoder
+        if self._resampler is None:
+            size = encoder.frame_size or None
+            self._resampler = AudioResampler(encoder.format, encoder.layout, self.rate, size)
+        start = round(pts * TIME_BASE * self.rate)
+        if self._next is None or abs(start - self._next) > LARGEST_DRIFT * TIME_BASE * self.rate:
+            self._next = start
+        made: list[Coded] = []
+        try:
+            for frame in self._source.decode(packet):
+                for piece in self._resampler.resample(frame):
+                    piece.pts, piece.time_base = self._next, Fraction(1, self.rate)
+                    self._next += piece.samples
+                    for coded in encoder.encode(piece):
+                        ticks = Fraction(1, self.rate) / TIME_BASE
+                        time = round((coded.pts or 0) * ticks)
+                        made.append(Coded(False, bytes(coded), time, round(piece.samples * ticks), True, arrival))
+        except av.error.FFmpegError:
+            self._resampler = None  # damaged: begin anew with the next packet
+        return made
+
+
+def _kind(source: AudioStream) -> tuple[object, ...]:
+    context = source.codec_context
+    return context.codec.canonical_name, context.sample_rate, context.layout.name, bytes(context.extradata or b"")

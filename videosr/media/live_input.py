@@ -1,0 +1,295 @@
+"""A live source: packets as they come, decoded at once, with the moment each was demuxed."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import av
+import av.error
+from av.audio.stream import AudioStream
+
+from videosr.errors import InputError, UsageError
+from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
+from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.planes import PlaneReader, planar_format
+from videosr.media.source import MAX_PIXELS, MAX_SIDE, fraction, open_input, plausible_rate, video_stream
+
+if TYPE_CHECKING:
+    from av.stream import Stream
+
+    type Packet = av.Packet[Stream]
+
+OPEN_TIMEOUT = 10.0
+READ_TIMEOUT = 5.0
+"""Seconds of silence after which a network source counts as lost."""
+DEVICES = frozenset({"v4l2", "video4linux2", "x11grab", "fbdev", "kmsgrab", "dshow", "gdigrab", "avfoundation"})
+"""FFmpeg's input devices that deliver in real time."""
+LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "rtp", "srt", "rtmpt", "mms"})
+PROBE = {"analyzeduration": "1000000"}
+"""A second to find out what a live stream holds: the default, five, would be spent at each reconnection."""
+ARRIVALS = 256
+"""Packets whose arrival is remembered until their frames come; decoders reorder fewer."""
+
+
+class InputLost(InputError):  # noqa: N818 - it is an InputError; the name says which
+    """A live source has gone; it may come back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSpec:
+    """What to read.
+
+    Attributes:
+        url: a file, a URL, a device's name, or "-" for standard input.
+        format: FFmpeg's demuxer or input device; "" finds out.
+        options: of the demuxer.
+    """
+
+    url: str
+    format: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def piped(self) -> bool:
+        """Whether it is a pipe: read once, at the speed of who writes it."""
+        return self.url == "-" or (self._is_path and _mode(self.url, stat.S_ISFIFO))
+
+    @property
+    def live(self) -> bool:
+        """Whether it runs by a clock of its own and cannot be held back; of plain HTTP only opening it tells."""
+        return self.demuxer in DEVICES or urlsplit(self.url).scheme in LIVE_SCHEMES
+
+    @property
+    def remote(self) -> bool:
+        """Whether it comes over a network."""
+        return "://" in self.url and not self.format
+
+    @property
+    def demuxer(self) -> str:
+        """The demuxer to use; "" finds out."""
+        if not self.format and self._is_path and _mode(self.url, stat.S_ISCHR):
+            return "v4l2"
+        return self.format
+
+    @property
+    def _is_path(self) -> bool:
+        return "://" not in self.url and not self.format
+
+
+def _mode(path: str, is_kind: Callable[[int], bool]) -> bool:
+    with suppress(OSError):
+        return is_kind(Path(path).stat().st_mode)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded frame, its times on the source's clock.
+
+    Attributes:
+        frame: the frame.
+        arrival: monotonic seconds at which its packet was demuxed.
+    """
+
+    frame: Frame
+    arrival: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A packet of the audio stream.
+
+    Attributes:
+        packet: as demuxed, pts set.
+        arrival: monotonic seconds at which it was.
+    """
+
+    packet: Packet
+    arrival: float
+
+
+class LiveInput:
+    """One connection to a source.
+
+    Args:
+        spec: what to read.
+        wait: called with each packet's time on the source's clock in seconds before it counts as demuxed: what paces.
+
+    Attributes:
+        info: of the video, from its first frame.
+        audio: the audio stream that goes with it, if there is one.
+        live: it has no end of its own: an end is a loss.
+        damaged: packets that could not be decoded.
+
+    Raises:
+        InputLost: it cannot be reached (live sources).
+        InputError: it cannot be used.
+        UsageError: an unknown format, or options that it does not have.
+    """
+
+    def __init__(self, spec: SourceSpec, wait: Callable[[float], None] | None = None) -> None:
+        self._spec, self._wait = spec, wait
+        self.damaged = 0
+        self._container = _open(spec)
+        try:
+            self._stream = video_stream(self._container, spec.url)
+            sounds = self._container.streams.audio
+            usable = [s for s in sounds if s.codec_context is not None]
+            self.audio: AudioStream | None = usable[0] if usable else None
+            self.live = spec.live or (spec.remote and not self._container.duration)
+            self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
+            self._arrivals: dict[int, float] = {}
+            self._reader = PlaneReader()
+            self._kinds: dict[tuple[object, ...], tuple[PixelFormat, ColorSpec]] = {}
+            context = self._stream.codec_context
+            context.thread_type = "SLICE"  # frame threads would each hold a frame back
+            context.options = {"max_pixels": str(MAX_PIXELS)}
+            self._events = self._read()
+            self._held: list[Picture | Sound] = []
+            self.info = self._first()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _first(self) -> StreamInfo:
+        """Read up to the first frame, which says what the stream is."""
+        try:
+            for event in self._events:
+                self._held.append(event)
+                if isinstance(event, Picture):
+                    frame, stream = event.frame, self._stream
+                    rates = map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate))
+                    return StreamInfo(
+                        width=frame.width,
+                        height=frame.height,
+                        format=frame.format,
+                        time_base=self._time_base,
+                        rate=next((rate for rate in rates if rate), None),
+                        color=frame.color,
+                        sar=frame.sar,
+                        codec=stream.codec_context.codec.canonical_name,
+                    )
+        except InputLost:
+            if self.live:
+                raise
+        kind = InputLost if self.live else InputError
+        raise kind(f"{self._spec.url}: has no decodable video frame")
+
+    def __iter__(self) -> Iterator[Picture | Sound]:
+        """What comes, in the order in which it comes. Raises InputLost at an error, and at the end if it is `live`."""
+        held, self._held = self._held, []
+        yield from held
+        yield from self._events
+
+    def _read(self) -> Iterator[Picture | Sound]:
+        streams: list[Stream] = [self._stream, *([self.audio] if self.audio is not None else [])]
+        packets = self._container.demux(streams)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError) as exc:
+                raise InputLost(f"{self._spec.url}: {getattr(exc, 'strerror', None) or exc}") from exc
+            if packet is None or packet.size == 0:
+                break
+            time_ = packet.dts if packet.dts is not None else packet.pts
+            if self._wait is not None and time_ is not None:
+                self._wait(float(time_ * Fraction(packet.time_base.num, packet.time_base.den)))
+            arrival = time.monotonic()
+            if packet.stream_index != self._stream.index:
+                if packet.pts is not None:
+                    yield Sound(packet, arrival)
+                continue
+            if packet.pts is not None:
+                self._arrivals[packet.pts] = arrival
+                while len(self._arrivals) > ARRIVALS:
+                    del self._arrivals[next(iter(self._arrivals))]
+            yield from self._decode(packet, arrival)
+        if self.live:
+            raise InputLost(f"{self._spec.url}: ended")
+        yield from self._decode(None, time.monotonic())
+
+    def _decode(self, packet: Packet | None, arrival: float) -> Iterator[Picture]:
+        try:
+            pictures = self._stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            self.damaged += 1
+            return
+        for picture in pictures:
+            pts = picture.pts if picture.pts is not None else picture.dts
+            if pts is None:
+                self.damaged += 1
+                continue
+            yield Picture(self._frame(picture, pts), self._arrivals.pop(pts, arrival))
+
+    def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
+        key = (picture.format.name, picture.width, picture.height, picture.colorspace, picture.color_range)
+        if key not in self._kinds:
+            if max(picture.width, picture.height) > MAX_SIDE:
+                raise InputError(f"{self._spec.url}: {picture.width}x{picture.height} is too large")
+            self._kinds.clear()
+            fmt = planar_format(picture.format.name, opaque=True)
+            tagged = tagged_color(
+                picture.colorspace,
+                picture.color_range,
+                picture.color_primaries,
+                picture.color_trc,
+                picture.chroma_location,
+            )
+            full = picture.format.name.startswith("yuvj")
+            codec = self._stream.codec_context.codec.canonical_name
+            color, _ = resolve_color(tagged, fmt, picture.height, picture.width, codec=codec, full_range_format=full)
+            self._kinds[key] = fmt, color
+        fmt, color = self._kinds[key]
+        return Frame(
+            planes=self._reader.read(picture, fmt),
+            format=fmt,
+            pts=pts,
+            time_base=self._time_base,
+            duration=max(0, picture.duration),
+            color=color,
+            sar=fraction(self._stream.sample_aspect_ratio) or Fraction(1),
+            key=picture.key_frame,
+        )
+
+    def close(self) -> None:
+        """Let go of the source; not while another thread iterates."""
+        self._container.close()
+
+
+def _open(spec: SourceSpec) -> av.container.InputContainer:
+    if not (spec.demuxer or spec.remote or spec.piped):
+        return open_input(spec.url, **dict(spec.options))
+    options: dict[str, str] = dict(spec.options)
+    timeout: tuple[float | None, float | None] | None = None
+    if spec.remote:
+        listening = options.get("listen", "0") != "0" or "listen" in urlsplit(spec.url).query
+        timeout = (None if listening else OPEN_TIMEOUT, READ_TIMEOUT)
+        scheme = urlsplit(spec.url).scheme
+        options = PROBE | ({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}) | options
+    name = "pipe:0" if spec.url == "-" else spec.url
+    try:
+        return av.open(
+            name,
+            "r",
+            format=spec.demuxer or None,
+            options={"max_pixels": str(MAX_PIXELS)},
+            container_options=options,
+            timeout=timeout,
+        )
+    except (av.error.FFmpegError, OSError) as exc:
+        kind: type[InputError] = InputLost if spec.live else InputError
+        if isinstance(exc, (av.error.ProtocolNotFoundError, av.error.OptionNotFoundError)):
+            kind = InputError
+        raise kind(f"{spec.url}: cannot be opened: {getattr(exc, 'strerror', None) or exc}") from exc
+    except ValueError as exc:  # PyAV knows no such format
+        raise UsageError(f"--format {spec.demuxer}: {exc}; see `ffmpeg -formats` for names") from exc
