@@ -48,6 +48,16 @@ class Paragon:
         return self._export("random-deploy.onnx")
 
     @cached_property
+    def luma(self) -> Path:
+        """Our own form; subsampled chroma is interpolated beside it."""
+        weights = self.folder / "random-luma.safetensors"
+        extra = {"training": "none: random weights", "license": "MIT", "chroma": "interpolated"}
+        checkpoint.save(weights, self.model, name="random-luma", **extra)
+        path = self.folder / "random-luma.onnx"
+        export(weights, path)
+        return path
+
+    @cached_property
     def half(self) -> Path:
         """Our own form in half precision."""
         return self._export("random-deploy-fp16.onnx", precision="fp16")

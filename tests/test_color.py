@@ -297,3 +297,41 @@ def test_alpha_is_enlarged_about_the_same_centre(scale):
     assert np.abs(large - wanted)[inner].max() <= 0.51
     solid = np.full((5, 6), 255, np.uint8)
     assert (color.resize_plane(solid, source, scale, target) == 1023).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("siting", SITINGS)
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("yuv420p10le", "yuv420p10le"),
+        ("yuv422p10le", "yuv420p10le"),
+        ("yuv420p10le", "yuv444p10le"),
+        ("yuv420p", "yuv420p12le"),
+        ("yuv411p", "yuv420p"),
+    ],
+)
+def test_enlarged_chroma_lies_where_the_standard_puts_it(source, target, scale, siting):
+    """A slope sampled at the input's chroma positions is the same slope at the output's."""
+    source, target = FORMATS[source], FORMATS[target]
+    height, width = 32, 48
+    ends = []
+    for fmt, factor in ((source, 1), (target, scale)):
+        fw, fh = 1 << fmt.log2_w, 1 << fmt.log2_h
+        across, down = color.siting_offsets(siting, fw, fh)
+        rows, columns = fmt.plane_shape(1, height * factor, width * factor)
+        # Centres of samples, in input luma samples from the picture's corner.
+        y = (np.arange(rows)[:, None] * fh + down + 0.5) / factor
+        x = (np.arange(columns) * fw + across + 0.5) / factor
+        slope = 0.3 * (x / width - 0.5) + 0.2 * (y / height - 0.5)
+        offset, gain = color.levels(fmt, Range.LIMITED, 1)
+        ends.append([offset + gain * s for s in (slope, -slope)])
+    spec = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
+    planes = (np.zeros((height, width), np.float32), *(c.astype(np.float32) for c in ends[0]))
+    size = height * scale, width * scale
+    got = color.enlarge_chroma(planes, (source, spec), (target, spec), size, scale, dither=False)
+    for a, b in zip(got, ends[1], strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == target.dtype
+        rim = 4 * scale  # where the interpolation repeats the edge
+        assert np.abs(a - b)[rim:-rim, rim:-rim].max() <= 0.5 + 1e-2

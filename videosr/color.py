@@ -10,6 +10,7 @@ Sources: ITU-T H.273 (8.1-8.3: matrices, ranges, siting), ITU-R BT.601, BT.709, 
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -119,23 +120,26 @@ def siting_offsets(siting: Siting, factor_w: int, factor_h: int) -> tuple[float,
     return across, mid_h
 
 
+def _catmull_rom(distance: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The cubic of Catmull and Rom (1974) at these distances from its centre, in samples."""
+    d = np.abs(distance)
+    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return np.where(d < 1, near, np.where(d < 2, far, 0.0))
+
+
 def upsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float64]]:
-    """Catmull-Rom interpolation of chroma to luma positions, one row of taps a phase.
+    """Catmull-Rom interpolation to a grid `factor` times as fine, one row of taps a phase.
+
+    Args:
+        factor: output samples per input sample.
+        offset: where the first input sample sits, in output samples from the first of those.
 
     Returns:
-        (first, taps): luma sample factor*i + p is the sum over j of taps[p, j] * chroma[i + first + j].
+        (first, taps): output sample factor*i + p is the sum over j of taps[p, j] * input[i + first + j].
     """
     first, count = -2, 5
-    taps = np.zeros((factor, count))
-    for phase in range(factor):
-        at = (phase - offset) / factor
-        for j in range(count):
-            d = abs(at - (first + j))
-            if d < 1:
-                taps[phase, j] = 1.5 * d**3 - 2.5 * d**2 + 1
-            elif d < 2:
-                taps[phase, j] = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-    return first, taps
+    at = (np.arange(factor, dtype=np.float64)[:, None] - offset) / factor
+    return first, _catmull_rom(at - np.arange(first, first + count))
 
 
 def downsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float64]]:
@@ -163,10 +167,11 @@ def _sum_of_taps(xp: Any, plane: Array, axis: int, start: NDArray[np.intp], taps
     return out
 
 
-def _upsample(xp: Any, plane: Array, axis: int, factor: int, offset: float, size: int) -> Array:
-    first, taps = upsampling_taps(factor, offset)
-    n = np.arange(size)
-    return _sum_of_taps(xp, plane, axis, n // factor + first, taps[n % factor])
+def _upsample(xp: Any, plane: Array, axis: int, factor: float, offset: float, size: int) -> Array:
+    """`upsampling_taps` along an axis, for any factor."""
+    at = (np.arange(size) - offset) / factor
+    start = np.floor(at).astype(np.intp) - 1
+    return _sum_of_taps(xp, plane, axis, start, _catmull_rom(at[:, None] - start[:, None] - np.arange(4)))
 
 
 def _downsample(xp: Any, plane: Array, axis: int, factor: int, offset: float, size: int) -> Array:
@@ -261,6 +266,62 @@ def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
     if dither:
         shift = xp.asarray(np.tile(BAYER, (-(-rows // 8), -(-columns // 8)))[:rows, :columns])
     return xp.clip(xp.floor(codes + shift), 0, (1 << format.bits) - 1).astype(format.dtype)
+
+
+def chroma_enlargement(scale: int, source: tuple[int, float], target: tuple[int, float]) -> tuple[Fraction, float]:
+    """How chroma samples of a picture lie to those of its enlargement, along one axis.
+
+    Args:
+        scale: luma samples of the enlargement per luma sample.
+        source: luma samples per chroma sample and the first one's offset (`siting_offsets`), of the picture.
+        target: the same of the enlargement.
+
+    Returns:
+        (factor, offset) as in `upsampling_taps`.
+    """
+    (source_factor, source_offset), (target_factor, target_offset) = source, target
+    offset = (scale * (source_offset + 0.5) - target_offset - 0.5) / target_factor
+    return Fraction(scale * source_factor, target_factor), offset
+
+
+def enlarge_chroma(
+    planes: tuple[Array, ...],
+    source: tuple[PixelFormat, ColorSpec],
+    target: tuple[PixelFormat, ColorSpec],
+    size: tuple[int, int],
+    scale: int,
+    *,
+    dither: bool,
+) -> tuple[Array, Array]:
+    """The two chroma planes of an enlarged picture by Catmull-Rom interpolation, without a network.
+
+    Args:
+        planes: of the picture, integer or float codes.
+        source: its format and colour, Y'CbCr.
+        target: format and colour of the result, Y'CbCr by the same matrix.
+        size: (rows, columns) of the result's luma.
+        scale: whole factor.
+        dither: see `from_rgb`.
+
+    Returns:
+        planes of the target's dtype, clamped to the code range.
+    """
+    (from_format, from_color), (to_format, to_color) = source, target
+    factors = [(1 << f.log2_w, 1 << f.log2_h) for f in (from_format, to_format)]
+    offsets = [siting_offsets(c.siting, *f) for c, f in zip((from_color, to_color), factors, strict=True)]
+    shape = to_format.plane_shape(1, *size)
+    out = []
+    for i in (1, 2):
+        offset, gain = levels(from_format, from_color.range, i)
+        xp = namespace(planes[i])
+        value = (planes[i].astype(xp.float32) - np.float32(offset)) * np.float32(1 / gain)
+        for axis, along in ((0, 1), (1, 0)):
+            pairs = [(f[along], o[along]) for f, o in zip(factors, offsets, strict=True)]
+            factor, start = chroma_enlargement(scale, *pairs)
+            value = _upsample(xp, value, axis, float(factor), start, shape[axis])
+        offset, gain = levels(to_format, to_color.range, i)
+        out.append(quantise(value * np.float32(gain) + np.float32(offset), to_format, dither=dither))
+    return out[0], out[1]
 
 
 def resize_plane(plane: Array, format: PixelFormat, scale: int, target: PixelFormat) -> Array:

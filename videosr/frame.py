@@ -125,6 +125,11 @@ class PixelFormat:
         except KeyError:
             raise InputError(f"pixel format {name!r} is not one that videosr works in: {', '.join(FORMATS)}") from None
 
+    @property
+    def subsampled(self) -> bool:
+        """Whether chroma has fewer samples than luma."""
+        return self.family == "yuv" and (self.log2_w > 0 or self.log2_h > 0)
+
     @staticmethod
     def of(family: str, bits: int, log2_w: int = 0, log2_h: int = 0, alpha: bool = False) -> PixelFormat:
         """The format with these properties.

@@ -240,7 +240,8 @@ class Upscaler:
         self, frames: tuple[Frame, ...], source: Picture, target: Picture, likeness: float, cut: bool, dither: bool
     ) -> tuple[Array, ...]:
         """The long way, for any network and format: planes to R'G'B', the network, back to planes."""
-        rgb = color.to_rgb(frames[0].planes, source.format, source.color)
+        frame: tuple[Array, ...] = frames[0].planes
+        rgb = color.to_rgb(frame, source.format, source.color)
         if self.engine.interface is Interface.RECURRENT:
             out = self.engine.step(rgb[None], reset=cut)[0]
         else:
@@ -248,9 +249,17 @@ class Upscaler:
             if len(frames) > 1:
                 planes = temporal.average(frames, self.mode, likeness)
                 average = color.to_rgb(planes, source.format, source.color)
-                rgb = rgb + rgb.dtype.type(self.options.denoise) * (average - rgb)
+                share = rgb.dtype.type(self.options.denoise)
+                rgb = rgb + share * (average - rgb)
+                frame = tuple(f + share * (a - f) for f, a in zip(frame, planes, strict=False))
             out = self.engine.run(rgb[None], None if average is None else average[None])[0]
-        planes = color.from_rgb(out, _opaque(target.format), target.color, dither=dither)
+        opaque = _opaque(target.format)
+        planes = color.from_rgb(out, opaque, target.color, dither=dither)
+        if self.engine.network.chroma_apart(source.format, opaque):
+            size = target.height, target.width
+            of_source, of_target = (source.format, source.color), (opaque, target.color)
+            chroma = color.enlarge_chroma(frame, of_source, of_target, size, self.scale, dither=dither)
+            planes = planes[0], *chroma
         return (*planes, *self._alpha(frames[0], target.format))
 
     def _alpha(self, frame: Frame, target: PixelFormat) -> tuple[Array, ...]:

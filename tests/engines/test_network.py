@@ -16,6 +16,7 @@ import networks  # noqa: E402
 
 from videosr.engines.network import PREFIX, Network  # noqa: E402
 from videosr.errors import NetworkError  # noqa: E402
+from videosr.frame import FORMATS  # noqa: E402
 from videosr.models import registry  # noqa: E402
 
 
@@ -143,3 +144,15 @@ def test_files_are_found_by_path(paragon, tmp_path, monkeypatch):
 def test_unknown_models_are_refused_with_the_known_ones(name):
     with pytest.raises(NetworkError, match=registry.DEFAULT):
         registry.find(name)
+
+
+def test_who_makes_chroma_is_in_the_metadata(shared, tmp_path):
+    plain = Network.open(with_metadata(tmp_path / "plain.onnx", {}))
+    apart = Network.open(with_metadata(tmp_path / "apart.onnx", {PREFIX + "chroma": "interpolated"}))
+    wrong = Network.open(with_metadata(tmp_path / "wrong.onnx", {PREFIX + "chroma": "guessed"}))
+    half, full, rgb, gray = (FORMATS[name] for name in ("yuv420p", "yuv444p", "gbrp", "gray"))
+    assert [apart.chroma_apart(half, to) for to in (half, full, rgb, gray)] == [True, True, False, False]
+    assert not any(apart.chroma_apart(source, half) for source in (full, rgb, gray))
+    assert not plain.chroma_apart(half, half)
+    with pytest.raises(NetworkError, match=r"wrong\.onnx: metadata videosr\.chroma='guessed' is not network or"):
+        wrong.chroma_apart(half, half)

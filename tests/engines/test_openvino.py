@@ -63,7 +63,14 @@ def long_way(engine, source, target, planes, average=None, denoise=0.0):
         mean = color.to_rgb(average, source.format, source.color)
         rgb = rgb + np.float32(denoise) * (mean - rgb)
         mean = mean[None]
-    return color.from_rgb(engine.run(rgb[None], mean)[0], target.format, target.color, dither=False)
+    out = color.from_rgb(engine.run(rgb[None], mean)[0], target.format, target.color, dither=False)
+    if engine.network.chroma_apart(source.format, target.format):
+        if average is not None:
+            planes = tuple(p + np.float32(denoise) * (a - p) for p, a in zip(planes, average, strict=True))
+        ends = (source.format, source.color), (target.format, target.color)
+        size = target.height, target.width
+        out = out[0], *color.enlarge_chroma(planes, *ends, size, engine.scale, dither=False)
+    return out
 
 
 def differences(got, wanted):
@@ -171,6 +178,68 @@ def test_a_flat_picture_comes_out_flat_to_its_rim(engine):
     assert np.ptp(cr) <= 1
 
 
+# Chroma beside the network
+
+
+@pytest.fixture(scope="module")
+def luma_engine(paragon):
+    return load(paragon.luma, precision="f32", threads=1)
+
+
+@pytest.mark.parametrize(("format", "to", "siting"), CASES)
+def test_chroma_beside_the_network_is_interpolated(luma_engine, engine, format, to, siting):
+    spec = RGB if format.startswith("gbr") else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
+    source = picture(42, 46, format, spec)
+    target = target_of(source, 2, to)
+    planes = planes_of(source)
+    runner = luma_engine.planar(source, target, 1)
+    got = runner.result(runner.submit([planes], 0.0))
+    wanted = long_way(luma_engine, source, target, planes)
+    assert_one_code(got, wanted)
+    of_network = long_way(engine, source, target, planes)
+    luma, *chroma = differences(wanted, of_network)
+    assert luma.max() == 0
+    apart = source.format.subsampled and target.format.family == "yuv"
+    assert [d.max() > 2 for d in chroma] == [apart] * len(chroma)
+    if apart:  # nothing but chroma went into it, so the edge is exact too
+        assert max(d.max() for d in differences(got, wanted)[1:]) <= 1
+
+
+@pytest.mark.parametrize("denoise", [0.0, 0.7])
+def test_chroma_beside_the_network_is_denoised_with_the_base_path(luma_engine, denoise):
+    source = picture(41, 45)
+    target = target_of(source, 2)
+    frames = window_frames(3, source)
+    runner = luma_engine.planar(source, target, 4, denoise)
+    got = runner.result(runner.submit([f.planes for f in frames], 15.0))
+    average = temporal.average(frames, temporal.Mode.ADAPTIVE, 15.0)
+    assert_one_code(got, long_way(luma_engine, source, target, frames[0].planes, average, denoise))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 9), (7, 2), (3, 5), (40, 41)])
+def test_odd_sizes_with_chroma_beside_the_network(luma_engine, size):
+    source = picture(*size)
+    target = target_of(source, 2)
+    planes = planes_of(source)
+    runner = luma_engine.planar(source, target, 1)
+    got = runner.result(runner.submit([planes], 0.0))
+    luma, *chroma = differences(got, long_way(luma_engine, source, target, planes))
+    assert luma.max() <= 8  # most of it is rim
+    assert max(d.max() for d in chroma) <= 1
+
+
+def test_a_scale_that_chroma_cannot_divide_works_beside_the_network(tmp_path):
+    three = networks.Paragon(tmp_path, scale=3)
+    engine = load(three.luma, precision="f32", threads=1)
+    source = picture(41, 45)
+    target = target_of(source, 3)
+    planes = planes_of(source)
+    runner = engine.planar(source, target, 1)
+    got = runner.result(runner.submit([planes], 0.0))
+    assert_one_code(got, long_way(engine, source, target, planes), 3)
+    assert load(three.deploy, precision="f32", threads=1).planar(source, target, 1) is None
+
+
 # Strips
 
 
@@ -180,7 +249,9 @@ def many_strips(monkeypatch, pixels=400):
 
 @pytest.mark.parametrize(("format", "siting"), [("yuv420p", Siting.LEFT), ("yuv420p", Siting.BOTTOM), ("gbrp", None)])
 @pytest.mark.parametrize("size", [(61, 33)])
-def test_strips_leave_no_seams(engine, monkeypatch, format, siting, size):
+@pytest.mark.parametrize("form", ["engine", "luma_engine"])
+def test_strips_leave_no_seams(request, monkeypatch, format, siting, size, form):
+    engine = request.getfixturevalue(form)
     spec = RGB if siting is None else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
     source = picture(*size, format, spec)
     target = target_of(source, 2)
@@ -332,7 +403,9 @@ class InFloat32:
 
 
 @pytest.mark.parametrize(("format", "window"), [("yuv420p", 1), ("yuv420p10le", 4), ("gbrp", 1)])
-def test_the_form_in_two_pieces_is_the_form_in_one(engine, monkeypatch, format, window):
+@pytest.mark.parametrize("form", ["engine", "luma_engine"])
+def test_the_form_in_two_pieces_is_the_form_in_one(request, monkeypatch, format, window, form):
+    engine = request.getfixturevalue(form)
     many_strips(monkeypatch)
     source = picture(37, 33, format, RGB if format == "gbrp" else LEFT)
     target = target_of(source, 2)

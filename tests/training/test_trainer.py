@@ -66,9 +66,9 @@ def test_learning_rate_rises_and_falls_to_zero(config_path: Path) -> None:
     config = load_config(config_path)
     config = replace(config, schedule=replace(config.schedule, iterations=1000, warmup=100))
     rates = [learning_rate(i, config) for i in range(1001)]
-    assert rates[0] == pytest.approx(3e-5)
-    assert rates[99] == rates[100] == 3e-3
-    assert rates[550] == pytest.approx(1.5e-3)
+    assert rates[0] == pytest.approx(2.5e-5)
+    assert rates[99] == rates[100] == 2.5e-3
+    assert rates[550] == pytest.approx(1.25e-3)
     assert rates[1000] == pytest.approx(0)
     assert all(a >= b for a, b in pairwise(rates[100:]))
 

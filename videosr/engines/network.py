@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from videosr.errors import NetworkError
+from videosr.frame import PixelFormat
 
 PREFIX = "videosr."
 _METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto3
@@ -46,6 +47,20 @@ class Network:
             return int(value)
         except ValueError:
             raise NetworkError(f"{self.path}: metadata {PREFIX}{key}={value!r} is not a whole number") from None
+
+    def chroma_apart(self, source: PixelFormat, target: PixelFormat) -> bool:
+        """Whether chroma planes are interpolated beside the network, which then makes luma alone.
+
+        A network that has only seen full-resolution chroma (metadata `chroma` = "interpolated") makes subsampled chroma
+        worse than plain interpolation does.
+
+        Raises:
+            NetworkError: the metadata says neither "network" nor "interpolated".
+        """
+        value = self.metadata.get("chroma", "network")
+        if value not in ("network", "interpolated"):
+            raise NetworkError(f"{self.path}: metadata {PREFIX}chroma={value!r} is not network or interpolated")
+        return value == "interpolated" and source.subsampled and target.family == "yuv"
 
     @staticmethod
     def open(path: Path) -> Network:

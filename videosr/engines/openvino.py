@@ -108,7 +108,7 @@ class OpenVINOEngine(Engine):
 
     def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
         """See `Engine.planar`."""
-        if not self.deployed or not StripRunner.supports(source, target, self.scale):
+        if not self.deployed or not StripRunner.supports(self.network, source, target, self.scale):
             return None
         return StripRunner(
             core(),

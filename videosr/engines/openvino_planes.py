@@ -21,8 +21,17 @@ import openvino as ov
 import openvino.opset13 as ops
 from numpy.typing import NDArray
 
-from videosr.color import downsampling_taps, levels, luma_matrix, rgb_from_ycc, siting_offsets, upsampling_taps
+from videosr.color import (
+    chroma_enlargement,
+    downsampling_taps,
+    levels,
+    luma_matrix,
+    rgb_from_ycc,
+    siting_offsets,
+    upsampling_taps,
+)
 from videosr.engines.base import Picture
+from videosr.engines.network import Network
 from videosr.errors import NetworkError
 from videosr.frame import PixelFormat
 
@@ -31,7 +40,7 @@ type Node = Any  # openvino.Node; its stubs are not typed
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One output sample that a low-resolution pixel owns: row and column inside its block of a plane."""
+    """One output sample of a cell: its plane, and its row and column inside the cell's block of that plane."""
 
     plane: int
     row: int
@@ -39,11 +48,24 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Emission:
-    """What the last convolutions have to emit, a channel each.
+class Layout:
+    """What a picture of an output tensor, (rows, columns, samples), is made of.
 
     Attributes:
-        samples: the output samples a low-resolution pixel owns, in channel order.
+        samples: what a cell holds, in channel order; by plane, row, column.
+        cell: (rows, columns) of input luma samples that one cell belongs to.
+    """
+
+    samples: tuple[Sample, ...]
+    cell: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What the last convolutions have to emit, a channel each, for every low-resolution pixel.
+
+    Attributes:
+        samples: the output samples the pixel owns, in channel order.
         weights: (channels, 3 * scale^2): from the network's own channels (R, G, B by sub-pixel) to parts of samples,
             in codes.
         offset: (channels,) codes to add.
@@ -58,17 +80,39 @@ class Emission:
     gather: NDArray[np.float32] | None
     before: tuple[int, int]
 
+    @property
+    def group(self) -> tuple[tuple[int, int], ...]:
+        """(pixel, channel) of everything emitted at once: two pixels of a row where that fills a vector of eight."""
+        count = len(self.offset)
+        pixels = 2 if self.gather is None and 2 * count <= 8 else 1
+        pairs = [(pixel, channel) for pixel in range(pixels) for channel in range(count)]
+        if pixels == 2:  # what lies side by side in the output comes side by side
+            pairs.sort(key=lambda at: (self.samples[at[1]].plane, self.samples[at[1]].row, at[0]))
+        return tuple(pairs)
+
+    @property
+    def layout(self) -> Layout:
+        """Of the finished tensor."""
+        pixels = 1 + max(pixel for pixel, _ in self.group)
+        if pixels == 1:
+            return Layout(self.samples, (1, 1))
+        wide = 1 + max(s.column for s in self.samples)
+        own = [(self.samples[channel], pixel) for pixel, channel in self.group]
+        return Layout(tuple(Sample(s.plane, s.row, s.column + pixel * wide) for s, pixel in own), (1, 2))
+
 
 def colour_planes(format: PixelFormat) -> int:
     """Number of planes a network sees: all but alpha."""
     return 1 if format.family == "gray" else 3
 
 
-def supported(source: PixelFormat, target: PixelFormat, scale: int) -> bool:
-    """Whether planes of these formats have a rewritten form: output chroma blocks must be whole per input pixel."""
+def supported(network: Network, source: PixelFormat, target: PixelFormat, scale: int) -> bool:
+    """Whether planes of these formats have a rewritten form: output chroma blocks must be whole per input sample."""
     if source.family == "gray" or target.family == "gray":
         return source.family == target.family
-    return scale % (1 << target.log2_w) == 0 and scale % (1 << target.log2_h) == 0
+    apart = network.chroma_apart(source, target)
+    across, down = (scale << source.log2_w, scale << source.log2_h) if apart else (scale, scale)
+    return across % (1 << target.log2_w) == 0 and down % (1 << target.log2_h) == 0
 
 
 def rgb_from_values(picture: Picture) -> NDArray[np.float64]:
@@ -76,14 +120,14 @@ def rgb_from_values(picture: Picture) -> NDArray[np.float64]:
     return rgb_from_ycc(picture.color.matrix) if picture.format.family == "yuv" else np.eye(3)
 
 
-def emission(target: Picture, scale: int) -> Emission:
-    """The plan of the last convolutions for a target of this format and colour."""
+def emission(target: Picture, scale: int, planes: int) -> Emission:
+    """The plan of the last convolutions for the first `planes` planes of a target of this format and colour."""
     fmt, s = target.format, scale
     inverse = np.eye(3) if fmt.family == "rgb" else np.linalg.inv(rgb_from_ycc(luma_matrix(target.color)))
     parts: list[tuple[int, NDArray[np.float64], float]] = []  # sample, (3, s, s) weights, offset
     places: list[tuple[int, int]] = []  # the neighbour a part comes from
     samples: list[Sample] = []
-    for plane in range(colour_planes(fmt)):
+    for plane in range(planes):
         offset, gain = levels(fmt, target.color.range, plane)
         chroma = fmt.family == "yuv" and plane > 0
         fw, fh = (1 << fmt.log2_w, 1 << fmt.log2_h) if chroma else (1, 1)
@@ -143,6 +187,17 @@ def _conv(x: Node, weights: NDArray[Any], name: str) -> Node:
     return ops.convolution(x, kernel, strides=[1, 1], pads_begin=pads, pads_end=pads, dilations=[1, 1], name=name)
 
 
+def _emitting(x: Node, weights: NDArray[np.float64], plan: Emission, name: str) -> Node:
+    """The convolution with one kernel a channel of `plan`, as it is grouped: a stride as wide as the group."""
+    pixels = 1 + max(pixel for pixel, _ in plan.group)
+    size = weights.shape[-1]
+    kernel = np.zeros((len(plan.group), *weights.shape[1:3], size + pixels - 1), np.float32)
+    for k, (pixel, channel) in enumerate(plan.group):
+        kernel[k, :, :, pixel : pixel + size] = weights[channel]
+    begin, end = [size // 2, size // 2], [size // 2, size // 2 + pixels - 1]
+    return ops.convolution(x, ops.constant(kernel), [1, pixels], begin, end, [1, 1], name=name)
+
+
 def _biased(x: Node, bias: NDArray[Any]) -> Node:
     return ops.add(x, ops.constant(np.asarray(bias, np.float32).reshape(1, -1, 1, 1)))
 
@@ -151,15 +206,21 @@ def _floats(plane: Node) -> Node:
     return ops.convert(plane, "f32")
 
 
-def _components(planes: list[Node], source: Picture) -> Node:
-    """Float codes of the planes of a strip to component values at luma resolution, (1, 3, h, w)."""
-    fmt, color = source.format, source.color
+def _values(planes: list[Node], source: Picture) -> list[Node]:
+    """Float codes of planes to component values: luma in [0, 1], chroma in [-1/2, 1/2]."""
     values = []
     for i, plane in enumerate(planes):
-        offset, gain = levels(fmt, color.range, i)
+        offset, gain = levels(source.format, source.color.range, i)
         values.append(
             ops.multiply(ops.subtract(plane, ops.constant(np.float32(offset))), ops.constant(np.float32(1 / gain)))
         )
+    return values
+
+
+def _components(planes: list[Node], source: Picture) -> Node:
+    """Float codes of the planes of a strip to component values at luma resolution, (1, 3, h, w)."""
+    fmt, color = source.format, source.color
+    values = _values(planes, source)
     if fmt.family == "gray":
         return ops.concat(values * 3, axis=1)
     fw, fh = 1 << fmt.log2_w, 1 << fmt.log2_h
@@ -178,6 +239,24 @@ def _components(planes: list[Node], source: Picture) -> Node:
     chroma = ops.transpose(chroma, ops.constant(np.array([0, 3, 1, 4, 2])))
     chroma = ops.reshape(chroma, ops.constant(np.array([1, 2, rows * fh, columns * fw])), special_zero=False)
     return ops.concat([values[0], chroma], axis=1)
+
+
+def _chroma(planes: list[Node], source: Picture, target: Picture, scale: int) -> tuple[Node, Layout]:
+    """`color.enlarge_chroma` of float chroma planes: (2, rows, columns, samples) integers and their layout."""
+    factors = [(1 << p.format.log2_w, 1 << p.format.log2_h) for p in (source, target)]
+    sitings = [siting_offsets(p.color.siting, *f) for p, f in zip((source, target), factors, strict=True)]
+    taps = []
+    for along in (1, 0):  # rows, columns
+        pairs = [(f[along], o[along]) for f, o in zip(factors, sitings, strict=True)]
+        factor, offset = chroma_enlargement(scale, *pairs)
+        taps.append(upsampling_taps(int(factor), offset)[1])
+    down, across = (len(t) for t in taps)
+    (offset_in, gain_in), (offset_out, gain_out) = (levels(p.format, p.color.range, 1) for p in (source, target))
+    kernel = np.einsum("aj,bi->abji", *taps).reshape(-1, 1, 5, 5) * (gain_out / gain_in)
+    values = ops.subtract(ops.concat(planes, axis=0), ops.constant(np.float32(offset_in)))
+    codes = ops.add(_conv(values, kernel, "chroma_planes"), ops.constant(np.float32(offset_out)))
+    samples = tuple(Sample(1, row, column) for row in range(down) for column in range(across))
+    return _finish(codes, target), Layout(samples, (factors[0][1], factors[0][0]))
 
 
 def _average(frames: list[list[Node]], inverse_square: Node, active: Node, source: Picture) -> list[Node]:
@@ -211,16 +290,18 @@ class StripModels:
 
     Attributes:
         detail: planes to the detail path's part of the codes, (1, channels, rows, columns) float32; None in one piece.
-        picture: planes (and `detail`) to finished samples.
+        picture: planes (and `detail`) to finished samples, a (pictures, rows, columns, samples) tensor an output.
+        layouts: of every output: one for each of its pictures.
     """
 
     detail: ov.Model | None
     picture: ov.Model
+    layouts: tuple[tuple[Layout, ...], ...]
 
 
 def build(
     core: ov.Core,
-    path: Path,
+    network: Network,
     source: Picture,
     target: Picture,
     scale: int,
@@ -234,13 +315,12 @@ def build(
     Inputs of the first: for each frame of the window, newest first, its colour planes as (1, 1, rows, columns) integers
     of the size of `source` (the strip with its halo); with a window also `inverse_square` (1 / threshold^2, in codes)
     and `active` (window - 1,), 0 for a frame that only fills up. `picture` in two pieces takes the newest frame's
-    planes and `detail`. Its output: (1, rows, columns, samples) integers of the target's type, ordered as
-    `emission(...).samples`.
+    planes and `detail`. Outputs are integers of the target's type.
 
     Args:
         core: OpenVINO.
-        path: the network.
-        source: strip with halo; its size a multiple of the chroma subsampling.
+        network: in deployment form.
+        source: strip with halo; its width even, its size a multiple of the chroma subsampling.
         target: format and colour of the result; its size is not used.
         scale: of the network.
         window: frames per inference.
@@ -250,43 +330,60 @@ def build(
     Raises:
         NetworkError: the file is not in the deployment form it claims.
     """
+    path = network.path
     model = core.read_model(path)
-    plan = emission(target, scale)
+    apart = network.chroma_apart(source.format, target.format)
+    plan = emission(target, scale, 1 if apart else colour_planes(target.format))
     inputs, frames = [], []
     for k in range(window):
         planes = _plane_inputs(source, k)
         inputs += planes
         frames.append([_floats(p) for p in planes])
-    frame = average = _components(frames[0], source)
+    still, average = frames[0], _components(frames[0], source)
     if window > 1:
         inverse_square = ops.parameter([], ov.Type.f32, name="inverse_square")
         active = ops.parameter([window - 1], ov.Type.f32, name="active")
         inputs += [inverse_square, active]
-        average = _components(_average(frames, inverse_square, active, source), source)
+        mean = _average(frames, inverse_square, active, source)
+        average = _components(mean, source)
         if denoise:
-            moved = ops.multiply(ops.subtract(average, frame), ops.constant(np.float32(denoise)))
-            frame = ops.add(frame, moved)
+            share = ops.constant(np.float32(denoise))
+            still = [ops.add(f, ops.multiply(ops.subtract(m, f), share)) for f, m in zip(still, mean, strict=True)]
 
     to_rgb = rgb_from_values(source)
     conv_in = np.einsum("oryx,rc->ocyx", _constant(model, "conv_in.weight", path), to_rgb)
     features = _biased(_conv(average, conv_in, "conv_in"), _constant(model, "conv_in.bias", path))
     _node(model, "conv_in", path).output(0).replace(features.output(0))
     tail = np.einsum("eo,ocyx->ecyx", plan.weights, _constant(model, "tail.weight", path))
-    detail = _conv(_node(model, "tail/WithoutBiases", path).input_value(0), tail, "tail_planes")
+    detail = _emitting(_node(model, "tail/WithoutBiases", path).input_value(0), tail, plan, "tail_planes")
     if not split:
         _simplify_gelu(model)
     base = np.einsum("eo,oryx,rc->ecyx", plan.weights, _constant(model, "base.weight", path), to_rgb)
-    bias = plan.weights @ _constant(model, "tail.bias", path) + plan.offset
+    bias = (plan.weights @ _constant(model, "tail.bias", path) + plan.offset)[[channel for _, channel in plan.group]]
+
+    # The base path is one filter for R, G and B, so what it makes of luma depends on luma alone.
+    luma_alone = apart and not base[:, 1:].round(9).any()
+    if luma_alone:
+        base = base[:, :1]
+
+    def finished(still: list[Node], detail: Node) -> tuple[list[Node], tuple[tuple[Layout, ...], ...]]:
+        components = _values(still, source)[0] if luma_alone else _components(still, source)
+        codes = ops.add(_biased(detail, bias), _emitting(components, base, plan, "base_planes"))
+        outputs, layouts = [_finish(_gathered(codes, plan), target)], ((plan.layout,),)
+        if not apart:
+            return outputs, layouts
+        chroma, layout = _chroma(still[1:], source, target, scale)
+        second = Layout(tuple(Sample(2, s.row, s.column) for s in layout.samples), layout.cell)
+        return [*outputs, chroma], (*layouts, (layout, second))
 
     if not split:
-        codes = ops.add(_biased(detail, bias), _conv(frame, base, "base_planes"))
-        return StripModels(None, ov.Model([_finish(codes, plan, target)], inputs, f"{path.stem}_planes"))
+        outputs, layouts = finished(still, detail)
+        return StripModels(None, ov.Model(outputs, inputs, f"{path.stem}_planes"), layouts)
     first = ov.Model([ops.result(detail)], inputs, f"{path.stem}_detail")
     planes = _plane_inputs(source, 0)
     added = ops.parameter(detail.get_output_partial_shape(0), ov.Type.f32, name="detail")
-    frame = _components([_floats(p) for p in planes], source)
-    codes = ops.add(_biased(_conv(frame, base, "base_planes"), bias), added)
-    return StripModels(first, ov.Model([_finish(codes, plan, target)], [*planes, added], f"{path.stem}_picture"))
+    outputs, layouts = finished([_floats(p) for p in planes], added)
+    return StripModels(first, ov.Model(outputs, [*planes, added], f"{path.stem}_picture"), layouts)
 
 
 _GELU_LIMIT = 4.0
@@ -327,11 +424,16 @@ def _plane_inputs(source: Picture, k: int) -> list[Node]:
     return [ops.parameter([1, 1, *shape], kind, name=f"plane_{k}_{i}") for i, shape in enumerate(shapes)]
 
 
-def _finish(codes: Node, plan: Emission, target: Picture) -> Node:
-    """Parts summed, rounded and clamped to integer samples, channels last."""
-    if plan.gather is not None:
-        after = [size - 1 - before for size, before in zip(plan.gather.shape[2:], plan.before, strict=True)]
-        codes = ops.convolution(codes, ops.constant(plan.gather), [1, 1], list(plan.before), after, [1, 1])
+def _gathered(codes: Node, plan: Emission) -> Node:
+    """Parts summed to samples."""
+    if plan.gather is None:
+        return codes
+    after = [size - 1 - before for size, before in zip(plan.gather.shape[2:], plan.before, strict=True)]
+    return ops.convolution(codes, ops.constant(plan.gather), [1, 1], list(plan.before), after, [1, 1])
+
+
+def _finish(codes: Node, target: Picture) -> Node:
+    """Codes rounded and clamped to integer samples, channels last."""
     codes = ops.clamp(ops.round(codes, "half_to_even"), 0.0, float((1 << target.format.bits) - 1))
     codes = ops.convert(codes, "u8" if target.format.bits == 8 else "u16")
     return ops.result(ops.transpose(codes, ops.constant(np.array([0, 2, 3, 1]))))

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from videosr.engines.base import Picture, PlanarRunner
 from videosr.engines.network import Network
-from videosr.engines.openvino_planes import Sample, build, colour_planes, emission, supported
+from videosr.engines.openvino_planes import Layout, build, colour_planes, supported
 from videosr.errors import EngineError
-from videosr.frame import Array, PixelFormat
+from videosr.frame import Array
 
 _STRIP_PIXELS = 200_000
 """Luma samples of a strip, about: a 640x360 picture is one strip, 1920x1080 ten."""
@@ -36,7 +36,7 @@ class StripPlan:
         rows: luma rows of every strip, without halo.
         halo_y: rows of halo above and below.
         halo_x: columns of halo left and right.
-        columns: luma columns without halo, rounded up to whole chroma samples.
+        columns: luma columns without halo, rounded up to whole chroma samples and pairs.
     """
 
     tops: tuple[int, ...]
@@ -55,7 +55,7 @@ class StripPlan:
         tops = tuple(range(0, source.height, rows))
         # Interpolated chroma reads two samples beyond a strip's rows.
         halo_y = halo if len(tops) == 1 else max(halo, reach + 2 * fh * (fh > 1))
-        return StripPlan(tops, rows, _up(halo_y, step), _up(halo, max(fw, 2)), _up(source.width, fw))
+        return StripPlan(tops, rows, _up(halo_y, step), _up(halo, max(fw, 2)), _up(source.width, max(fw, 2)))
 
 
 def _up(value: int, multiple: int) -> int:
@@ -86,56 +86,52 @@ class _Assembler:
     def __init__(
         self,
         plan: StripPlan,
-        samples: tuple[Sample, ...],
-        source: PixelFormat,
-        target: PixelFormat,
-        scale: int,
+        layouts: tuple[tuple[Layout, ...], ...],
+        colour_inputs: int,
         buffers: list[list[NDArray[Any]]],
         finishers: list[ov.InferRequest],
     ) -> None:
-        self._plan, self._samples, self._source, self._target, self._scale = plan, samples, source, target, scale
+        self._plan, self._layouts, self._colour_inputs = plan, layouts, colour_inputs
         self._buffers, self._finishers = buffers, finishers
 
     def take(self, request: Any, job: tuple[_Ticket, int, int]) -> None:
         """Finish a strip and copy it into the output planes; called by OpenVINO's threads."""
         ticket, strip, index = job
         try:
-            if not self._finishers:
-                samples = request.get_output_tensor().data
-            else:
-                finisher = self._finishers[index]
-                count = colour_planes(self._source)
-                feeds = [*self._buffers[index][:count], request.get_output_tensor().data]
-                finisher.infer({i: ov.Tensor(feed) for i, feed in enumerate(feeds)})
-                samples = finisher.get_output_tensor().data
-            self._paste(samples[0], ticket.planes, strip)
+            finished = request
+            if self._finishers:
+                finished = self._finishers[index]
+                feeds = [*self._buffers[index][: self._colour_inputs], request.get_output_tensor().data]
+                finished.infer({i: ov.Tensor(feed) for i, feed in enumerate(feeds)})
+            for output, layouts in enumerate(self._layouts):
+                tensor = finished.get_output_tensor(output).data
+                for cells, layout in zip(tensor, layouts, strict=True):
+                    self._paste(cells, layout, ticket.planes, self._plan.tops[strip])
         except Exception as exc:  # whatever it is, `result` raises it; a ticket left open would wait forever
             ticket.finished(exc)
         else:
             ticket.finished()
 
-    def _paste(self, samples: NDArray[Any], planes: tuple[NDArray[Any], ...], strip: int) -> None:
+    def _paste(self, cells: NDArray[Any], layout: Layout, planes: tuple[NDArray[Any], ...], top_row: int) -> None:
         """Copy a strip's samples, (rows, columns, samples), to their places in the output planes."""
-        plan, fmt, s = self._plan, self._target, self._scale
-        top = plan.tops[strip]
+        plan, (high, wide) = self._plan, layout.cell
         channel = 0
-        while channel < len(self._samples):
-            sample = self._samples[channel]
-            chroma = fmt.family == "yuv" and sample.plane > 0
-            down, across = (s >> fmt.log2_h, s >> fmt.log2_w) if chroma else (s, s)
+        while channel < len(layout.samples):
+            sample = layout.samples[channel]
+            block = [s for s in layout.samples if s.plane == sample.plane]
+            down, across = 1 + max(s.row for s in block), 1 + max(s.column for s in block)
             plane = planes[sample.plane]
-            rows = plane[top * down + sample.row : (top + plan.rows) * down : down]
+            rows = plane[top_row // high * down + sample.row : (top_row + plan.rows) // high * down : down]
             columns = -(-plane.shape[1] // across)
-            block = samples[plan.halo_y : plan.halo_y + len(rows), plan.halo_x : plan.halo_x + columns]
-            block = block[:, :, channel : channel + across]
-            wide = {(1, 2): np.uint16, (1, 4): np.uint32, (2, 2): np.uint32, (2, 4): np.uint64}
-            word = wide.get((samples.itemsize, across))
-            if word and rows.shape[1] == columns * across and samples.shape[2] % across == 0:
-                rows.view(word)[...] = block.view(word)[:, :, 0]  # a pixel's samples of a row in one go
+            top, left = plan.halo_y // high, plan.halo_x // wide
+            part = cells[top : top + len(rows), left : left + columns, channel : channel + across]
+            word = {2: np.uint16, 4: np.uint32, 8: np.uint64}.get(cells.itemsize * across)
+            if word and rows.shape[1] == columns * across and cells.shape[2] % across == 0:
+                rows.view(word)[...] = part.view(word)[:, :, 0]  # a cell's samples of a row in one go
             else:
                 for i in range(across):
                     target = rows[:, i::across]
-                    target[...] = block[:, : target.shape[1], i]
+                    target[...] = part[:, : target.shape[1], i]
             channel += across
 
 
@@ -181,9 +177,7 @@ class StripRunner(PlanarRunner):
             color=source.color,
         )
         half = precision != "f32"
-        models = build(
-            core, network.path, strip, target, scale, window=window, denoise=denoise, split=half and not denoise
-        )
+        models = build(core, network, strip, target, scale, window=window, denoise=denoise, split=half and not denoise)
         options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
         try:
             first = models.detail or models.picture
@@ -200,16 +194,15 @@ class StripRunner(PlanarRunner):
             [np.zeros(tuple(i.get_shape()), i.get_element_type().to_dtype()) for i in compiled.inputs]
             for _ in range(threads + 1)
         ]
-        samples = emission(target, scale).samples
-        assembler = _Assembler(plan, samples, source.format, target.format, scale, self._buffers, finishers)
+        assembler = _Assembler(plan, models.layouts, colour_planes(source.format), self._buffers, finishers)
         self._requests.set_callback(assembler.take)
         # OpenVINO's threads call Python: neither the buffers nor the interpreter may go while one still can.
         weakref.finalize(self, self._requests.wait_all)
 
     @staticmethod
-    def supports(source: Picture, target: Picture, scale: int) -> bool:
+    def supports(network: Network, source: Picture, target: Picture, scale: int) -> bool:
         """Whether planes of these formats can be rewritten for."""
-        return supported(source.format, target.format, scale)
+        return supported(network, source.format, target.format, scale)
 
     def submit(self, frames: Sequence[Sequence[Array]], threshold: float) -> object:
         """See `PlanarRunner.submit`."""

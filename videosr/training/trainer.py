@@ -113,9 +113,10 @@ class Trainer:
         if config.network.expansion:
             expand(self.network, config.network.expansion)
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self._trained, lr=config.schedule.learning_rate, weight_decay=0.0)
+        # A short memory of squared gradients: after a jump of the loss the steps are small at once.
+        rate = config.schedule.learning_rate
+        self.optimizer = torch.optim.AdamW(self._trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
         self.iteration, self.best, self.seconds = 0, -math.inf, 0.0
-        self._gradient = torch.zeros((), device=self.device)  # running mean of the gradient's length
 
     @property
     def checkpoint_path(self) -> Path:
@@ -128,7 +129,6 @@ class Trainer:
             "iteration": self.iteration,
             "best": self.best,
             "seconds": self.seconds,
-            "gradient": self._gradient,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -150,7 +150,6 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
-            self._gradient.copy_(state["gradient"])
             torch.set_rng_state(state["torch_rng"].cpu())
         except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
             reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
@@ -171,6 +170,7 @@ class Trainer:
                 f"{s.learning_rate:g} to 0 by cosine; weights averaged at {s.ema:g}; "
                 f"convolutions over-parameterised {n.expansion} times"
             ),
+            chroma="interpolated",  # the patches have full-resolution chroma
             license=self.config.output.licence,
             iterations=str(self.iteration + int(self._before.get("iterations", 0))),
         )
@@ -189,23 +189,13 @@ class Trainer:
         loss = LOSSES[schedule.loss](output.float()[:, :, inside, inside], hr[:, :, inside, inside])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._clip()
+        nn.utils.clip_grad_norm_(self._trained, schedule.gradient_clip)
         self.optimizer.step()
         # A young average would be mostly initial weights: its decay grows with the run (as in TensorFlow's EMA).
         decay = min(schedule.ema, (1 + self.iteration) / (10 + self.iteration))
         torch._foreach_lerp_(list(self.average.parameters()), folded_parameters(self.network, self.average), 1 - decay)
         self.iteration += 1
         return loss.detach()
-
-    @torch.no_grad()
-    def _clip(self) -> None:
-        """Shorten a gradient that is far longer than the last ones were."""
-        gradients = [p.grad for p in self._trained if p.grad is not None]
-        length = nn.utils.get_total_norm(gradients)
-        usual = torch.where(self._gradient > 0, self._gradient, length)
-        shortened = torch.minimum(length, self.config.schedule.gradient_clip * usual)
-        torch._foreach_mul_(gradients, shortened / length.clamp(min=1e-30))
-        self._gradient = usual.lerp(shortened, 0.02)
 
     def validate(self) -> dict[str, float]:
         """PSNR of luma, dB, of the averaged weights on each validation folder (see `evaluate`)."""
