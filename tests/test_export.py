@@ -101,6 +101,7 @@ def test_our_own_weights_get_a_replicated_rim_and_need_no_settings(tmp_path, our
         "precision": "fp32",
         "alpha": "0.0",
         "halo": "8",
+        "chroma": "network",
         "reach": "7",
         "training": "none",
         "license": "MIT",
