@@ -70,8 +70,8 @@ def test_output_is_clipped_and_rounded_before_it_is_measured(originals: Path) ->
     assert result.mean.psnr_rgb == math.inf
     assert result.mean.ssim_y == pytest.approx(1)
     parsed = json.loads(to_json([result]), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert parsed[0]["mean"]["psnr_rgb"] is None
-    assert len(parsed[0]["images"]) == 3
+    assert parsed["images"][0]["mean"]["psnr_rgb"] is None
+    assert len(parsed["images"][0]["images"]) == 3
 
 
 def test_given_inputs_are_used_and_paired_by_name(originals: Path, tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_given_inputs_are_used_and_paired_by_name(originals: Path, tmp_path: Pat
 
 
 def test_the_table_has_a_row_a_set(originals: Path) -> None:
-    result = evaluate(originals, bicubic(2))
+    result = evaluate(originals, bicubic(2), model="bicubic")
     lines = markdown([result, result]).splitlines()
     assert len(lines) == 4
     m = result.mean
-    assert lines[2] == f"| set | 3 | {m.psnr_rgb:.2f} | {m.psnr_y:.2f} | {m.ssim_y:.4f} |"
+    assert lines[2] == f"| set | 3 | bicubic | {m.psnr_rgb:.2f} | {m.psnr_y:.2f} | {m.ssim_y:.4f} |"
 
 
 def test_a_wrong_scale_is_named(originals: Path) -> None:

@@ -23,9 +23,9 @@ FLOORS = [
     {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs"},
     {"engines"},
     {"models", "media", "export"},
-    {"upscaler", "evaluate", "exporting"},
+    {"upscaler", "evaluate", "exporting", "journal"},
     {"transcode", "live", "batch", "training"},
-    {"bench", "cli_serve"},
+    {"bench", "cli_serve", "cli_evaluate"},
     {"cli"},
     {"__main__"},
 ]
@@ -38,9 +38,9 @@ KNOWS = {
     "av": {"media", "evaluate", "bench"},
     "openvino": {"engines", "export", "bench"},
     "onnxruntime": {"engines", "export", "bench"},
-    "torch": {"archs", "training", "export", "engines", "bench"},
+    "torch": {"archs", "training", "export", "engines", "bench", "evaluate"},
     "onnx": {"archs", "export"},
-    "click": {"cli", "cli_serve"},
+    "click": {"cli", "cli_serve", "cli_evaluate"},
     "aiohttp": {"live"},
 }
 """Libraries, and the rooms that may import them."""

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 import click
 
 from videosr import __version__
+from videosr.cli_evaluate import evaluate
 from videosr.cli_serve import serve
-from videosr.engines import DEVICES, ENGINES, Engine
+from videosr.engines import DEVICES, ENGINES
 from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError
 from videosr.media.codecs import EncoderSettings
 from videosr.media.containers import container_format
@@ -29,7 +30,7 @@ from videosr.models import registry
 from videosr.progress import Progress
 from videosr.temporal import Mode
 from videosr.transcode import TranscodeOptions, transcode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import UpscaleOptions
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
@@ -335,28 +336,7 @@ def export(checkpoint: Path, output: Path, **options: Any) -> None:
         click.echo(line)
 
 
-@cli.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-m", "--model", default=registry.DEFAULT, help="A model's name, an ONNX file, or bicubic.")
-@click.option("--scale", type=int, default=2, help="Of bicubic; a network knows its own.")
-@click.option(
-    "--lr", type=click.Path(path_type=Path), show_default="made from FOLDERS", help="Folder of the small images."
-)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def evaluate(folders: tuple[Path, ...], model: str, scale: int, lr: Path | None, as_json: bool) -> None:
-    """Measure PSNR and SSIM on folders of images.
-
-    FOLDERS hold the originals; the network works on copies that MATLAB's bicubic has made smaller, or on --lr.
-    """
-    from videosr import evaluate as ev
-
-    if model == "bicubic":
-        run = ev.bicubic(scale)
-    else:
-        upscaler = Upscaler(UpscaleOptions(model=model))
-        scale, run = upscaler.scale, _on_images(upscaler.engine)
-    results = [ev.evaluate(folder, run, scale, lr_folder=lr) for folder in folders]
-    click.echo(ev.to_json(results) if as_json else ev.markdown(results))
+cli.add_command(evaluate)
 
 
 @cli.command()
@@ -384,11 +364,6 @@ def bench(clip: Path, model: str, frames: int, rounds: int, as_json: bool) -> No
     with _extra("videosr bench", "torch"):
         from videosr.bench import run
     run(clip, model, frames=frames, rounds=rounds, as_json=as_json, say=click.echo)
-
-
-def _on_images(engine: Engine) -> Callable[[Any], Any]:
-    """The engine on single (H, W, 3) pictures."""
-    return lambda image: engine.run(image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
 
 
 @contextmanager

@@ -31,7 +31,9 @@ def _lanczos3(x: Image) -> Image:
 _KERNELS: dict[str, tuple[Callable[[Image], Image], int]] = {"bicubic": (_cubic, 4), "lanczos3": (_lanczos3, 6)}
 
 
-def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubic") -> tuple[Image, Image]:
+def resize_taps(
+    size: int, out_size: int, scale: float, kernel: Kernel = "bicubic", *, shift: float = 0.0
+) -> tuple[Image, Image]:
     """Which input samples make each output sample, and how much of each.
 
     Args:
@@ -39,6 +41,7 @@ def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubi
         out_size: samples out.
         scale: out per in; below 1 the kernel is widened by 1 / scale (antialiasing).
         kernel: "bicubic" or "lanczos3".
+        shift: how much further on every output sample sits, in input samples: for chroma that is not sited centrally.
 
     Returns:
         indices, int, and weights, float64, both (taps, out_size). The indices of a sample are consecutive, its weights
@@ -48,7 +51,7 @@ def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubi
     function, width = _KERNELS[kernel]
     shrink = min(scale, 1.0)
     support = width / shrink
-    centre = (np.arange(out_size) + 0.5) / scale - 0.5
+    centre = (np.arange(out_size) + 0.5) / scale - 0.5 + shift
     taps = int(np.ceil(support)) + 2
     indices = np.floor(centre - support / 2).astype(np.int64) + np.arange(taps)[:, None]
     weights = function(shrink * (centre - indices))
@@ -60,7 +63,9 @@ def resize_taps(size: int, out_size: int, scale: float, kernel: Kernel = "bicubi
     return np.clip(indices, 0, size - 1), weights
 
 
-def imresize(image: Image, scale: float, kernel: Kernel = "bicubic") -> Image:
+def imresize(
+    image: Image, scale: float, kernel: Kernel = "bicubic", *, shift: tuple[float, float] = (0.0, 0.0)
+) -> Image:
     """MATLAB's `imresize(image, scale, kernel)`, antialiased when it shrinks; the field's way to make LR images.
 
     Args:
@@ -68,6 +73,7 @@ def imresize(image: Image, scale: float, kernel: Kernel = "bicubic") -> Image:
             one, as MATLAB does; float is not rounded.
         scale: output size over input size; the output has ceil(scale * size) rows and columns.
         kernel: "bicubic" (a = -0.5) or "lanczos3".
+        shift: how much further (down, to the right) every output sample sits, in input samples.
 
     Returns:
         The resized image in the dtype of `image`.
@@ -77,7 +83,7 @@ def imresize(image: Image, scale: float, kernel: Kernel = "bicubic") -> Image:
         size = image.shape[axis]
         # The subtraction keeps 1/3 * 300 from becoming 101 rows by the last bit of the product.
         out_size = int(np.ceil(scale * size - 1e-9))
-        indices, weights = resize_taps(size, out_size, scale, kernel)
+        indices, weights = resize_taps(size, out_size, scale, kernel, shift=shift[axis])
         dtype = np.float64 if image.dtype in (np.uint8, np.float64) else np.float32
         shape = [1] * image.ndim
         shape[axis] = out_size

@@ -1,10 +1,9 @@
-"""Measuring an upscaler against images whose high-resolution original is known: `videosr evaluate`."""
+"""Measuring an upscaler against images whose high-resolution original is known."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videosr.errors import EngineError, InputError
+from videosr.evaluate.perceptual import Perceptual
 from videosr.metrics import imresize, psnr, ssim, to_y
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -30,12 +30,14 @@ class Scores:
         psnr_rgb: dB, over the whole image and all three channels.
         psnr_y: dB, BT.601 luma, `scale` pixels left out at each edge.
         ssim_y: SSIM of the same luma, the same border left out.
+        perceptual: what `perceptual.Perceptual` says, by its names; empty unless asked for.
     """
 
     name: str
     psnr_rgb: float
     psnr_y: float
     ssim_y: float
+    perceptual: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +47,22 @@ class SetScores:
     Attributes:
         mean: averages over the images, dB averaged as dB (the field's way).
         images: each image's own scores.
+        model: what was measured, as the caller calls it.
     """
 
     mean: Scores
     images: tuple[Scores, ...]
+    model: str = ""
 
 
 def evaluate(
-    hr_folder: str | Path, upscale: Upscale, scale: int = 2, *, lr_folder: str | Path | None = None
+    hr_folder: str | Path,
+    upscale: Upscale,
+    scale: int = 2,
+    *,
+    lr_folder: str | Path | None = None,
+    model: str = "",
+    perceptual: Perceptual | None = None,
 ) -> SetScores:
     """Upscale every image of a set and compare with the originals.
 
@@ -62,6 +72,8 @@ def evaluate(
         scale: output pixels an input pixel.
         lr_folder: the inputs, named as the originals or with `x<scale>` appended; None makes them from the originals by
             MATLAB's bicubic `imresize`.
+        model: what the result is called.
+        perceptual: further measures.
 
     Raises:
         InputError: a folder or image cannot be used, or the two folders do not pair.
@@ -72,15 +84,18 @@ def evaluate(
         output = upscale(np.divide(lr, 255, dtype=np.float32))
         if output.shape != hr.shape:
             raise EngineError(f"{path}: upscaled to {output.shape} instead of {hr.shape}: is the scale {scale}?")
-        images.append(score(np.clip(np.rint(output * 255.0), 0, 255), hr, scale, path.name))
+        shown = np.clip(np.rint(output * 255.0), 0, 255).astype(np.uint8)
+        scores = score(shown, hr, scale, path.name)
+        images.append(replace(scores, perceptual=perceptual(shown, hr)) if perceptual else scores)
     count = len(images)
     mean = Scores(
         name=Path(hr_folder).resolve().name,
         psnr_rgb=sum(s.psnr_rgb for s in images) / count,
         psnr_y=sum(s.psnr_y for s in images) / count,
         ssim_y=sum(s.ssim_y for s in images) / count,
+        perceptual={name: sum(s.perceptual[name] for s in images) / count for name in images[0].perceptual},
     )
-    return SetScores(mean=mean, images=tuple(images))
+    return SetScores(mean=mean, images=tuple(images), model=model)
 
 
 def score(image: NDArray[Any], hr: NDArray[Any], scale: int, name: str) -> Scores:
@@ -97,24 +112,6 @@ def score(image: NDArray[Any], hr: NDArray[Any], scale: int, name: str) -> Score
 def bicubic(scale: int) -> Upscale:
     """The baseline of every table: MATLAB's bicubic `imresize` of the 8-bit image."""
     return lambda image: imresize(np.rint(image * 255).astype(np.uint8), scale).astype(np.float32) / 255
-
-
-def markdown(results: Iterable[SetScores]) -> str:
-    """A table of the means, one row a set."""
-    rows = ["| set | images | PSNR RGB | PSNR Y | SSIM Y |", "|---|---|---|---|---|"]
-    for result in results:
-        m = result.mean
-        rows.append(f"| {m.name} | {len(result.images)} | {m.psnr_rgb:.2f} | {m.psnr_y:.2f} | {m.ssim_y:.4f} |")
-    return "\n".join(rows)
-
-
-def to_json(results: Iterable[SetScores]) -> str:
-    """The means and every image, as JSON; the infinite PSNR of an exact copy, which JSON cannot say, is null."""
-
-    def finite(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        return {key: None if value == float("inf") else value for key, value in items}
-
-    return json.dumps([asdict(result, dict_factory=finite) for result in results], indent=2)
 
 
 def list_images(folder: str | Path) -> list[Path]:
