@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from videosr.errors import InputError, MissingExtraError, UsageError
 
 NAMES = {"lpips": "lpips", "dists": "dists", "topiq": "topiq_fr", "ssim-c": "ssimc"}
-"""Our names and pyiqa's: LPIPS (Zhang et al. 2018, AlexNet) and DISTS (Ding et al. 2020), of which less is better; TOPIQ
-with reference (Chen et al. 2023) and SSIM of the colour channels, of which more is better."""
+"""Our names and pyiqa's: LPIPS (Zhang et al. 2018, AlexNet) and DISTS (Ding et al. 2020), of which less is better;
+TOPIQ with reference (Chen et al. 2023) and SSIM of the colour channels, of which more is better."""
 
 
 class Perceptual:

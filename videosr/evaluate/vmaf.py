@@ -80,11 +80,10 @@ class Vmaf:
 
     def result(self) -> tuple[float, float]:
         """The means of VMAF and VMAF NEG over the frames, 0..100; ends the measurement."""
-        for buffer in self._buffers:
-            buffer.push(None)
+        while self._buffers:
+            self._buffers.pop().push(None)
         self._drain()
-        # The filter writes its log when it is freed, and Graph and its contexts hold each other.
-        self._buffers.clear()
+        # The filter writes its log when it is freed, and Graph and its contexts hold each other: no name may be left.
         self._graph = self._sink = None
         gc.collect()
         try:
