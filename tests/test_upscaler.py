@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -128,6 +130,38 @@ def test_order_does_not_matter(engine, mode, denoise):
     for start in (5, 11, 20):
         joined = upscale(upscaler, frames[max(0, start - HISTORY + 1) :])[-(len(frames) - start) :]
         assert [digest(f) for f in joined] == sequential[start:]
+
+
+def test_frames_may_be_begun_in_any_order_and_finished_by_other_threads(engine):
+    frames = clip()
+    sequential = [digest(f) for f in upscale(upscaler_of(engine, Mode.ADAPTIVE), frames)]
+    upscaler = Upscaler(options(Mode.ADAPTIVE), engine)
+    seen = [upscaler.look(frames[0], None)]
+    for frame in frames[1:]:
+        seen.append(upscaler.look(frame, seen[-1]))
+    recent, finished = deque(maxlen=3), {}
+    with ThreadPoolExecutor(4) as pool:
+        for i in np.random.default_rng(6).permutation(len(frames)):
+            recent.append(upscaler.begin(seen[max(0, i - HISTORY + 1) : i + 1], recent))
+            finished[i] = pool.submit(upscaler.finish, recent[-1])
+    assert [digest(finished[i].result()) for i in range(len(frames))] == sequential
+    assert upscaler.reused  # on twos, in whatever order
+
+
+def test_cuts_that_are_known_are_believed(engine):
+    frames = clip()
+    upscaler = upscaler_of(engine, Mode.ADAPTIVE)
+    first = upscaler.look(frames[7], None)
+    assert first.cut
+    assert upscaler.look(frames[8], first, cut=True).cut
+    assert upscaler.look(frames[9], upscaler.look(frames[8], first)).cut
+    assert not upscaler.look(frames[9], upscaler.look(frames[8], first), cut=False).cut
+    same = replace(frames[7], pts=8)
+    assert upscaler.look(same, first, cut=False).repeat
+    fresh = upscaler.look(same, first, cut=True)
+    assert (fresh.cut, fresh.repeat) == (True, False)
+    recoloured = replace(frames[8], color=replace(LEFT, range=Range.FULL))
+    assert upscaler.look(recoloured, first, cut=False).cut
 
 
 @pytest.mark.parametrize(("mode", "denoise"), MODES)

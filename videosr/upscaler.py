@@ -7,7 +7,7 @@ A result depends on the frame and at most `HISTORY - 1` earlier frames of its sc
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +58,15 @@ class UpscaleOptions:
             raise UsageError(f"{self.threads} threads are too few")
 
 
-class _Seen(NamedTuple):
-    """A frame and what was found out about it and the one before it."""
+class Seen(NamedTuple):
+    """A frame and what was found out about it and the one before it.
+
+    Attributes:
+        frame: the frame.
+        thumbnail: of its first plane.
+        cut: a scene begins with it.
+        repeat: its picture is that of the frame before it.
+    """
 
     frame: Frame
     thumbnail: scenes.Thumbnail
@@ -74,10 +81,16 @@ class _Window(NamedTuple):
     likeness: float
 
 
-class _Pending(NamedTuple):
-    """A frame under way: its finished planes, or how to wait for them."""
+class Pending(NamedTuple):
+    """A frame under way.
 
-    frame: Frame
+    Attributes:
+        window: the frames it is made of.
+        cut: a scene begins with it.
+        wait: waits for its finished planes. Several threads may, and more than once.
+    """
+
+    window: _Window
     cut: bool
     wait: Callable[[], tuple[Array, ...]]
 
@@ -104,11 +117,11 @@ class Upscaler:
         )
         self.reused = 0
         """Frames whose picture repeated the one before and were not computed again."""
-        self._history: deque[_Seen] = deque(maxlen=temporal.HISTORY)
-        self._pending: deque[_Pending] = deque()
+        self._history: deque[Seen] = deque(maxlen=temporal.HISTORY)
+        self._pending: deque[Pending] = deque()
         self._in_flight = 0
         self._runners: dict[tuple[Picture, int], PlanarRunner | None] = {}
-        self._last: tuple[_Window, _Pending] | None = None
+        self._last: Pending | None = None
 
     @property
     def scale(self) -> int:
@@ -147,15 +160,17 @@ class Upscaler:
         Raises:
             EngineError: the engine failed.
         """
-        self._history.append(self._look(frame, self._history[-1] if self._history else None))
-        self._pending.append(self._start(self._window(self._history), self._history[-1].cut))
+        self._history.append(self.look(frame, self._history[-1] if self._history else None))
+        recent = () if self._last is None or self.engine.interface is Interface.RECURRENT else (self._last,)
+        self._last = self._begin(self._history, recent)
+        self._pending.append(self._last)
         while len(self._pending) > self._in_flight:
-            yield self._finish(self._pending.popleft())
+            yield self.finish(self._pending.popleft())
 
     def flush(self) -> Iterator[Frame]:
         """The frames still under way; the next frame then begins a new sequence."""
         while self._pending:
-            yield self._finish(self._pending.popleft())
+            yield self.finish(self._pending.popleft())
         self._history.clear()
         self._last = None
 
@@ -168,23 +183,69 @@ class Upscaler:
         Raises:
             UsageError: the network is recurrent and can only `process`.
         """
+        seen: list[Seen] = []
+        for frame in history[-temporal.HISTORY :]:
+            seen.append(self.look(frame, seen[-1] if seen else None))
+        return self.finish(self.begin(seen))
+
+    def look(self, frame: Frame, before: Seen | None, cut: bool | None = None) -> Seen:
+        """Compare a frame with the one before it.
+
+        Args:
+            frame: the frame.
+            before: what this said of the frame before it; None: nothing is before it, so a scene begins.
+            cut: whether a scene begins, where that is known already. A change of size, format or colour begins one
+                whatever this says.
+        """
+        if before is None or _kind(before.frame) != _kind(frame):
+            return Seen(frame, scenes.thumbnail(frame.planes[0], frame.format.bits), True, False)
+        if not cut and before.frame.same_picture(frame):
+            return Seen(frame, before.thumbnail, False, True)
+        thumbnail = scenes.thumbnail(frame.planes[0], frame.format.bits)
+        return Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail) if cut is None else cut, False)
+
+    def begin(self, seen: Sequence[Seen], recent: Iterable[Pending] = ()) -> Pending:
+        """Start on the last of some consecutive frames, as `picture` would make it; `finish` gives the result.
+
+        One thread at a time may begin frames, while others finish theirs: a runner's `submit` is not for many at once.
+
+        Args:
+            seen: oldest first, each looked at after the one before it; more than the last `HISTORY` are ignored.
+            recent: frames begun lately; if one is made of the same pictures, it is not computed again.
+
+        Raises:
+            UsageError: the network is recurrent and can only `process`.
+            EngineError: the engine failed.
+        """
         if self.engine.interface is Interface.RECURRENT:
             raise UsageError(f"{self.engine.network.name} keeps its own state: frames have to come in order")
-        seen: list[_Seen] = []
-        for frame in history[-temporal.HISTORY :]:
-            seen.append(self._look(frame, seen[-1] if seen else None))
-        return self._finish(self._compute(self._window(seen), seen[-1].cut))
+        return self._begin(seen, recent)
 
-    def _look(self, frame: Frame, before: _Seen | None) -> _Seen:
-        """Compare a frame with the one before it."""
-        if before is not None and before.frame.same_picture(frame):
-            return _Seen(frame, before.thumbnail, False, True)
-        thumbnail = scenes.thumbnail(frame.planes[0], frame.format.bits)
-        if before is None or _kind(before.frame) != _kind(frame):
-            return _Seen(frame, thumbnail, True, False)
-        return _Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail), False)
+    def finish(self, pending: Pending) -> Frame:
+        """Wait for a frame that has begun.
 
-    def _window(self, seen: Sequence[_Seen]) -> _Window:
+        Raises:
+            EngineError: the engine failed.
+        """
+        frame = pending.window.frames[0]
+        fmt = self._output_format(frame.format)
+        return replace(
+            frame,
+            planes=pending.wait(),
+            format=fmt,
+            color=color.converted(frame.color, frame.format, fmt),
+            scene_start=pending.cut,
+        )
+
+    def _begin(self, seen: Sequence[Seen], recent: Iterable[Pending]) -> Pending:
+        window, cut = self._window(seen), seen[-1].cut
+        for other in recent:
+            if temporal.same_window(other.window.frames, window.frames):
+                self.reused += 1
+                return Pending(window, cut, other.wait)
+        return self._compute(window, cut)
+
+    def _window(self, seen: Sequence[Seen]) -> _Window:
         """What the last of these frames is made of: the frame alone where the video is clean."""
         known = {id(s.frame): s for s in seen}
         frames = temporal.window(
@@ -198,20 +259,7 @@ class Upscaler:
         likeness = temporal.threshold(frames)
         return _Window(frames if likeness else frames[:1], likeness)
 
-    def _start(self, window: _Window, cut: bool) -> _Pending:
-        """Compute, unless the same pictures have just been computed."""
-        if self._last is not None and self.engine.interface is not Interface.RECURRENT:
-            before, pending = self._last
-            if temporal.same_window(before.frames, window.frames):
-                self.reused += 1
-                repeat = _Pending(window.frames[0], cut, pending.wait)
-                self._last = (window, repeat)
-                return repeat
-        pending = self._compute(window, cut)
-        self._last = (window, pending)
-        return pending
-
-    def _compute(self, window: _Window, cut: bool) -> _Pending:
+    def _compute(self, window: _Window, cut: bool) -> Pending:
         """Start on a frame."""
         frames, likeness = window
         frame = frames[0]
@@ -224,7 +272,7 @@ class Upscaler:
             runner = self._runner(source, target, 1 if len(frames) == 1 else temporal.DEPTH)
         if runner is None:
             planes = self._by_tensors(frames, source, target, likeness, cut, dither)
-            return _Pending(frame, cut, lambda: planes)
+            return Pending(window, cut, lambda: planes)
         self._in_flight = runner.in_flight
         ticket = runner.submit([f.planes for f in frames], likeness)
         done: list[tuple[Array, ...]] = []  # a repeat asks again
@@ -234,7 +282,7 @@ class Upscaler:
                 done.append((*runner.result(ticket), *self._alpha(frame, target.format)))
             return done[0]
 
-        return _Pending(frame, cut, wait)
+        return Pending(window, cut, wait)
 
     def _by_tensors(
         self, frames: tuple[Frame, ...], source: Picture, target: Picture, likeness: float, cut: bool, dither: bool
@@ -266,17 +314,6 @@ class Upscaler:
         if not target.alpha:
             return ()
         return (color.resize_plane(frame.planes[-1], frame.format, self.scale, target),)
-
-    def _finish(self, pending: _Pending) -> Frame:
-        frame = pending.frame
-        fmt = self._output_format(frame.format)
-        return replace(
-            frame,
-            planes=pending.wait(),
-            format=fmt,
-            color=color.converted(frame.color, frame.format, fmt),
-            scene_start=pending.cut,
-        )
 
     def _output_format(self, source: PixelFormat) -> PixelFormat:
         if self.options.pix_fmt is None:
