@@ -18,13 +18,16 @@ SUBTITLES = ((100, 200, "first line"), (400, 150, "second <i>line</i>"), (400, 1
 """(start, length, text) of every subtitle stream, in milliseconds."""
 
 
-def picture(index: int, fmt: PixelFormat, height: int, width: int) -> tuple[Array, ...]:
-    """Planes of a moving gradient that differ from frame to frame."""
+def picture(index: int, fmt: PixelFormat, height: int, width: int, noise: float = 0.0) -> tuple[Array, ...]:
+    """Planes of a moving gradient that differ from frame to frame, with noise of that sigma in 8-bit codes."""
     planes = []
+    rng = np.random.default_rng(index)
     for plane in range(fmt.planes):
         rows, columns = fmt.plane_shape(plane, height, width)
         y, x = np.mgrid[0:rows, 0:columns]
         level = 32 + (3 * x + 2 * y + 5 * index * (plane + 1) + 40 * plane) % 160
+        if noise:
+            level = np.clip(np.rint(level + rng.normal(0, noise, level.shape)), 0, 255).astype(int)
         planes.append((level << (fmt.bits - 8)).astype(fmt.dtype))
     return tuple(planes)
 
@@ -50,6 +53,7 @@ def make_clip(
     chapters: Sequence[tuple[int, int, str]] = (),
     metadata: Mapping[str, str] = {},
     video: bool = True,
+    noise: float = 0.0,
 ) -> Path:
     """Write a clip and return its path.
 
@@ -73,6 +77,7 @@ def make_clip(
         chapters: (start, end, title) in milliseconds.
         metadata: global tags.
         video: leave the video out if False.
+        noise: sigma in 8-bit codes.
     """
     fmt = PixelFormat.parse(pix_fmt)
     times = list(pts) if pts is not None else [round(i / rate / time_base) for i in range(frames)]
@@ -104,7 +109,7 @@ def make_clip(
         out.start_encoding()
         if stream is not None:
             for i, time in enumerate(times):
-                frame = to_av_frame(picture(i, fmt, height, width), fmt)
+                frame = to_av_frame(picture(i, fmt, height, width, noise), fmt)
                 frame.pts, frame.time_base = time, time_base
                 frame.colorspace, frame.color_range = color[:2]
                 frame.color_primaries, frame.color_trc, frame.chroma_location = color[2:]

@@ -35,7 +35,7 @@ STRANGERS = {("engines", "media"), ("media", "engines"), ("media", "archs"), ("m
 """Rooms that never meet, whatever floor they are on."""
 
 KNOWS = {
-    "av": {"media", "evaluate", "bench"},
+    "av": {"media", "evaluate", "bench", "training"},
     "openvino": {"engines", "export", "bench"},
     "onnxruntime": {"engines", "export", "bench"},
     "torch": {"archs", "training", "export", "engines", "bench", "evaluate"},

@@ -58,7 +58,7 @@ def test_json_lines(clock, capsys):
     events = [json.loads(line) for line in out.splitlines()]
     assert err == ""
     assert [e["event"] for e in events] == ["warning", "begin", "progress", "progress", "done", "error"]
-    assert events[1] == {"event": "begin", "name": "in.mkv", "total": 3, "rate": 4.0}
+    assert events[1] == {"event": "begin", "name": "in.mkv", "total": 3, "rate": 4.0, "resumed": 0}
     assert events[2] == {"event": "progress", "frames": 1, "total": 3, "fps": None, "eta": None}
     assert events[3] == {"event": "progress", "frames": 3, "total": 3, "fps": 2.5, "eta": 0.0}
     assert (events[4]["frames"], events[4]["reused"], events[4]["seconds"]) == (3, 3, 10.8)
@@ -108,3 +108,18 @@ def test_quiet_and_without_stderr(clock, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     work(Progress("in.mkv"), clock)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_an_earlier_run_did_is_no_speed_of_this_one(clock, capsys):
+    progress = Progress("in.mkv", as_json=True)
+    progress.begin(100, Fraction(4), before=90)
+    for done in range(82, 101):  # eight frames only get it into stride
+        clock(float(done))
+        progress.frames(done)
+    progress.done(Path("out.mkv"), "64x48", 100, 0)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[0]["resumed"] == 90
+    shown = [e for e in events if e["event"] == "progress"]
+    assert [e["frames"] for e in shown] == list(range(91, 101))
+    assert shown[-1]["fps"] == pytest.approx(1.0)
+    assert shown[-1]["eta"] == 0

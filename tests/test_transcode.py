@@ -268,15 +268,20 @@ def test_a_failure_leaves_the_old_output(rich, videosr, monkeypatch):
     done = videosr("upscale", rich, output, *FAST, "--overwrite")
     assert (done.code, done.err.splitlines()[-1]) == (1, "videosr: libx264: encoding failed: out of luck")
     assert output.read_text() == "precious"
-    assert only(rich.parent, rich.name, output.name)
+    assert only(rich.parent, rich.name, output.name, ".out.mkv.videosr")
 
 
-def test_a_failure_while_joining_leaves_nothing(rich, videosr, monkeypatch):
-    monkeypatch.setattr("videosr.media.muxer._publish", lambda part, target: part.replace(target / "not a folder"))
-    done = videosr("upscale", rich, rich.with_name("out.mkv"), *FAST)
+def test_a_failure_while_joining_costs_no_frame(rich, videosr, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("videosr.media.muxer._publish", lambda part, target: part.replace(target / "not a folder"))
+        done = videosr("upscale", rich, rich.with_name("out.mkv"), *FAST)
     assert done.code == 1
     assert "out.mkv: cannot be written" in done.err.splitlines()[-1]
-    assert only(rich.parent, rich.name)
+    assert only(rich.parent, rich.name, ".out.mkv.videosr")
+    fail_after(monkeypatch, 0)  # there is nothing left to encode
+    assert videosr("upscale", rich, rich.with_name("out.mkv"), *FAST).code == 0
+    assert verify(rich, rich.with_name("out.mkv"), scale=2).ok
+    assert only(rich.parent, rich.name, "out.mkv")
 
 
 def test_an_existing_output_needs_leave(rich, videosr):

@@ -34,26 +34,37 @@ class Progress:
         self._rate: Fraction | None = None
         self._begun = self._shown = time.monotonic()
         self._first: float | None = None  # when the first frame was done: what came before is not speed
-        self._done = 0
+        self._before = self._done = 0
         self._bar: tqdm[Any] | None = None
 
-    def begin(self, total: int | None, rate: Fraction | None) -> None:
-        """Work starts.
+    def begin(self, total: int | None, rate: Fraction | None, before: int = 0) -> None:
+        """Work starts, or goes on.
 
         Args:
             total: frames expected, None where unknown.
             rate: frames per second of the video, None where unknown.
+            before: frames that an earlier run has finished.
         """
-        self._total, self._rate = total, rate
+        self._total, self._rate, self._before = total, rate, before
         self._begun = self._shown = time.monotonic()
-        self._event("begin", name=self._name, total=total, rate=float(rate) if rate else None)
+        self._event("begin", name=self._name, total=total, rate=float(rate) if rate else None, resumed=before)
         if not self._json and not self._quiet and self._stream.isatty():
             self._bar = tqdm(
-                total=total, unit=" frames", desc=_short(self._name), file=self._stream, dynamic_ncols=True
+                total=total,
+                initial=before,
+                unit=" frames",
+                desc=_short(self._name),
+                file=self._stream,
+                dynamic_ncols=True,
             )
+
+        if before:
+            self._say(f"{self._name}: going on behind the {before} frames that an earlier run has finished")
 
     def frames(self, done: int) -> None:
         """So many frames are done."""
+        if done <= self._before:
+            return  # once more, only to get into stride
         self._done = done
         now = time.monotonic()
         if self._first is None:
@@ -89,7 +100,7 @@ class Progress:
         self._event("done", output=str(output), size=size, frames=frames, reused=reused, seconds=round(seconds, 3))
         line = f"{output}: {size}"
         if self._first is not None:
-            fps = frames / max(seconds, 1e-6)
+            fps = (frames - self._before) / max(seconds, 1e-6)
             repeats = f" ({reused} of them repeats)" if reused else ""
             line += f", {frames} frame{'s' * (frames != 1)}{repeats} in {seconds:.1f} s: {fps:.1f} fps"
             line += f", {self._times_real_time(fps)}" if self._rate else ""
@@ -103,9 +114,10 @@ class Progress:
 
     def _fps(self) -> float | None:
         """Frames per second since the first one, None before the second."""
-        if self._first is None or self._done < 2:
+        count = self._done - self._before
+        if self._first is None or count < 2:
             return None
-        return (self._done - 1) / max(time.monotonic() - self._first, 1e-6)
+        return (count - 1) / max(time.monotonic() - self._first, 1e-6)
 
     def _times_real_time(self, fps: float | None) -> str:
         return f"{fps / float(self._rate):.2f}x real time" if fps and self._rate else ""

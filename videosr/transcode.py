@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from videosr import __version__
 from videosr.errors import InputError, OutputError, StrictError, UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.graph import Graph, Stage, Timing
+from videosr.journal import Journal, fingerprint
 from videosr.media.codecs import EncoderSettings, notes, output_info, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
-from videosr.media.encoder import SegmentEncoder
+from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.images import image_losses, image_settings, without_idle_alpha, working_format, write_image
 from videosr.media.muxer import mux
 from videosr.media.probe import plan_streams
 from videosr.media.resize import Resizer, wanted_size
 from videosr.media.segments import SegmentRule
 from videosr.progress import Progress
+from videosr.temporal import HISTORY
 from videosr.upscaler import UpscaleOptions, Upscaler
 
 
@@ -83,7 +84,8 @@ class Result:
     """What was made.
 
     Attributes:
-        frames: video frames written.
+        frames: video frames of the output.
+        resumed: of them, those that an earlier run had finished.
         reused: of them, repeats that were not computed again.
         width: of the output.
         height: of the output.
@@ -92,6 +94,7 @@ class Result:
     """
 
     frames: int
+    resumed: int
     reused: int
     width: int
     height: int
@@ -106,17 +109,24 @@ class SegmentSink:
         folder: where the files go.
         settings: resolved.
         info: of the coded stream.
+        finished: segments that are there already, from the first on.
+        lead: frames that come first and are in those: they only bring the upscaler into its stride.
     """
 
-    def __init__(self, folder: Path, settings: EncoderSettings, info: StreamInfo) -> None:
-        self._folder, self._settings, self._info = folder, settings, info
+    def __init__(
+        self, folder: Path, settings: EncoderSettings, info: StreamInfo, finished: list[Path], lead: int
+    ) -> None:
+        self._folder, self._settings, self._info, self._lead = folder, settings, info, lead
         self._rule = SegmentRule()
         self._encoder: SegmentEncoder | None = None
         self._frames = 0  # in the open segment
-        self.segments: list[Path] = []
+        self.segments = list(finished)
 
     def write(self, frame: Frame) -> None:
         """Encode a frame. Raises OutputError."""
+        if self._lead:
+            self._lead -= 1
+            return
         if self._settings.segmented and self._encoder and self._rule.closes(self._frames, frame.scene_start):
             self.finish()
         if self._encoder is None:
@@ -166,7 +176,7 @@ def transcode(source: Path, output: Path, options: TranscodeOptions, progress: P
 
 def _film(source: Path, output: Path, container: str, options: TranscodeOptions, progress: Progress) -> Result:
     """Upscale frames into segments and join them with the other streams."""
-    with _workplace(output) as folder, _decoder(source, options) as decoder:
+    with _decoder(source, options) as decoder:
         plan = plan_streams(source, container)
         upscaler = Upscaler(options.upscale)
         info = upscaler.output_info(decoder.info)
@@ -183,23 +193,78 @@ def _film(source: Path, output: Path, container: str, options: TranscodeOptions,
             stages.append(("resize", Resizer(upscaler.output_info(decoder.info), coded.width, coded.height)))
         report = _Report(progress, decoder, options.strict)
         report.losses([*plan.losses, *notes(settings, info, decoder.hdr)])
-        progress.begin(_expected(decoder.info, options), info.rate)
 
-        with SegmentSink(folder, settings, coded) as sink:
-            graph = Graph(decoder, stages, sink, progress=lambda done, _: progress.frames(done))
-            graph.run()
-        report.losses([])
-        if not sink.segments:
-            raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
-        report.warnings(mux(sink.segments, source, output, plan, trimmed=options.trimmed))
+        with _journal(source, output, options, upscaler, settings, coded, progress) as journal:
+            progress.begin(_expected(decoder.info, options), info.rate, journal.frames)
+            # A frame depends on itself and the few before it, so the upscaler has to see only those again.
+            lead = min(journal.frames, HISTORY)
+            ahead = journal.frames - lead
+            with SegmentSink(journal.folder, settings, coded, journal.segments, lead) as sink:
+                graph = Graph(_after(decoder, ahead), stages, sink, progress=lambda n, _: progress.frames(ahead + n))
+                graph.run()
+            report.losses([])
+            if not sink.segments:
+                raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
+            report.warnings(mux(sink.segments, source, output, plan, trimmed=options.trimmed))
     return Result(
-        frames=graph.timings[-1].frames,
+        frames=ahead + graph.timings[-1].frames,
+        resumed=journal.frames,
         reused=upscaler.reused,
         width=coded.width,
         height=coded.height,
         timings=tuple(graph.timings),
         warnings=tuple(report.said),
     )
+
+
+def _after(decoder: Decoder, count: int) -> Generator[Frame]:
+    """The frames behind the first `count`. They are decoded all the same: that is quick, exact and always possible."""
+    frames = iter(decoder)
+    try:
+        yield from islice(frames, count, None)
+    finally:
+        if isinstance(frames, Generator):
+            frames.close()
+
+
+@contextmanager
+def _journal(
+    source: Path,
+    output: Path,
+    options: TranscodeOptions,
+    upscaler: Upscaler,
+    settings: EncoderSettings,
+    coded: StreamInfo,
+    progress: Progress,
+) -> Iterator[Journal]:
+    """The output's journal; says so where it is kept for a next run.
+
+    Raises:
+        UsageError, OutputError: see `Journal`.
+    """
+    job: Mapping[str, Any] = {
+        "videosr": __version__,
+        "input": fingerprint(source),
+        **{name: _text(getattr(options, name)) for name in ("start", "duration", "frames")},
+        "size": f"{coded.width}x{coded.height}",
+        **asdict(settings),
+        "color": repr(coded.color),
+        "upscaler": upscaler.identity,
+        "encoders": library_versions(),
+        "segments": asdict(SegmentRule()),
+    }
+    journal = Journal(output, job)
+    try:
+        with journal:
+            yield journal
+    except BaseException:
+        if journal.kept:
+            progress.warning("what is finished is kept: the same command goes on from there")
+        raise
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _still(source: Path, output: Path, options: TranscodeOptions, progress: Progress) -> Result:
@@ -221,7 +286,9 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
             info = upscaler.output_info(info)
             (made,) = Resizer(info, *wanted_size(info, options.width, options.height)).process(made)
         made = write_image(output, made, settings, decoder.display_matrix)
-    return Result(frames=1, reused=0, width=made.width, height=made.height, timings=(), warnings=tuple(report.said))
+    return Result(
+        frames=1, resumed=0, reused=0, width=made.width, height=made.height, timings=(), warnings=tuple(report.said)
+    )
 
 
 def _decoder(source: Path, options: TranscodeOptions) -> Decoder:
@@ -290,21 +357,3 @@ def _check_paths(source: Path, output: Path, overwrite: bool) -> None:
         if isinstance(exc, OutputError):
             raise
         raise OutputError.writing(output, exc) from exc
-
-
-@contextmanager
-def _workplace(output: Path) -> Iterator[Path]:
-    """A folder beside the output, gone at the end.
-
-    Raises:
-        OutputError: nothing can be written there.
-    """
-    parent = output.absolute().parent
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:50]}.", suffix=".segments", dir=parent))
-    except OSError as exc:
-        raise OutputError.writing(output, exc) from exc
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

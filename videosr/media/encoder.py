@@ -20,6 +20,11 @@ from videosr.media.planes import to_av_frame
 from videosr.media.segments import EncodedPacket, SegmentHeader, SegmentWriter
 
 
+def library_versions() -> str:
+    """The build whose encoders' bits these are: PyAV and the libavcodec in it."""
+    return f"PyAV {av.__version__}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+
+
 class SegmentEncoder:
     """Encodes one run of frames into one segment file.
 
