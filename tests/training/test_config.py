@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from videosr.errors import InputError, UsageError
-from videosr.training.config import load_config
+from videosr.training.configfile import load_config
 
 MINIMAL = '[data]\ntrain = ["photos"]\n[schedule]\niterations = 500\n[output]\nfolder = "run"\n'
 

@@ -7,8 +7,9 @@ import pytest
 
 from videosr.errors import InputError
 from videosr.metrics import imresize
-from videosr.training.config import DataConfig
-from videosr.training.data import Forbidden, PatchSampler, build_pack
+from videosr.training.config import DataConfig, NetworkConfig, OutputConfig, ScheduleConfig, TrainingConfig
+from videosr.training.data import PatchSampler
+from videosr.training.packing import Forbidden, build_pack
 
 
 def write_image(path: Path, image: np.ndarray, codec: str = "png", **options: str) -> None:
@@ -41,6 +42,16 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+def run_of(data: DataConfig, scale: int = 2, seed: int = 0, **tables: object) -> TrainingConfig:
+    return TrainingConfig(
+        data=data,
+        network=NetworkConfig(scale=scale),
+        schedule=ScheduleConfig(iterations=1, seed=seed),
+        output=OutputConfig(folder=Path()),
+        **tables,  # type: ignore[arg-type]
+    )
+
+
 def packed(tmp_path: Path, config: DataConfig, min_size: int = 40) -> list[str]:
     said: list[str] = []
     (tmp_path / "run").mkdir(exist_ok=True)
@@ -52,7 +63,7 @@ def test_pictures_are_packed_at_every_factor_but_not_smaller_than_a_patch(tmp_pa
     write_image(photos / "small.png", scene(9, 60, 60))
     config = DataConfig(train=(photos,), factors=(1.0, 2.0), patch=16, batch=4)
     packed(tmp_path, config)
-    sampler = PatchSampler(tmp_path / "run", config, 2, 0)
+    sampler = PatchSampler(tmp_path / "run", run_of(config))
     sizes = [(e.height, e.width) for e in sampler.entries]
     assert sorted(sizes) == sorted([(120, 150)] * 3 + [(60, 60)] + [(60, 75)] * 3)
     first = sampler.entries[0]
@@ -77,8 +88,9 @@ def test_a_pack_is_made_again_only_when_something_changed(tmp_path: Path, photos
 def test_lr_patches_are_the_benchmarks_imresize(tmp_path: Path, photos: Path, scale: int) -> None:
     config = DataConfig(train=(photos,), factors=(1.0,), patch=6, batch=5, candidates=1)
     packed(tmp_path, config, (6 + 4) * scale)
-    sampler = PatchSampler(tmp_path / "run", config, scale, 0)
-    lr, hr = sampler.batch(3)
+    sampler = PatchSampler(tmp_path / "run", run_of(config, scale))
+    lr, hr, average = sampler.batch(3)
+    assert average is None
     assert lr.shape == (5, 6, 6, 3)
     assert hr.shape == (5, 6 * scale, 6 * scale, 3)
     inner = 2  # LR pixels at each edge whose taps reach beyond the HR patch
@@ -92,16 +104,16 @@ def test_lr_patches_are_the_benchmarks_imresize(tmp_path: Path, photos: Path, sc
 def test_batches_depend_on_seed_and_iteration_alone(tmp_path: Path, photos: Path) -> None:
     config = DataConfig(train=(photos,), patch=12, batch=3)
     packed(tmp_path, config)
-    sampler = PatchSampler(tmp_path / "run", config, 2, 5)
+    sampler = PatchSampler(tmp_path / "run", run_of(config, seed=5))
     straight = list(sampler.batches(0, 7))
-    threaded = PatchSampler(tmp_path / "run", replace(config, workers=2), 2, 5)
+    threaded = PatchSampler(tmp_path / "run", run_of(replace(config, workers=2), seed=5))
     resumed = [*threaded.batches(0, 3), *threaded.batches(3, 7)]
     assert len(resumed) == 7
     for one, other in zip(straight, resumed, strict=True):
         assert (one[0] == other[0]).all()
         assert (one[1] == other[1]).all()
     assert (straight[0][1] != straight[1][1]).any()
-    assert (PatchSampler(tmp_path / "run", config, 2, 6).batch(0)[1] != straight[0][1]).any()
+    assert (PatchSampler(tmp_path / "run", run_of(config, seed=6)).batch(0)[1] != straight[0][1]).any()
 
 
 def test_textured_patches_are_preferred(tmp_path: Path) -> None:
@@ -113,7 +125,7 @@ def test_textured_patches_are_preferred(tmp_path: Path) -> None:
     def textured(candidates: int) -> float:
         config = DataConfig(train=(tmp_path / "photos",), factors=(1.0,), patch=12, batch=200, candidates=candidates)
         packed(tmp_path, config)
-        return float((PatchSampler(tmp_path / "run", config, 2, 0).batch(0)[1].std(axis=(1, 2, 3)) > 0).mean())
+        return float((PatchSampler(tmp_path / "run", run_of(config)).batch(0)[1].std(axis=(1, 2, 3)) > 0).mean())
 
     assert textured(1) < 0.45
     assert textured(4) > 0.65
@@ -127,7 +139,7 @@ def test_patches_are_turned_and_mirrored(tmp_path: Path) -> None:
     write_image(tmp_path / "photos" / "ramp.png", ramp)
     config = DataConfig(train=(tmp_path / "photos",), factors=(1.0,), patch=12, batch=100)
     packed(tmp_path, config)
-    _, hr = PatchSampler(tmp_path / "run", config, 2, 0).batch(0)
+    hr = PatchSampler(tmp_path / "run", run_of(config)).batch(0).hr
     ways = set()
     for patch in hr.astype(int):
         red, blue = patch[..., 0], patch[..., 2]

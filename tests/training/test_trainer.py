@@ -15,7 +15,8 @@ from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.errors import InputError, NetworkError, VideosrError
 from videosr.evaluate import evaluate
 from videosr.training import run
-from videosr.training.config import TrainingConfig, load_config
+from videosr.training.config import TrainingConfig
+from videosr.training.configfile import load_config
 from videosr.training.folding import fold_tail, forward_folded
 from videosr.training.trainer import Trainer, learning_rate, upscaler
 
@@ -101,10 +102,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     (tmp_path / "run").rename(tmp_path / "straight")
     original = Trainer.step
 
-    def interrupted(self: Trainer, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+    def interrupted(self: Trainer, *tensors: torch.Tensor) -> torch.Tensor:
         if self.iteration == 7:
             raise KeyboardInterrupt
-        return original(self, lr, hr)
+        return original(self, *tensors)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -1,15 +1,10 @@
-"""What a training run is: a TOML file read into frozen dataclasses, every field checked before work starts."""
+"""What a training run is: the tables of its TOML file (see `configfile`) as frozen dataclasses."""
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-from videosr.errors import InputError, UsageError
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +19,8 @@ class NetworkConfig:
         layer_scale: start value of every LayerScale.
         expansion: how far convolutions are over-parameterised in training (see `reparam`); 0 trains plain kernels.
         weights: a .safetensors file to start from instead of random weights.
+        attention_mode: of photo and pro; "flex" needs CUDA.
+        checkpointing: recompute blocks in the backward pass: a third more time, memory for one block instead of all.
     """
 
     variant: str = "realtime"
@@ -33,6 +30,8 @@ class NetworkConfig:
     layer_scale: float = 0.1
     expansion: int = 4
     weights: Path | None = None
+    attention_mode: Literal["sdpa", "flex"] = "sdpa"
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,10 +39,13 @@ class DataConfig:
     """What it learns from.
 
     Attributes:
-        train: folders of HR images (read recursively).
+        train: folders of HR images and videos (read recursively).
         validation: folders of HR images measured during training; the first one decides which weights are the best.
-        never_train: folders whose images must not be among the training images, under whatever name or size.
+        never_train: folders whose images and videos must not be among the training data, under whatever name or size.
         factors: every image is packed once for each factor, shrunk by it (Lanczos): shrunk photographs are pixel-sharp.
+        frames: length of the clips that are trained on; of videos as many consecutive frames are kept together, images
+            are panned. 1 trains on still pictures; codecs and the temporal window need some 6.
+        video_interval: seconds of a video from one kept clip to the next.
         patch: edge of a training patch in LR pixels.
         batch: patches an iteration.
         candidates: patches drawn for each one used; the most textured is taken.
@@ -54,10 +56,124 @@ class DataConfig:
     validation: tuple[Path, ...] = ()
     never_train: tuple[Path, ...] = ()
     factors: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    frames: int = 1
+    video_interval: float = 1.0
     patch: int = 48
     batch: int = 16
     candidates: int = 4
     workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DegradationConfig:
+    """What befalls the LR pictures besides being small (see `degradations`), in the order in which it happens.
+
+    What is not a range or a choice is the share of clips that suffer it; without the table none does.
+
+    Attributes:
+        blur: anisotropic Gaussian blur of the HR picture before it is shrunk.
+        blur_sigma: its standard deviation along either axis, HR pixels.
+        noise: white Gaussian noise, of each channel or of luma alone.
+        noise_sigma: its standard deviation, code values.
+        grain: film grain: soft noise of luma, strongest in the mid-tones.
+        grain_sigma: its standard deviation there, code values.
+        jpeg: JPEG of each picture.
+        jpeg_quantiser: FFmpeg's qscale, 2 (best) to 31.
+        chroma: 8-bit Y'CbCr with 4:2:0 chroma and back, as videos have it.
+        video: real compression of the clip, as `chroma` and then a codec, one setting for all such clips of a batch.
+        codecs: encoders, libx264 and libx265.
+        crf: their constant rate factor.
+        presets: theirs.
+    """
+
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.2, 1.5)
+    noise: float = 0.0
+    noise_sigma: tuple[float, float] = (1.0, 8.0)
+    grain: float = 0.0
+    grain_sigma: tuple[float, float] = (1.0, 6.0)
+    jpeg: float = 0.0
+    jpeg_quantiser: tuple[float, float] = (2.0, 10.0)
+    chroma: float = 0.0
+    video: float = 0.0
+    codecs: tuple[Literal["h264", "hevc"], ...] = ("h264", "hevc")
+    crf: tuple[float, float] = (18.0, 36.0)
+    presets: tuple[str, ...] = ("ultrafast", "veryfast", "medium")
+
+    @property
+    def any(self) -> bool:
+        """Whether any clip suffers anything."""
+        return any((self.blur, self.noise, self.grain, self.jpeg, self.chroma, self.video))
+
+    @property
+    def subsampled(self) -> float:
+        """Share of clips whose chroma comes from 4:2:0."""
+        return 1 - (1 - self.chroma) * (1 - self.video)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegularisationConfig:
+    """What keeps the network from relying on too little.
+
+    Attributes:
+        cutblur: share of clips a rectangle of which is exchanged between degraded and undegraded LR (see
+            `degradations.cutblur`).
+        frequency_dropout: chance of each band of the features' spectra to be left out (see `regularisers`).
+    """
+
+    cutblur: float = 0.0
+    frequency_dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossWeights:
+    """How much each term of the objective counts (see `losses`); those at 0 are not computed.
+
+    Attributes:
+        pixel: the one named by `schedule.loss`.
+        ssim: 1 - SSIM.
+        fft: L1 of the spectra.
+        consistency: L1 of the change from one frame to the next; clips then give two outputs each.
+        perceptual: see `PerceptualConfig`, which must be given.
+        gan: see `DiscriminatorConfig`.
+    """
+
+    pixel: float = 1.0
+    ssim: float = 0.0
+    fft: float = 0.0
+    consistency: float = 0.0
+    perceptual: float = 0.0
+    gan: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerceptualConfig:
+    """The perceptual loss.
+
+    Attributes:
+        weights: of a VGG19 trained on ImageNet, .safetensors with torchvision's names; the user brings it.
+        layers: convolutions whose answers (before ReLU) are compared, and how much each counts.
+    """
+
+    weights: Path
+    layers: dict[str, float] = field(
+        default_factory=lambda: {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiscriminatorConfig:
+    """The discriminator of the adversarial loss (see `discriminator.MUNet`).
+
+    Attributes:
+        num_feat: channels at full size.
+        ch_mult: channels of each halved size, in units of `num_feat`.
+        learning_rate: of its own optimiser, constant.
+    """
+
+    num_feat: int = 64
+    ch_mult: tuple[int, ...] = (1, 2, 4, 8)
+    learning_rate: float = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +187,8 @@ class ScheduleConfig:
         gradient_clip: longer gradients are shortened to it. Those of squared errors are some 0.003 long in a sound run
             (of absolute ones ten times that); over-parameterised networks diverge at one bad batch without it.
         ema: decay of the exponential average of the weights that is validated and exported.
-        loss: "l1", "charbonnier" (epsilon 1e-3) or "l2".
+        loss: of pixels: "l1", "charbonnier" (epsilon 1e-3) or "l2".
+        window: temporal average that the detail path is given, as `--temporal` gives it in use (see `temporal`).
         loss_border: output pixels ignored at each edge of a patch, where zero padding inside the network shows.
         seed: of the initial weights and of every batch.
     """
@@ -82,6 +199,7 @@ class ScheduleConfig:
     gradient_clip: float = 0.005
     ema: float = 0.999
     loss: Literal["l1", "charbonnier", "l2"] = "l2"
+    window: Literal["off", "ema", "adaptive"] = "off"
     loss_border: int = 6
     seed: int = 0
 
@@ -113,85 +231,8 @@ class TrainingConfig:
     schedule: ScheduleConfig
     output: OutputConfig
     network: NetworkConfig = field(default_factory=NetworkConfig)
-
-
-def load_config(path: str | Path) -> TrainingConfig:
-    """Read and check a training configuration; relative paths in it are relative to the file.
-
-    Raises:
-        InputError: the file cannot be read or is not TOML.
-        UsageError: an unknown, missing or impossible value; the message names the key.
-    """
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise InputError(f"{path}: not a TOML file: {exc}") from exc
-    config = _build(TrainingConfig, values, str(path), path.parent)
-    _check(config, str(path))
-    return config
-
-
-def _build[T](cls: type[T], values: Any, where: str, base: Path) -> T:
-    """A dataclass from a TOML table, by its annotations."""
-    if not isinstance(values, dict):
-        raise UsageError(f"{where}: must be a table, not {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(fields)):
-        raise UsageError(f"{where}: unknown key {', '.join(unknown)}; allowed are {', '.join(fields)}")
-    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := sorted(required - set(values)):
-        raise UsageError(f"{where}: missing key {', '.join(missing)}")
-    hints = get_type_hints(cls)
-    return cls(**{name: _convert(hints[name], value, f"{where}: {name}", base) for name, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, where: str, base: Path) -> Any:
-    """A TOML value as the annotated type; paths are resolved against `base`."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where, base)  # type: ignore[arg-type]
-    if isinstance(hint, UnionType):
-        return _convert(get_args(hint)[0], value, where, base)
-    if get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_convert(get_args(hint)[0], item, where, base) for item in value)
-    if get_origin(hint) is Literal and value in get_args(hint):
-        return value
-    if hint is Path and isinstance(value, str):
-        return base / Path(value).expanduser()
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, str) and type(value) is hint:
-        return value
-    allowed = " or ".join(map(repr, get_args(hint))) if get_origin(hint) is Literal else getattr(hint, "__name__", hint)
-    raise UsageError(f"{where}: {value!r} is not {allowed}")
-
-
-def _check(config: TrainingConfig, where: str) -> None:
-    """Ranges; the network's own checks are left to the network."""
-    data, schedule, output = config.data, config.schedule, config.output
-    lr_border = -(-schedule.loss_border // config.network.scale)
-    rules = [
-        (bool(data.train), "data: train names no folder"),
-        (all(f >= 1 for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
-        (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
-        (data.batch > 0, f"data: batch {data.batch} must be positive"),
-        (data.candidates > 0, f"data: candidates {data.candidates} must be positive"),
-        (data.workers >= 0, f"data: workers {data.workers} must not be negative"),
-        (config.network.expansion >= 0, f"network: expansion {config.network.expansion} must not be negative"),
-        (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),
-        (schedule.learning_rate > 0, f"schedule: learning_rate {schedule.learning_rate} must be positive"),
-        (0 <= schedule.warmup < schedule.iterations, f"schedule: warmup {schedule.warmup} must be below iterations"),
-        (schedule.gradient_clip > 0, f"schedule: gradient_clip {schedule.gradient_clip} must be positive"),
-        (0 <= schedule.ema < 1, f"schedule: ema {schedule.ema} must be in [0, 1)"),
-        (schedule.loss_border >= 0, f"schedule: loss_border {schedule.loss_border} must not be negative"),
-        (schedule.seed >= 0, f"schedule: seed {schedule.seed} must not be negative"),
-        (
-            min(output.log_every, output.validate_every, output.checkpoint_every) > 0,
-            "output: log_every, validate_every and checkpoint_every must be positive",
-        ),
-    ]
-    for holds, message in rules:
-        if not holds:
-            raise UsageError(f"{where}: {message}")
+    degradation: DegradationConfig = field(default_factory=DegradationConfig)
+    regularisation: RegularisationConfig = field(default_factory=RegularisationConfig)
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+    perceptual: PerceptualConfig | None = None
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)

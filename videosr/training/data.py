@@ -1,177 +1,155 @@
-"""Training images: packed once into one memory-mapped file, then sampled as pairs of LR and HR patches.
+"""Sampling pairs of LR and HR patches, or of clips of them, from packed pictures.
 
 A batch is a pure function of (seed, iteration), so a resumed run sees exactly what an uninterrupted one would.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videosr.errors import InputError
-from videosr.evaluate import list_images, read_image
-from videosr.metrics import imresize, resize_taps
-from videosr.training.config import DataConfig
+from videosr import temporal
+from videosr.frame import Frame
+from videosr.metrics import resize_taps
+from videosr.training import degradations
+from videosr.training.config import TrainingConfig
+from videosr.training.packing import Entry, Pixels
 
-type Pixels = NDArray[np.uint8]
+STILL = 0.4
+"""Share of panned images that do not move at all: there the temporal window helps most."""
 
-SAME_PICTURE = 6.0
-"""Two thumbnails that differ by less than this, in code values RMS, are taken for one picture."""
-
-
-def thumbnail(image: Pixels) -> NDArray[np.float32]:
-    """Exact means of 16 x 16 equal parts of an image, (16, 16, 3) in 0..255: resizing and coding hardly change them."""
-    means = image.astype(np.float64)
-    for _ in range(2):  # rows, then columns: each turn swaps the axes
-        edges = np.linspace(0, len(means), 17)
-        whole = np.minimum(edges.astype(int), len(means) - 1)
-        sums = np.concatenate((np.zeros_like(means[:1]), np.cumsum(means, axis=0)))
-        at_edges = sums[whole] + (edges - whole)[:, None, None] * means[whole]
-        means = (np.diff(at_edges, axis=0) * 16 / len(means)).swapaxes(0, 1)
-    return means.astype(np.float32)
+PAN = 2.0
+"""Standard deviation of the speed of pans along either axis, HR pixels a frame."""
 
 
-class Forbidden:
-    """Images that must not be trained on, recognised by content: exactly, or resized or recompressed."""
+class Batch(NamedTuple):
+    """What a step learns from.
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._digests: dict[bytes, Path] = {}
-        self._thumbnails: list[NDArray[np.float32]] = []
-        self.paths: list[Path] = []
-        for path in (p for folder in folders for p in list_images(folder)):
-            image = read_image(path)
-            self._digests[_digest(image)] = path
-            self._thumbnails.append(thumbnail(image))
-            self.paths.append(path)
-
-    def match(self, image: Pixels) -> Path | None:
-        """The forbidden image that this one is, or None."""
-        if exact := self._digests.get(_digest(image)):
-            return exact
-        if not self.paths:
-            return None
-        distance = np.sqrt(np.square(np.stack(self._thumbnails) - thumbnail(image)).mean(axis=(1, 2, 3)))
-        nearest = int(distance.argmin())
-        return self.paths[nearest] if distance[nearest] < SAME_PICTURE else None
-
-
-def _digest(image: Pixels) -> bytes:
-    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One packed picture: where it starts in the pack, its size, and how likely a patch comes from it."""
-
-    offset: int
-    height: int
-    width: int
-    weight: float
-
-
-def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[str], None]) -> None:
-    """Decode and shrink the training images once: `pack.npy` (flat uint8) and `pack.json` in `folder`.
-
-    Every (training folder, factor) is sampled equally often, within it every pixel. Pictures smaller than `min_size`
-    are left out. A pack made from the same files and settings is kept.
-
-    Raises:
-        InputError: a training image is one of the forbidden ones, or none is large enough.
+    Attributes:
+        lr: (N, patch, patch, 3) RGB, uint8, or float32 nominally in 0..1 where the patches have been video.
+        hr: (N, patch * scale, patch * scale, 3), uint8.
+        average: what the detail path sees instead of `lr`, float32; None without a temporal window.
     """
-    files = [(index, path) for index, source in enumerate(config.train) for path in list_images(source)]
-    listing = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for _, p in files]
-    forbidden_files = [str(f) for f in config.never_train]
-    key = hashlib.sha256(repr((listing, forbidden_files, config.factors, min_size)).encode()).hexdigest()
-    index_path, data_path = folder / "pack.json", folder / "pack.npy"
-    if index_path.exists() and data_path.exists() and json.loads(index_path.read_text())["key"] == key:
-        return
-    forbidden = Forbidden(config.never_train)
-    say(f"packing {len(files)} images; {len(forbidden.paths)} images must not be among them")
-    cells: dict[tuple[int, float], list[tuple[int, int, int]]] = {}
-    offset = 0
-    temporary = data_path.with_suffix(".partial")
-    with temporary.open("wb") as pack:
-        for source, path in files:
-            image = read_image(path)
-            if twin := forbidden.match(image):
-                raise InputError(f"{path}: is the image {twin}, which must not be trained on: remove it")
-            for factor in config.factors:
-                small = image if factor == 1 else imresize(image, 1 / factor, "lanczos3")
-                if min(small.shape[:2]) < min_size:
-                    continue
-                pack.write(small.tobytes())
-                cells.setdefault((source, factor), []).append((offset, small.shape[0], small.shape[1]))
-                offset += small.size
-    if not cells:
-        raise InputError(f"{', '.join(map(str, config.train))}: no image of at least {min_size} pixels a side")
-    entries = []
-    for cell in cells.values():
-        area = sum(h * w for _, h, w in cell)
-        entries += [(start, h, w, h * w / area / len(cells)) for start, h, w in cell]
-    temporary.replace(data_path)
-    partial = index_path.with_suffix(".partial")
-    partial.write_text(json.dumps({"key": key, "entries": entries}))
-    partial.replace(index_path)
-    say(f"packed {len(entries)} pictures, {offset / 3e6:.0f} megapixels; none of them is forbidden")
+
+    lr: NDArray[Any]
+    hr: Pixels
+    average: NDArray[np.float32] | None = None
 
 
 class PatchSampler:
     """Draws batches of aligned LR and HR patches from a pack.
 
+    A patch is the newest-looking frame of a clip of `data.frames`; its degradations and its temporal average come from
+    the whole clip. With a consistency loss each clip gives two patches, the second half of the batch being the frames
+    before those of the first.
+
     Args:
         folder: where `build_pack` put the pack.
-        config: patch size, batch, candidates.
-        scale: HR pixels a LR pixel.
-        seed: of every batch.
+        config: the run; its patches, clips, degradations and temporal window.
     """
 
-    def __init__(self, folder: Path, config: DataConfig, scale: int, seed: int) -> None:
+    def __init__(self, folder: Path, config: TrainingConfig) -> None:
         index = json.loads((folder / "pack.json").read_text())
         self.entries = [Entry(*row) for row in index["entries"]]
         self.cumulative = np.cumsum([e.weight for e in self.entries])
         self.pixels = np.memmap(folder / "pack.npy", np.uint8, "r")
-        self.config, self.scale, self.seed = config, scale, seed
+        self.config, self.data, self.scale = config, config.data, config.network.scale
         # The taps of one LR pixel, the same all over the interior, and how far they reach beyond its own HR pixels.
-        _, weights = resize_taps(64 * scale, 64, 1 / scale)
+        _, weights = resize_taps(64 * self.scale, 64, 1 / self.scale)
         self.taps = weights[:, 32].astype(np.float32)
-        self.margin = (len(self.taps) - scale) // 2
+        self.margin = (len(self.taps) - self.scale) // 2
 
     @property
     def hr_size(self) -> int:
         """Edge of the HR region that one pair is made from."""
-        return self.config.patch * self.scale + 2 * self.margin
+        return self.data.patch * self.scale + 2 * self.margin
 
-    def batch(self, iteration: int) -> tuple[Pixels, Pixels]:
-        """LR (N, patch, patch, 3) and HR (N, patch * scale, patch * scale, 3), RGB uint8, of one iteration."""
-        rng = np.random.default_rng((self.seed, iteration))
-        hr = np.stack([self._most_textured(rng) for _ in range(self.config.batch)])
-        lr = self.shrink(hr)
-        m = self.margin
-        return lr, hr[:, m:-m, m:-m] if m else hr
+    def batch(self, iteration: int) -> Batch:
+        """What one iteration learns from."""
+        rng = np.random.default_rng((self.config.schedule.seed, iteration))
+        paired = self.config.loss_weights.consistency > 0
+        count = -(-self.data.batch // 2) if paired else self.data.batch
+        clips = np.stack([self._most_textured(rng) for _ in range(count)])
+        inside = slice(self.margin, clips.shape[2] - self.margin)
+        hr = clips[:, :, inside, inside]
+        if self.data.frames == 1 and not self.config.degradation.any:
+            return Batch(self.shrink(clips[:, 0]), hr[:, 0])
+        # A whole window comes before the frame wherever the clip is long enough for one.
+        earliest = 0 if self.config.schedule.window == "off" else min(self.data.frames, temporal.DEPTH) - 1
+        newest = rng.integers(max(earliest, int(paired)), self.data.frames, count)
+        times = np.concatenate([newest, newest - 1]) if paired else newest
+        lr, average = self._inputs(clips, times, rng)
+        return Batch(lr, hr[np.arange(len(times)) % count, times], average)
+
+    def _inputs(
+        self, clips: Pixels, times: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """What the network is given for clips (N, T, hr_size, hr_size, 3) at `times`, N or 2 N frame numbers."""
+        config, count, size = self.config.degradation, len(clips), self.data.patch
+        clean = self.shrink(clips.reshape(-1, *clips.shape[2:])).reshape(count, -1, size, size, 3)
+        lr = clean.copy()
+        for i, clip in enumerate(clips):
+            if rng.random() < config.blur:
+                sigma = rng.uniform(*config.blur_sigma), rng.uniform(*config.blur_sigma)
+                lr[i] = self.shrink(degradations.blur(clip, sigma, rng.uniform(0, np.pi)))
+            lr[i] = degradations.degrade_pixels(lr[i], config, rng)
+        videos = degradations.as_video(list(lr), config, rng)
+        windowed = self.config.schedule.window != "off"
+        inputs, averages = [], []
+        for k, t in enumerate(times):
+            i = k % count
+            frames = videos[i] or (degradations.to_frames(lr[i]) if windowed else None)
+            if frames is None:
+                inputs.append(np.divide(lr[i, t], 255, dtype=np.float32))
+                continue
+            inputs.append(degradations.to_pixels(frames[t].planes, frames[t].format))
+            if windowed:
+                averages.append(degradations.to_pixels(self._average(frames[: t + 1]), frames[t].format))
+        result, average = np.stack(inputs), np.stack(averages) if averages else None
+        for i in range(count):
+            if rng.random() < self.config.regularisation.cutblur:
+                mask = degradations.cutblur(size, size, rng)
+                for k in range(i, len(times), count):
+                    undegraded = np.divide(clean[i, times[k]], 255, dtype=np.float32)
+                    result[k] = np.where(mask, undegraded, result[k])
+                    if average is not None:
+                        average[k] = np.where(mask, undegraded, average[k])
+        return result, average
+
+    def _average(self, history: list[Frame]) -> tuple[Any, ...]:
+        """The temporal average of the last frame of a clip, which is of one scene throughout."""
+        mode = temporal.Mode(self.config.schedule.window)
+        window = temporal.window(history, mode, lambda older, newer: False)
+        return temporal.average(window, mode, temporal.threshold(window))
 
     def _most_textured(self, rng: np.random.Generator) -> Pixels:
-        """The candidate with the most gradient energy, turned and mirrored at random."""
-        candidates = [self._crop(rng) for _ in range(self.config.candidates)]
-        patch = max(candidates, key=_texture) if len(candidates) > 1 else candidates[0]
-        patch = np.rot90(patch, rng.integers(4))
-        return patch[:, ::-1] if rng.integers(2) else patch
+        """The candidate with the most gradient energy, (T, hr_size, hr_size, 3), turned and mirrored at random."""
+        candidates = [self._crop(rng) for _ in range(self.data.candidates)]
+        patch = max(candidates, key=lambda clip: _texture(clip[-1])) if len(candidates) > 1 else candidates[0]
+        patch = np.rot90(patch, rng.integers(4), (1, 2))
+        return patch[:, :, ::-1] if rng.integers(2) else patch
 
     def _crop(self, rng: np.random.Generator) -> Pixels:
+        """The same region of all frames of a packed clip, or one that moves over a packed picture."""
         chosen = int(np.searchsorted(self.cumulative, rng.random() * self.cumulative[-1], side="right"))
         entry = self.entries[min(chosen, len(self.entries) - 1)]
-        size = self.hr_size
+        size, length = self.hr_size, self.data.frames
         y, x = rng.integers(entry.height - size + 1), rng.integers(entry.width - size + 1)
-        end = entry.offset + entry.height * entry.width * 3
-        picture = self.pixels[entry.offset : end].reshape(entry.height, entry.width, 3)
-        return np.asarray(picture[y : y + size, x : x + size])
+        end = entry.offset + entry.frames * entry.height * entry.width * 3
+        pictures = self.pixels[entry.offset : end].reshape(entry.frames, entry.height, entry.width, 3)
+        if entry.frames > 1 or length == 1:
+            return np.asarray(pictures[:length, y : y + size, x : x + size])
+        # Whole HR pixels a frame are fractions of LR pixels: the motion is sub-pixel and the HR picture stays sharp.
+        speed = rng.normal(0, PAN, 2) if rng.random() >= STILL else np.zeros(2)
+        path = np.rint(np.array([y, x]) + np.arange(length)[:, None] * speed).astype(int)
+        path = np.clip(path, 0, (entry.height - size, entry.width - size))
+        return np.stack([pictures[0, a : a + size, b : b + size] for a, b in path])
 
     def shrink(self, hr: Pixels) -> Pixels:
         """`metrics.imresize` by 1 / scale without its borders: (N, hr_size, hr_size, 3) to (N, patch, patch, 3).
@@ -179,7 +157,7 @@ class PatchSampler:
         Bit for bit where the scale is a power of two; at 3 a tie may round the other way.
         """
         for axis in (1, 2):
-            size = self.config.patch
+            size = self.data.patch
             total: NDArray[np.float32] | float = 0.0
             for tap, weight in enumerate(self.taps):
                 part: list[Any] = [slice(None)] * 4
@@ -188,14 +166,14 @@ class PatchSampler:
             hr = np.clip(np.floor(total + np.float32(0.5)), 0, 255).astype(np.uint8)
         return hr
 
-    def batches(self, start: int, stop: int) -> Iterator[tuple[Pixels, Pixels]]:
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of iterations start..stop - 1, prepared ahead by `workers` threads."""
-        workers = self.config.workers
+        workers = self.data.workers
         if workers == 0:
             yield from map(self.batch, range(start, stop))
             return
         with ThreadPoolExecutor(workers) as pool:
-            ahead: list[Future[tuple[Pixels, Pixels]]] = []
+            ahead: list[Future[Batch]] = []
             for iteration in range(start, stop):
                 while len(ahead) < 2 * workers and iteration + len(ahead) < stop:
                     ahead.append(pool.submit(self.batch, iteration + len(ahead)))

@@ -29,12 +29,13 @@ def fold_tail(network: ParagonSR2) -> tuple[Tensor, Tensor]:
     return kernel * network.detail_gain, bias * network.detail_gain
 
 
-def forward_folded(network: ParagonSR2, x: Tensor) -> Tensor:
-    """`network(x)`, equal but for rounding and for the rim, where the unfolded network pads inner maps with zeros.
+def forward_folded(network: ParagonSR2, x: Tensor, average: Tensor | None = None) -> Tensor:
+    """`network(x, average)`, equal but for rounding and for the rim, where the unfolded one pads inner maps with zeros.
 
     Args:
         network: any variant and scale.
         x: (N, 3, H, W), RGB in 0..1.
+        average: what the detail path sees instead, same shape.
 
     Returns:
         (N, 3, scale * H, scale * W), unclamped.
@@ -42,7 +43,7 @@ def forward_folded(network: ParagonSR2, x: Tensor) -> Tensor:
     kernel, bias = fold_tail(network)
     if x.is_contiguous(memory_format=torch.channels_last):
         kernel = kernel.contiguous(memory_format=torch.channels_last)
-    features = network.conv_mid(network.body(network.conv_in(x)))
+    features = network.conv_mid(network.body(network.conv_in(x if average is None else average)))
     detail = F.pixel_shuffle(F.conv2d(features, kernel, bias, padding=2), network.scale)
     with torch.no_grad():
         base: Tensor = network.base(x)

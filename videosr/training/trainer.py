@@ -23,9 +23,11 @@ from videosr.archs.fold import HALO, Deployed
 from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.errors import InputError, NetworkError, VideosrError
 from videosr.evaluate import Upscale, evaluate
-from videosr.training.config import NetworkConfig, TrainingConfig, load_config
-from videosr.training.data import PatchSampler, build_pack
+from videosr.training.config import NetworkConfig, TrainingConfig
+from videosr.training.configfile import load_config
+from videosr.training.data import PatchSampler
 from videosr.training.folding import forward_folded
+from videosr.training.packing import build_pack
 from videosr.training.reparam import expand, folded_parameters
 
 
@@ -175,8 +177,14 @@ class Trainer:
             iterations=str(self.iteration + int(self._before.get("iterations", 0))),
         )
 
-    def step(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """One update; both (N, 3, H, W) in 0..1, HR `scale` times as large. Returns the loss, on the device."""
+    def step(self, lr: Tensor, hr: Tensor, average: Tensor | None) -> Tensor:
+        """One update; all (N, 3, H, W) in 0..1, HR `scale` times as large. Returns the loss, on the device.
+
+        Args:
+            lr: the network's input.
+            hr: what its output should be.
+            average: what its detail path is given instead of `lr`.
+        """
         schedule = self.config.schedule
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.iteration, self.config)
@@ -184,7 +192,7 @@ class Trainer:
             parametrize.cached(),  # every kernel is folded once
             torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"),
         ):
-            output = forward_folded(self.network, lr)
+            output = forward_folded(self.network, lr, average)
         inside = slice(schedule.loss_border, hr.shape[-1] - schedule.loss_border)
         loss = LOSSES[schedule.loss](output.float()[:, :, inside, inside], hr[:, :, inside, inside])
         self.optimizer.zero_grad(set_to_none=True)
@@ -216,12 +224,13 @@ class Trainer:
             VideosrError: the training diverged.
         """
         schedule = self.config.schedule
-        sampler = PatchSampler(self.folder, self.config.data, self.config.network.scale, schedule.seed)
+        sampler = PatchSampler(self.folder, self.config)
         losses: list[Tensor] = []
         clock = time.monotonic()
         try:
-            for lr, hr in sampler.batches(self.iteration, schedule.iterations):
-                losses.append(self.step(self._to_tensor(lr), self._to_tensor(hr)))
+            for batch in sampler.batches(self.iteration, schedule.iterations):
+                average = None if batch.average is None else self._to_tensor(batch.average)
+                losses.append(self.step(self._to_tensor(batch.lr), self._to_tensor(batch.hr), average))
                 self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
                 if self._due(self.config.output.log_every):
                     self._log_losses(losses)
@@ -255,10 +264,10 @@ class Trainer:
             self.best = score
             self.export(self.folder / "best.safetensors")
 
-    def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
-        """(N, H, W, 3) uint8 to (N, 3, H, W) in 0..1, which that memory makes channels_last as it is."""
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        return tensor.permute(0, 3, 1, 2).float() / 255
+    def _to_tensor(self, images: NDArray[Any]) -> Tensor:
+        """(N, H, W, 3) to (N, 3, H, W) in 0..1, which that memory makes channels_last as it is; uint8 is scaled."""
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)
+        return tensor.float() / 255 if images.dtype == np.uint8 else tensor
 
 
 def run(

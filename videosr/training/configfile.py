@@ -1,0 +1,144 @@
+"""Reading the TOML file of a training run: every field is checked before work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from videosr.errors import InputError, UsageError
+from videosr.training.config import TrainingConfig
+
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+"""What libx264 and libx265 both have."""
+
+
+def load_config(path: str | Path) -> TrainingConfig:
+    """Read and check a training configuration; relative paths in it are relative to the file.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML.
+        UsageError: an unknown, missing or impossible value; the message names the key.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise InputError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InputError(f"{path}: not a TOML file: {exc}") from exc
+    config = _build(TrainingConfig, values, str(path), path.parent)
+    _check(config, str(path))
+    return config
+
+
+def _build[T](cls: type[T], values: Any, where: str, base: Path) -> T:
+    """A dataclass from a TOML table, by its annotations."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: must be a table, not {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(fields)):
+        raise UsageError(f"{where}: unknown key {', '.join(unknown)}; allowed are {', '.join(fields)}")
+    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    if missing := sorted(required - set(values)):
+        raise UsageError(f"{where}: missing key {', '.join(missing)}")
+    hints = get_type_hints(cls)
+    return cls(**{name: _convert(hints[name], value, f"{where}: {name}", base) for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str, base: Path) -> Any:
+    """A TOML value as the annotated type; paths are resolved against `base`."""
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where, base)  # type: ignore[arg-type]
+    if isinstance(hint, UnionType):
+        return _convert(get_args(hint)[0], value, where, base)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        if Ellipsis not in get_args(hint) and len(value) != len(get_args(hint)):
+            raise UsageError(f"{where}: {value!r} has not {len(get_args(hint))} values")
+        return tuple(_convert(get_args(hint)[0], item, where, base) for item in value)
+    if get_origin(hint) is dict and isinstance(value, dict):
+        return {key: _convert(get_args(hint)[1], item, f"{where}.{key}", base) for key, item in value.items()}
+    if get_origin(hint) is Literal and value in get_args(hint):
+        return value
+    if hint is Path and isinstance(value, str):
+        return base / Path(value).expanduser()
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, str, bool) and type(value) is hint:
+        return value
+    allowed = " or ".join(map(repr, get_args(hint))) if get_origin(hint) is Literal else getattr(hint, "__name__", hint)
+    raise UsageError(f"{where}: {value!r} is not {allowed}")
+
+
+def _check(config: TrainingConfig, where: str) -> None:
+    """Ranges; the network's own checks are left to the network."""
+    data, schedule, output, weights = config.data, config.schedule, config.output, config.loss_weights
+    lr_border = -(-schedule.loss_border // config.network.scale)
+    rules = [
+        (bool(data.train), "data: train names no folder"),
+        (all(f >= 1 for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
+        (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
+        (data.batch > 0, f"data: batch {data.batch} must be positive"),
+        (data.frames > 0, f"data: frames {data.frames} must be positive"),
+        (data.video_interval > 0, f"data: video_interval {data.video_interval} must be positive"),
+        (data.candidates > 0, f"data: candidates {data.candidates} must be positive"),
+        (data.workers >= 0, f"data: workers {data.workers} must not be negative"),
+        (config.network.expansion >= 0, f"network: expansion {config.network.expansion} must not be negative"),
+        (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),
+        (schedule.learning_rate > 0, f"schedule: learning_rate {schedule.learning_rate} must be positive"),
+        (0 <= schedule.warmup < schedule.iterations, f"schedule: warmup {schedule.warmup} must be below iterations"),
+        (schedule.gradient_clip > 0, f"schedule: gradient_clip {schedule.gradient_clip} must be positive"),
+        (0 <= schedule.ema < 1, f"schedule: ema {schedule.ema} must be in [0, 1)"),
+        (schedule.loss_border >= 0, f"schedule: loss_border {schedule.loss_border} must not be negative"),
+        (schedule.seed >= 0, f"schedule: seed {schedule.seed} must not be negative"),
+        (
+            min(output.log_every, output.validate_every, output.checkpoint_every) > 0,
+            "output: log_every, validate_every and checkpoint_every must be positive",
+        ),
+        *_degradation_rules(config),
+        (schedule.window == "off" or data.frames > 1, "schedule: window needs data.frames above 1"),
+        (not weights.consistency or data.frames > 1, "loss_weights: consistency needs data.frames above 1"),
+        (
+            not weights.perceptual or config.perceptual is not None,
+            "loss_weights: perceptual needs the table perceptual with the weights of a VGG19",
+        ),
+        (
+            min(dataclasses.astuple(weights)) >= 0 < max(dataclasses.astuple(weights)),
+            "loss_weights: must not be negative, nor all be 0",
+        ),
+        (config.discriminator.num_feat > 0, "discriminator: num_feat must be positive"),
+        (min(config.discriminator.ch_mult, default=0) > 0, "discriminator: ch_mult must be positive"),
+        (config.discriminator.learning_rate > 0, "discriminator: learning_rate must be positive"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise UsageError(f"{where}: {message}")
+
+
+def _degradation_rules(config: TrainingConfig) -> list[tuple[bool, str]]:
+    """Of what befalls pictures and features."""
+    d, r = config.degradation, config.regularisation
+    shares = {f"degradation: {n}": getattr(d, n) for n in ("blur", "noise", "grain", "jpeg", "chroma", "video")}
+    shares |= {f"regularisation: {n}": getattr(r, n) for n in ("cutblur", "frequency_dropout")}
+    limits = {
+        "blur_sigma": (0.0, 4.0),
+        "noise_sigma": (0.0, 255.0),
+        "grain_sigma": (0.0, 255.0),
+        "jpeg_quantiser": (2.0, 31.0),
+        "crf": (0.0, 51.0),
+    }
+    return [
+        *((0 <= share <= 1, f"{name} {share} is no share from 0 to 1") for name, share in shares.items()),
+        *(
+            (
+                low <= getattr(d, n)[0] <= getattr(d, n)[1] <= high,
+                f"degradation: {n} must rise within {low:g}..{high:g}",
+            )
+            for n, (low, high) in limits.items()
+        ),
+        (bool(d.codecs), "degradation: codecs names none"),
+        (bool(d.presets) and set(d.presets) <= set(PRESETS), f"degradation: presets are {', '.join(PRESETS)}"),
+        (not r.cutblur or d.any, "regularisation: cutblur does nothing without a degradation"),
+    ]
