@@ -1,79 +1,69 @@
-"""Measure temporal reuse: PSNR and flicker of `off`, `ema` and `adaptive` on clean, noisy and grainy video.
+"""Measure temporal reuse: luma PSNR, flicker and grain of `off`, `ema` and `adaptive` on clean, noisy and grainy video.
 
     python scripts/temporal_bar.py NETWORK SOURCE... [--frames N] [--denoise STRENGTH] [--modes off,adaptive]
 
-NETWORK: a network file with the inputs frame and average. SOURCE: a folder of frames (PNG), or a clip, whose frames are
-the truth. Each frame is halved by antialiased bicubic, made 8-bit 4:2:0, and upscaled as users would have it done.
-Noise: Gaussian, sigma 4 on every plane. Grain: film-like, on the luma alone, blurred by a Gaussian of 0.6 pixels,
-standard deviation 4 in mid-tones and less towards black and white. Coded: the grainy video through x264 at CRF 20.
+NETWORK: a shipped name or a network file with the inputs frame and average. SOURCE: a folder of frames (PNG), or a
+clip, whose frames are the truth. Each frame is halved plane by plane by antialiased bicubic and upscaled as users would
+have it done. Noise: Gaussian, sigma 4 on every plane. Grain: film-like, on the luma alone, blurred by a Gaussian of 0.6
+pixels, standard deviation 4 in mid-tones and less towards black and white. Coded: the grainy video by x264 at CRF 20.
 
-PSNR is of the luma, in dB. Flicker is the mean absolute difference between the luma's change from frame to frame and
-the truth's, where the truth stands still (changes by at most 2 code values). The noise that adaptive reuse sees is
+PSNR is of the luma, in dB, mean of the frames; flicker as in `videosr.evaluate.temporal`. Grain is the mean square of
+what grain on the input changes in the output, as a share of that of `off`. The noise that adaptive reuse sees is
 printed beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
-from collections.abc import Iterator
-from fractions import Fraction
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
-from videosr import color, metrics, temporal
+from videosr import metrics, temporal
 from videosr.engines import Engine, load
-from videosr.evaluate import list_images, read_image
-from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
+from videosr.evaluate.temporal import flicker
+from videosr.evaluate.video import Reference, recoded, shrink
+from videosr.frame import Frame
+from videosr.models import registry
 from videosr.temporal import Mode
 from videosr.upscaler import UpscaleOptions, Upscaler
 
 Plane = np.ndarray[Any, np.dtype[Any]]
-SPEC = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
-FORMAT = PixelFormat.parse("yuv420p")
-STILL = 2.0
+KINDS = ("clean", "noise", "grain", "coded")
 
 
-def pictures(source: Path, count: int) -> Iterator[Plane]:
-    """The first frames of a folder or clip as 8-bit R'G'B', sizes made multiples of 4."""
-    if source.is_dir():
-        found: Iterator[Plane] = (read_image(path) for path in list_images(source)[:count])
-    else:
-        found = decoded(source, count)
-    for rgb in found:
-        yield rgb[: rgb.shape[0] // 4 * 4, : rgb.shape[1] // 4 * 4]
+@dataclass(frozen=True)
+class Cell:
+    """Means over the frames: dB, code values, and the share of the grain that `off` shows (None but for grain)."""
+
+    psnr: float
+    flicker: float
+    grain: float | None = None
+
+    def __str__(self) -> str:
+        kept = "" if self.grain is None else f" / {self.grain:.0%}"
+        return f"{self.psnr:.2f} dB / {self.flicker:.2f}{kept}"
 
 
-def decoded(source: Path, count: int) -> Iterator[Plane]:
-    with av.open(str(source)) as container:
-        for n, frame in enumerate(container.decode(video=0)):
-            if n == count:
-                return
-            yield frame.to_ndarray(format="rgb24")
+def noisy(video: Sequence[Frame], rng: np.random.Generator) -> list[Frame]:
+    return [f.with_planes(tuple(rounded(p + rng.normal(0, 4, p.shape)) for p in f.planes)) for f in video]
 
 
-def planes(rgb: Plane) -> tuple[Plane, ...]:
-    values = rgb.astype(np.float32).transpose(2, 0, 1) / 255
-    return color.from_rgb(values, FORMAT, SPEC, dither=False)
-
-
-def noisy(video: list[tuple[Plane, ...]], rng: np.random.Generator) -> list[tuple[Plane, ...]]:
-    return [tuple(rounded(p + rng.normal(0, 4, p.shape)) for p in frame) for frame in video]
-
-
-def grainy(video: list[tuple[Plane, ...]], rng: np.random.Generator) -> list[tuple[Plane, ...]]:
+def grainy(video: Sequence[Frame], rng: np.random.Generator) -> list[Frame]:
     taps = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 0.6**2))
     out = []
-    for y, *chroma in video:
+    for frame in video:
+        y, *chroma = frame.planes
         grain = rng.normal(0, 1, y.shape)
         for axis in (0, 1):
             grain = np.apply_along_axis(np.convolve, axis, grain, taps / np.sqrt((taps**2).sum()), mode="same")
         tone = np.clip((y.astype(np.float64) - 16) / 219, 0, 1)
-        out.append((rounded(y + 4 * np.sqrt(4 * tone * (1 - tone)) * grain), *chroma))
+        out.append(frame.with_planes((rounded(y + 4 * np.sqrt(4 * tone * (1 - tone)) * grain), *chroma)))
     return out
 
 
@@ -81,91 +71,81 @@ def rounded(values: Plane) -> Plane:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def coded(video: list[tuple[Plane, ...]]) -> list[tuple[Plane, ...]]:
-    """The video after x264 at CRF 20, preset veryfast."""
-    height, width = video[0][0].shape
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in video:
-            stacked = np.concatenate([p.reshape(-1) for p in frame]).reshape(height * 3 // 2, width)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(stacked, format="yuv420p")))
-        container.mux(stream.encode())
-    file.seek(0)
-    out = []
-    with av.open(file) as container:
-        for picture in container.decode(video=0):
-            flat = picture.to_ndarray(format="yuv420p").reshape(-1)
-            out.append(
-                tuple(p.reshape(q.shape) for p, q in zip(np.split(flat, splits(video[0])), video[0], strict=True))
-            )
-    return out
+def luma(frames: Sequence[Frame]) -> list[Plane]:
+    return [f.planes[0].astype(np.float32) for f in frames]
 
 
-def splits(frame: tuple[Plane, ...]) -> list[int]:
-    return [int(n) for n in np.cumsum([p.size for p in frame])[:-1]]
-
-
-def measure(
-    engine: Engine, options: UpscaleOptions, video: list[tuple[Plane, ...]], truth: list[Plane]
-) -> tuple[float, float]:
-    """Mean PSNR and flicker of the upscaled luma."""
+def upscaled(engine: Engine, options: UpscaleOptions, video: Sequence[Frame]) -> list[Plane]:
     upscaler = Upscaler(options, engine)
-    frames = (
-        Frame(planes=frame, format=FORMAT, pts=n, time_base=Fraction(1, 25), color=SPEC)
-        for n, frame in enumerate(video)
-    )
-    shown = [f.planes[0].astype(np.float32) for frame in frames for f in upscaler.process(frame)]
-    shown += [f.planes[0].astype(np.float32) for f in upscaler.flush()]
+    shown = [f for frame in video for f in upscaler.process(frame)]
+    return luma([*shown, *upscaler.flush()])
+
+
+def measure(shown: Sequence[Plane], truth: Sequence[Plane]) -> tuple[float, float]:
+    """Mean PSNR and flicker of upscaled luma."""
     quality = [metrics.psnr(a, b) for a, b in zip(shown, truth, strict=True)]
-    restless = []
-    for n in range(1, len(shown)):
-        change = truth[n] - truth[n - 1]
-        still = np.abs(change) <= STILL
-        restless.append(np.abs(shown[n] - shown[n - 1] - change)[still].mean())
+    pairs = zip(itertools.pairwise(shown), itertools.pairwise(truth), strict=True)
+    restless = [value for a, b in pairs if (value := flicker(a, b)) is not None]
     return float(np.mean(quality)), float(np.mean(restless))
 
 
-def seen_noise(video: list[tuple[Plane, ...]]) -> float:
-    frames = [Frame(planes=f, format=FORMAT, pts=0, time_base=Fraction(1)) for f in video]
-    return float(np.median([temporal.noise_sigma(b, a) for a, b in itertools.pairwise(frames)]))
+def of_source(
+    engine: Engine, source: Path, frames: int, modes: Sequence[Mode], denoise: float = 0.0
+) -> dict[str, dict[Mode, Cell]]:
+    """Every kind of input in every mode; `off` comes first where grain is to be compared."""
+    reference = Reference(source, engine.scale, frames)
+    truth = luma(list(reference.frames()))
+    clean = [shrink(frame, engine.scale) for frame in reference.frames()]
+    rng = np.random.default_rng(0)
+    inputs = {"clean": clean, "noise": noisy(clean, rng), "grain": grainy(clean, rng)}
+    with tempfile.TemporaryDirectory() as folder:
+        inputs["coded"] = list(recoded(inputs["grain"], 20, Path(folder) / "coded.mkv")())
+    table: dict[str, dict[Mode, Cell]] = {}
+    without: dict[Mode, list[Plane]] = {}
+    energy: dict[Mode, float] = {}
+    for kind, video in inputs.items():
+        for mode in modes:
+            options = UpscaleOptions(temporal=mode, denoise=0.0 if mode is Mode.OFF else denoise)
+            shown = upscaled(engine, options, video)
+            kept = None
+            if kind == "clean":
+                without[mode] = shown
+            elif kind == "grain":
+                energy[mode] = float(
+                    np.mean([np.square(a - b).mean() for a, b in zip(shown, without[mode], strict=True)])
+                )
+                kept = energy[mode] / energy[Mode.OFF] if Mode.OFF in energy else None
+            table.setdefault(kind, {})[mode] = Cell(*measure(shown, truth), kept)
+        sees = np.median([temporal.noise_sigma(b, a) for a, b in itertools.pairwise(video)])
+        cells = "   ".join(f"{mode} {cell}" for mode, cell in table[kind].items())
+        print(f"{source.name:24} {kind:6} sees {sees:4.1f}  {cells}", flush=True)
+    return table
+
+
+def means(tables: Sequence[dict[str, dict[Mode, Cell]]]) -> dict[str, dict[Mode, Cell]]:
+    """The means over the sources."""
+
+    def mean(cells: Sequence[Cell]) -> Cell:
+        grain = [c.grain for c in cells if c.grain is not None]
+        share = float(np.mean(grain)) if grain else None
+        return Cell(float(np.mean([c.psnr for c in cells])), float(np.mean([c.flicker for c in cells])), share)
+
+    return {kind: {mode: mean([t[kind][mode] for t in tables]) for mode in tables[0][kind]} for kind in tables[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=Path)
+    parser.add_argument("network")
     parser.add_argument("sources", nargs="+", type=Path)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--denoise", type=float, default=0.0)
     parser.add_argument("--modes", default="off,ema,adaptive")
     args = parser.parse_args()
-    engine = load(args.network, "openvino", device="cpu", precision="f32", threads=1)
+    engine = load(registry.find(args.network), "openvino", device="cpu", precision="f32", threads=1)
     modes = [Mode(name) for name in args.modes.split(",")]
-    table: dict[str, list[list[tuple[float, float]]]] = {}
-    for source in args.sources:
-        hr = list(pictures(source, args.frames))
-        truth = [planes(rgb)[0].astype(np.float32) for rgb in hr]
-        clean = [planes(metrics.imresize(rgb, 0.5)) for rgb in hr]
-        rng = np.random.default_rng(0)
-        inputs = {"clean": clean, "noise": noisy(clean, rng), "grain": grainy(clean, rng)}
-        inputs["coded"] = coded(inputs["grain"])
-        for kind, video in inputs.items():
-            row = []
-            for mode in modes:
-                denoise = 0.0 if mode is Mode.OFF else args.denoise
-                row.append(measure(engine, UpscaleOptions(temporal=mode, denoise=denoise), video, truth))
-            table.setdefault(kind, []).append(row)
-            print(f"{source.name:24} {kind:6} sees {seen_noise(video):4.1f}  " + cells(modes, row), flush=True)
-    for kind, rows in table.items():
-        mean = [tuple(float(x) for x in np.mean([row[i] for row in rows], axis=0)) for i in range(len(modes))]
-        print(f"{'mean':24} {kind:6}            " + cells(modes, mean))
-
-
-def cells(modes: list[Mode], row: list[Any]) -> str:
-    return "   ".join(
-        f"{mode} {quality:.2f} dB / {restless:.2f}" for mode, (quality, restless) in zip(modes, row, strict=True)
-    )
+    tables = [of_source(engine, source, args.frames, modes, args.denoise) for source in args.sources]
+    for kind, cells in means(tables).items():
+        print(f"{'mean':24} {kind:6}            " + "   ".join(f"{mode} {cell}" for mode, cell in cells.items()))
 
 
 if __name__ == "__main__":
