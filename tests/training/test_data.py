@@ -7,7 +7,16 @@ import pytest
 
 from videosr.errors import InputError
 from videosr.metrics import imresize
-from videosr.training.config import DataConfig, NetworkConfig, OutputConfig, ScheduleConfig, TrainingConfig
+from videosr.training.config import (
+    DataConfig,
+    DegradationConfig,
+    LossWeights,
+    NetworkConfig,
+    OutputConfig,
+    RegularisationConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
 from videosr.training.data import PatchSampler
 from videosr.training.packing import Forbidden, build_pack
 
@@ -176,3 +185,163 @@ def test_only_small_images_are_refused(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(InputError, match="no image of at least 500 pixels"):
         packed(tmp_path, DataConfig(train=(photos,)), 500)
     assert not (tmp_path / "run" / "pack.json").exists()
+
+
+def write_video(path: Path, pictures: list[np.ndarray], rate: int = 10) -> None:
+    """Nearly lossless H.264."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "10", "preset": "ultrafast"})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv444p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def moving(seed: int, frames: int, size: int = 96) -> list[np.ndarray]:
+    whole = scene(seed, size, size + 2 * frames)
+    return [np.ascontiguousarray(whole[:, 2 * t : 2 * t + size]) for t in range(frames)]
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Two scenes, cut after frame 7, then black."""
+    folder = tmp_path / "film"
+    folder.mkdir()
+    write_video(folder / "film.mkv", [*moving(1, 7), *moving(2, 13), *[np.zeros((96, 96, 3), np.uint8)] * 6])
+    return folder
+
+
+def test_videos_are_packed_as_clips_of_one_scene(tmp_path: Path, film: Path) -> None:
+    config = DataConfig(train=(film,), factors=(1.0,), frames=5, video_interval=0.7, patch=16, batch=4)
+    packed(tmp_path, config)
+    sampler = PatchSampler(tmp_path / "run", run_of(config))
+    # From frame 0; from 7, the first of the second scene; from 14. Black ones are not worth keeping.
+    assert [e.frames for e in sampler.entries] == [5, 5, 5]
+    for entry, expected in zip(
+        sampler.entries, (moving(1, 7)[:5], moving(2, 13)[:5], moving(2, 13)[7:12]), strict=True
+    ):
+        stored = sampler.pixels[entry.offset :][: 5 * 96 * 96 * 3].reshape(5, 96, 96, 3)
+        assert np.abs(stored.astype(int) - np.stack(expected)).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["frame of a video", "video of a picture", "video, recompressed and smaller"])
+def test_forbidden_frames_are_recognised(tmp_path: Path, film: Path, kind: str) -> None:
+    train, test = tmp_path / "train", tmp_path / "test"
+    train.mkdir()
+    test.mkdir()
+    write_image(train / "other.png", scene(9))
+    config = DataConfig(train=(train,), never_train=(test,), frames=4)
+    if kind == "frame of a video":
+        write_image(train / "frame.png", moving(2, 13)[6])
+        (film / "film.mkv").rename(test / "film.mkv")
+        message = r"frame\.png: is the image .*film\.mkv at 1\.300 s, which must not"
+    elif kind == "video of a picture":
+        (film / "film.mkv").rename(train / "film.mkv")
+        write_image(test / "still.png", moving(1, 7)[2])
+        message = r"film\.mkv at 0\.000 s: is the image .*still\.png, which must not"
+    else:
+        (film / "film.mkv").rename(train / "film.mkv")
+        write_video(test / "copy.mkv", [imresize(p, 2 / 3, "lanczos3") for p in moving(1, 7)])
+        message = r"film\.mkv at 0\.000 s: is the image .*copy\.mkv at 0\.\d00 s, which must not"
+    with pytest.raises(InputError, match=message):
+        packed(tmp_path, config)
+
+
+def test_black_frames_are_nobodys(tmp_path: Path, film: Path) -> None:
+    test = tmp_path / "test"
+    test.mkdir()
+    write_video(test / "credits.mkv", [np.zeros((96, 96, 3), np.uint8)] * 3 + moving(5, 3))
+    said = packed(tmp_path, DataConfig(train=(film,), never_train=(test,), frames=2))
+    assert "3 images must not be among them" in said[0]
+
+
+def test_still_pictures_are_panned_in_whole_hr_pixels(tmp_path: Path, photos: Path) -> None:
+    config = DataConfig(train=(photos,), factors=(1.0,), frames=4, patch=12, batch=60, candidates=1)
+    packed(tmp_path, config)
+    sampler = PatchSampler(tmp_path / "run", run_of(config))
+    rng = np.random.default_rng(0)
+    clips = [sampler._crop(rng) for _ in range(60)]
+    still = [(clip == clip[0]).all() for clip in clips]
+    assert 10 < sum(still) < 40
+    assert clips[0].shape == (4, sampler.hr_size, sampler.hr_size, 3)
+    picture = sampler.pixels[: 120 * 150 * 3].reshape(120, 150, 3)
+    places = np.lib.stride_tricks.sliding_window_view(picture[..., 0], (sampler.hr_size,) * 2)
+    moved = next(c for c, s in zip(clips, still, strict=True) if not s and (places == c[0, ..., 0]).all((2, 3)).any())
+    for frame in moved:
+        assert (places == frame[..., 0]).all(axis=(2, 3)).any()
+
+
+def tables(**schedule: object) -> TrainingConfig:
+    """Every degradation, and clips."""
+    data = DataConfig(train=(), factors=(1.0,), frames=5, patch=24, batch=3, candidates=1)
+    half = dict.fromkeys(("blur", "noise", "grain", "jpeg", "chroma", "video"), 0.5)
+    config = run_of(
+        data,
+        degradation=DegradationConfig(**half, presets=("ultrafast",)),
+        regularisation=RegularisationConfig(cutblur=0.5),
+    )
+    return replace(config, schedule=replace(config.schedule, **schedule))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", ["off", "ema", "adaptive"])
+def test_degraded_batches_depend_on_seed_and_iteration_alone(tmp_path: Path, photos: Path, window: str) -> None:
+    config = tables(window=window)
+    packed(tmp_path, replace(config.data, train=(photos,)), 56)
+    one, other = (PatchSampler(tmp_path / "run", config).batch(2) for _ in range(2))
+    assert one.lr.dtype == np.float32
+    assert one.lr.shape == (3, 24, 24, 3)
+    assert one.hr.shape == (3, 48, 48, 3)
+    assert (one.lr == other.lr).all()
+    assert (one.hr == other.hr).all()
+    assert (one.average is None) == (other.average is None) == (window == "off")
+    if window != "off":
+        assert one.average.shape == one.lr.shape
+        assert (one.average == other.average).all()
+        assert (one.average != one.lr).any()
+    plain = replace(config, degradation=DegradationConfig())
+    assert (PatchSampler(tmp_path / "run", plain).batch(2).lr != one.lr).any()
+
+
+def test_the_window_calms_noise_where_nothing_moves_and_leaves_clean_clips_alone(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videosr.training.data.STILL", 1.0)
+    config = replace(tables(window="adaptive"), regularisation=RegularisationConfig())
+    packed(tmp_path, replace(config.data, train=(photos,)), 56)
+    clean = PatchSampler(tmp_path / "run", replace(config, degradation=DegradationConfig())).batch(0)
+    assert (clean.average == clean.lr).all()
+    noisy = DegradationConfig(noise=1, noise_sigma=(6, 6))
+    batch = PatchSampler(tmp_path / "run", replace(config, degradation=noisy)).batch(0)
+    before, after = ((x - clean.lr).std() for x in (batch.lr, batch.average))
+    assert after < 0.75 * before
+
+
+def test_consistency_takes_two_neighbouring_frames_of_each_clip(tmp_path: Path, film: Path) -> None:
+    config = run_of(
+        DataConfig(train=(film,), factors=(1.0,), frames=5, video_interval=0.7, patch=16, batch=4, candidates=1),
+        loss_weights=LossWeights(consistency=0.1),
+    )
+    packed(tmp_path, config.data)
+    sampler = PatchSampler(tmp_path / "run", config)
+    for iteration in range(3):
+        _, hr, _ = sampler.batch(iteration)
+        assert hr.shape == (4, 32, 32, 3)
+        for newer, older in zip(hr[:2].astype(int), hr[2:], strict=True):
+            apart = [
+                np.abs(np.roll(older, shift, axis)[4:-4, 4:-4] - newer[4:-4, 4:-4]).mean()
+                for shift, axis in ((2, 0), (-2, 0), (2, 1), (-2, 1))
+            ]
+            assert min(apart) < np.abs(older - newer).mean()
+
+
+def test_cutblur_puts_undegraded_pixels_in(tmp_path: Path, photos: Path) -> None:
+    config = replace(tables(), degradation=DegradationConfig(noise=1, noise_sigma=(30, 30)))
+    config = replace(config, regularisation=RegularisationConfig(cutblur=1))
+    packed(tmp_path, replace(config.data, train=(photos,)), 56)
+    batch = PatchSampler(tmp_path / "run", config).batch(1)
+    undegraded = replace(config, degradation=DegradationConfig(), regularisation=RegularisationConfig())
+    clean = PatchSampler(tmp_path / "run", undegraded).batch(1)
+    assert (clean.hr == batch.hr).all()
+    kept = (clean.lr == batch.lr).all(axis=3).mean(axis=(1, 2))
+    assert ((kept > 0) & (kept < 1)).all()

@@ -110,7 +110,12 @@ class PatchSampler:
                 continue
             inputs.append(degradations.to_pixels(frames[t].planes, frames[t].format))
             if windowed:
-                averages.append(degradations.to_pixels(self._average(frames[: t + 1]), frames[t].format))
+                last = slice(t - 1, t + 1)
+                noises = [
+                    degradations.residual(recent, clean[i, last])
+                    for recent in (frames[last], degradations.to_frames(lr[i, last]))
+                ]
+                averages.append(degradations.to_pixels(self._average(frames[: t + 1], noises), frames[t].format))
         result, average = np.stack(inputs), np.stack(averages) if averages else None
         for i in range(count):
             if rng.random() < self.config.regularisation.cutblur:
@@ -122,11 +127,16 @@ class PatchSampler:
                         average[k] = np.where(mask, undegraded, average[k])
         return result, average
 
-    def _average(self, history: list[Frame]) -> tuple[Any, ...]:
-        """The temporal average of the last frame of a clip, which is of one scene throughout."""
+    def _average(self, history: list[Frame], noises: list[list[Frame]]) -> tuple[Any, ...]:
+        """The temporal average of the last frame of a clip, which is of one scene throughout.
+
+        In use the noise is measured on whole pictures, which have some smooth part; patches chosen for their texture
+        have none. So it is measured, in the same way, on what was done to the last two frames, before video coding and
+        after it, and the smaller counts: coding takes noise away from smooth parts and errs elsewhere.
+        """
         mode = temporal.Mode(self.config.schedule.window)
         window = temporal.window(history, mode, lambda older, newer: False)
-        return temporal.average(window, mode, temporal.threshold(window))
+        return temporal.average(window, mode, min(temporal.threshold(noise[::-1]) for noise in noises))
 
     def _most_textured(self, rng: np.random.Generator) -> Pixels:
         """The candidate with the most gradient energy, (T, hr_size, hr_size, 3), turned and mirrored at random."""

@@ -6,6 +6,7 @@ that a batch is made with, so a batch stays a function of (seed, iteration).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -25,6 +26,7 @@ VIDEO = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
 JFIF = ColorSpec(matrix=Matrix.BT470BG, range=Range.FULL, siting=Siting.CENTER)
 
 SUBSAMPLED, FULL = PixelFormat.parse("yuv420p"), PixelFormat.parse("yuv444p")
+GRAY = PixelFormat.parse("gray")
 
 
 def blur(clip: Clip, sigma: tuple[float, float], angle: float) -> Clip:
@@ -126,6 +128,20 @@ def as_video(clips: list[Clip], config: DegradationConfig, rng: np.random.Genera
 def to_frames(clip: Clip, fmt: PixelFormat = FULL) -> list[Frame]:
     """A clip as video frames of 8 bits."""
     return [_frame(_planes(picture, fmt, VIDEO), fmt) for picture in clip]
+
+
+def residual(frames: list[Frame], clean: Clip) -> list[Frame]:
+    """What degradations did to the luma of some frames, as gray frames of that about mid-gray.
+
+    Args:
+        frames: degraded.
+        clean: the same frames undegraded, (T, H, W, 3).
+    """
+    lumas = [
+        (frame.planes[0], undegraded.planes[0]) for frame, undegraded in zip(frames, to_frames(clean), strict=True)
+    ]
+    differences = [np.clip(128 + a.astype(np.int16) - b, 0, 255).astype(np.uint8) for a, b in lumas]
+    return [replace(frame, planes=(d,), format=GRAY) for frame, d in zip(frames, differences, strict=True)]
 
 
 def to_pixels(planes: tuple[Any, ...], fmt: PixelFormat) -> NDArray[np.float32]:
