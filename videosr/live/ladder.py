@@ -4,38 +4,54 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from videosr.engines import Interface
 from videosr.errors import UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.rescale import Rescaler
 from videosr.models import registry
 from videosr.temporal import HISTORY, Mode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Pending, Seen, UpscaleOptions, Upscaler
 
 type Finish = Callable[[], Frame]
 """Waits for a frame under way and returns it."""
 
 
-class PromptUpscaler(Upscaler):
+class Prompt:
     """The core, for whoever cannot wait for the next frame to get this one.
 
-    `process` gives a frame back when later ones have come, which keeps all cores busy; here the caller itself keeps
+    `Upscaler.process` gives a frame back when later ones have come, which keeps all cores busy; here the caller keeps
     several under way and waits for each of them in another thread. The frames are the same, bit for bit.
+
+    Args:
+        upscaler: used by this alone.
     """
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+        self._history: deque[Seen] = deque(maxlen=HISTORY)
+        self._last: Pending | None = None
 
     def start(self, frame: Frame) -> Finish:
         """Begin on the next frame of a sequence."""
-        self._history.append(self._look(frame, self._history[-1] if self._history else None))
-        pending = self._start(self._window(self._history), self._history[-1].cut)
-        return lambda: self._finish(pending)
+        upscaler = self._upscaler
+        if upscaler.engine.interface is Interface.RECURRENT:
+            made = [*upscaler.process(frame)]  # such a network gives each frame at once
+            return lambda: made[0]
+        self._history.append(upscaler.look(frame, self._history[-1] if self._history else None))
+        pending = self._last = upscaler.begin(self._history, () if self._last is None else (self._last,))
+        return lambda: upscaler.finish(pending)
 
     def reset(self) -> None:
         """The next frame begins a new sequence."""
-        for _ in self.flush():
+        self._history.clear()
+        self._last = None
+        for _ in self._upscaler.flush():
             pass
 
 
@@ -68,17 +84,18 @@ def rungs(options: UpscaleOptions, info: StreamInfo, *, steps: bool = True) -> t
     Raises:
         VideosrError: what loading the network raises.
     """
-    first = PromptUpscaler(options)
+    first = Upscaler(options)
     upscalers = [(options.model, first)]
     if steps and first.mode is not Mode.OFF and not options.denoise:
         off = replace(options, temporal=Mode.OFF)
-        upscalers.append((f"{options.model} without temporal reuse", PromptUpscaler(off, first.engine)))
+        upscalers.append((f"{options.model} without temporal reuse", Upscaler(off, first.engine)))
     if steps and options.model != registry.DEFAULT:
-        plain = PromptUpscaler(replace(options, model=registry.DEFAULT, temporal=Mode.OFF, denoise=0.0))
+        plain = Upscaler(replace(options, model=registry.DEFAULT, temporal=Mode.OFF, denoise=0.0))
         if plain.scale == first.scale:
             upscalers.append((registry.DEFAULT, plain))
     target = first.output_info(info)
-    found = [Rung(name, upscaler.start, upscaler.reset) for name, upscaler in upscalers]
+    prompt = [(name, Prompt(upscaler)) for name, upscaler in upscalers]
+    found = [Rung(name, form.start, form.reset) for name, form in prompt]
     if steps:
         rescaler = Rescaler(target)
 

@@ -18,7 +18,7 @@ from videosr.errors import OutputError, UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.live.ledger import Latency
 from videosr.live.queues import BoundedQueue, Closed
-from videosr.live.segments import KEPT, Chunk, Segmenter
+from videosr.live.segments import KEPT, Chunk, Segment, Segmenter
 from videosr.media.live_codec import Coded, Template
 from videosr.media.live_output import Muxer, NutWriter, RawWriter, TransportStream, Y4mWriter, open_push
 
@@ -182,7 +182,10 @@ class Pipe(Output):
                 self._say(f"{self.name}: its reader has gone; waiting for another")
 
     def _close(self) -> None:
-        self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(OSError):
+                writer.close()
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
@@ -280,13 +283,22 @@ class Chunks(Output):
         super().__init__(name, wait=wait, say=say, stop=stop)
         self._stream = TransportStream(template)
         self._take, self._end = take, end
+        self._pts = self._key_pts = 0
 
     def _write(self, entry: Entry) -> bool:
         assert isinstance(entry, Coded)
-        self._take(Chunk(self._stream.mux(entry), entry.video and entry.key, entry.pts))
+        self._pts = entry.pts
+        if entry.video and entry.key:
+            self._key_pts = entry.pts
+        self._pass_on(self._stream.mux(entry))
         return True
 
+    def _pass_on(self, pieces: list[tuple[bytes, bool]]) -> None:
+        for data, key in pieces:
+            self._take(Chunk(data, key, self._key_pts if key else self._pts))
+
     def _close(self) -> None:
+        self._pass_on(self._stream.finish())
         self._end()
 
 
@@ -310,18 +322,20 @@ class HlsFolder:
 
     def take(self, chunk: Chunk) -> None:
         """Write what a chunk completes. Raises OutputError."""
-        segment = self._segmenter.add(chunk)
+        self._store(self._segmenter.add(chunk), ended=False)
+
+    def _store(self, segment: Segment | None, *, ended: bool) -> None:
         if segment is None:
             return
         folder = self._path.parent
         self._write(folder / f"{self._stem}-{segment.number}.ts", segment.data)
-        self._write(self._path, self._segmenter.playlist(f"{self._stem}-{{}}.ts").encode())
+        self._write(self._path, self._segmenter.playlist(f"{self._stem}-{{}}.ts", ended=ended).encode())
         if segment.number >= KEPT:
             (folder / f"{self._stem}-{segment.number - KEPT}.ts").unlink(missing_ok=True)
 
     def end(self) -> None:
         """Say that nothing more comes. Raises OutputError."""
-        self._write(self._path, self._segmenter.playlist(f"{self._stem}-{{}}.ts", ended=True).encode())
+        self._store(self._segmenter.finish(), ended=True)
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:

@@ -21,22 +21,26 @@ SPARE = 0.01
 
 
 class Estimate:
-    """How long a frame takes from here to the outputs, cautiously: mean and twice the mean deviation, decaying."""
+    """How long a frame takes from here to the outputs, cautiously: mean and twice the mean deviation, decaying.
 
-    def __init__(self) -> None:
+    Args:
+        most: seconds that one measurement counts as at most: a hiccup must not stop the stream for long.
+    """
+
+    def __init__(self, most: float) -> None:
+        self._most = most
         self._mean = self._deviation = 0.0
 
     def add(self, seconds: float) -> None:
         """One more measurement."""
-        if not self._mean:
-            self._mean = seconds
+        seconds = min(seconds, self._most)
         self._deviation += 0.1 * (abs(seconds - self._mean) - self._deviation)
         self._mean += 0.1 * (seconds - self._mean)
 
     def fade(self) -> None:
         """A frame was given up because of this estimate: without this, none would ever be tried again."""
-        self._mean *= 0.97
-        self._deviation *= 0.97
+        self._mean *= 0.95
+        self._deviation *= 0.95
 
     def forget(self) -> None:
         """Another form of work begins."""
@@ -80,8 +84,9 @@ class Pipeline:
     ) -> None:
         self._intake, self._ladder, self._ledger, self._fanout, self._tap = intake, ladder, ledger, fanout, tap
         self._fit = Rescaler(info)
-        self._estimate = Estimate()
-        self._last_steps = Estimate()  # encoding and handing out
+        most = ledger.budget or 0.0
+        self._estimate = Estimate(most)
+        self._last_steps = Estimate(most)  # encoding and handing out
         self._computed: BoundedQueue[_UnderWay] = BoundedQueue(UNDER_WAY)
         self._error: BaseException | None = None
         self.ended = threading.Event()

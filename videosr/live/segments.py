@@ -17,12 +17,12 @@ KEPT = 12
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The transport packets of one coded packet.
+    """Some transport packets.
 
     Attributes:
-        data: whole transport packets.
+        data: whole ones.
         key: a video keyframe begins here, tables before it.
-        pts: in 1/90000 s.
+        pts: of that keyframe, or else of the packet they come from, in 1/90000 s.
     """
 
     data: bytes
@@ -59,6 +59,7 @@ class Segmenter:
         self._epoch, self._target = epoch, target
         self._open: list[bytes] = []
         self._start: int | None = None
+        self._last = 0
         self._number = 0
         self._longest = 1
         self.segments: deque[Segment] = deque(maxlen=KEPT)
@@ -66,6 +67,7 @@ class Segmenter:
     def add(self, chunk: Chunk) -> Segment | None:
         """Take a chunk; the segment it completes."""
         done = None
+        self._last = max(self._last, chunk.pts)
         if chunk.key:
             if self._start is not None and chunk.pts - self._start >= self._target * TICKS:
                 done = self._close(chunk.pts)
@@ -74,6 +76,10 @@ class Segmenter:
         if self._start is not None:
             self._open.append(chunk.data)
         return done
+
+    def finish(self) -> Segment | None:
+        """Nothing more is coming: the last segment, if there is something in it."""
+        return self._close(max(self._last, self._start + 1)) if self._start is not None else None
 
     def _close(self, end: int) -> Segment:
         assert self._start is not None

@@ -58,7 +58,8 @@ class SideStream:
                 key = frame.pts - last > 90_000  # nobody looked for a while
                 last = frame.pts
                 for coded in self._encoder.encode(self._fit.rescale(frame), 0.0, key=key):
-                    self._send(Chunk(self._stream.mux(coded), coded.key, coded.pts))
+                    for data, begins in self._stream.mux(coded):
+                        self._send(Chunk(data, begins, coded.pts))
         except (Closed, OutputError):
             self._queue.close()
 

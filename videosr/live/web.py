@@ -59,16 +59,12 @@ class Site:
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            transport = request.transport
+            transport = request.transport  # not there any more when the client has gone
             door.begin(transport)
             try:
                 if not self._may(request):
                     return web.Response(status=401, text="this server wants its token: add ?token=... to the address\n")
                 return await handler(request)
-            except TimeoutError:
-                if transport is not None:
-                    transport.abort()
-                raise
             finally:
                 door.done(transport)
                 self._state.viewers = len(door)
@@ -146,6 +142,8 @@ class Site:
             async for data in follower:
                 async with asyncio.timeout(STALLED):
                     await response.write(data)
+        except (ConnectionError, TimeoutError):
+            _hang_up(request)
         finally:
             rendition.leave(follower)
         return response
@@ -159,12 +157,21 @@ async def _send(
     headers = HEADERS | {"Content-Type": kind + text, "Access-Control-Allow-Origin": "*"} | (extra or {})
     response = web.StreamResponse(headers=headers)
     response.content_length = len(data)
-    async with asyncio.timeout(SENDING):
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await response.write(data)
-        await response.write_eof()
+    try:
+        async with asyncio.timeout(SENDING):
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await response.write(data)
+            await response.write_eof()
+    except (ConnectionError, TimeoutError):
+        _hang_up(request)
     return response
+
+
+def _hang_up(request: web.Request) -> None:
+    """Close a connection whose client has gone or takes nothing, without waiting for it to take the rest."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -186,6 +186,10 @@ class LiveInput:
     def __iter__(self) -> Iterator[Picture | Sound]:
         """What comes, in the order in which it comes. Raises InputLost at an error, and at the end if it is `live`."""
         held, self._held = self._held, []
+        if not self.live:  # what was read of a file to see what it is counts as read now
+            now = time.monotonic()
+            self._arrivals = dict.fromkeys(self._arrivals, now)
+            held = [replace(event, arrival=now) for event in held]
         yield from held
         yield from self._events
 

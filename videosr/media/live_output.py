@@ -82,12 +82,16 @@ def _mapped() -> Iterator[None]:
 class TransportStream:
     """MPEG-TS in memory: packets in, bytes out.
 
+    FFmpeg may keep a packet until the next one of the other stream comes, so where a keyframe begins is read from the
+    bytes themselves.
+
     Args:
         template: the streams.
     """
 
     def __init__(self, template: Template) -> None:
         self._pieces: list[bytes] = []
+        self._key_due = False
         container = av.open(self, "w", format="mpegts", container_options=PROMPT | MPEGTS)
         self._muxer = Muxer(container, template)
 
@@ -96,11 +100,50 @@ class TransportStream:
         self._pieces.append(bytes(data))
         return len(data)
 
-    def mux(self, coded: Coded) -> bytes:
-        """The transport packets of one coded packet."""
+    def mux(self, coded: Coded) -> list[tuple[bytes, bool]]:
+        """Take a packet; whole transport packets that are ready, and whether a keyframe and its tables begin them."""
+        self._key_due = self._key_due or (coded.video and coded.key)
         self._muxer.write(coded)
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+        return self._ready()
+
+    def finish(self) -> list[tuple[bytes, bool]]:
+        """The last ones."""
+        self._muxer.close()
+        return self._ready()
+
+    def _ready(self) -> list[tuple[bytes, bool]]:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        cut = keyframe_offset(data) if self._key_due else None
+        if cut is None:
+            return [(data, False)] if data else []
+        self._key_due = False
+        return [(data[:cut], False), (data[cut:], True)] if cut else [(data, True)]
+
+
+PACKET = 188
+VIDEO_PID = 0x100
+"""FFmpeg's muxer gives its first stream this identifier (PID)."""
+TABLE_PIDS = (0x0000, 0x0011, 0x1000)
+"""PAT, SDT, and FFmpeg's PMT."""
+
+
+def keyframe_offset(data: bytes) -> int | None:
+    """Where in whole transport packets a video keyframe begins, with the tables before it; None if none does.
+
+    ISO/IEC 13818-1, 2.4.3.4: the adaptation field of its first packet has the random access indicator set.
+    """
+    tables = 0
+    for at in range(0, len(data), PACKET):
+        pid = (data[at + 1] & 0x1F) << 8 | data[at + 2]
+        if pid in TABLE_PIDS:
+            tables += 1
+            continue
+        starts, adapted = data[at + 1] & 0x40, data[at + 3] & 0x20
+        if pid == VIDEO_PID and starts and adapted and data[at + 4] and data[at + 5] & 0x40:
+            return at - tables * PACKET
+        tables = 0
+    return None
 
 
 def open_push(url: str, template: Template) -> Muxer:
@@ -138,6 +181,9 @@ class RawWriter(Protocol):
     def sound(self, coded: Coded) -> None:
         """An audio packet, where the format has room for it."""
 
+    def close(self) -> None:
+        """Write what is left. Raises OSError."""
+
 
 class Y4mWriter:
     """YUV4MPEG2: a line of header, then the planes of each frame. It has no times and no sound.
@@ -169,6 +215,9 @@ class Y4mWriter:
 
     def sound(self, coded: Coded) -> None:
         """There is no room for it."""
+
+    def close(self) -> None:
+        """Nothing is left."""
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
@@ -234,6 +283,11 @@ class NutWriter:
             packet.duration, packet.is_keyframe = coded.duration, True
             with _mapped():
                 self._container.mux_one(packet)
+
+    def close(self) -> None:
+        """Write what FFmpeg still holds."""
+        with _mapped():
+            self._container.close()
 
 
 class _Unseekable:

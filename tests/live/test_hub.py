@@ -1,0 +1,102 @@
+"""Segments, playlists and followers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from videosr.live import hub
+from videosr.live.hub import Rendition
+from videosr.live.segments import KEPT, LISTED, Chunk, Segmenter
+from videosr.live.timeline import TICKS
+
+
+def chunks(seconds: int, size: int = 10):
+    """A keyframe a second, ten chunks a second."""
+    for n in range(seconds * 10):
+        yield Chunk(bytes([n % 256]) * size, n % 10 == 0, n * TICKS // 10)
+
+
+def test_segments_begin_with_keyframes_and_the_list_is_bounded():
+    segmenter = Segmenter(0.0)
+    segmenter.add(Chunk(b"sound before the first picture", False, 0))
+    done = [segment for chunk in chunks(40) if (segment := segmenter.add(chunk))]
+    assert [segment.number for segment in done] == list(range(39))
+    assert all(segment.seconds == 1 and len(segment.data) == 100 for segment in done)
+    assert len(segmenter.segments) == KEPT
+    text = segmenter.playlist("s/{}.ts")
+    assert "#EXT-X-MEDIA-SEQUENCE:33\n" in text
+    assert re.findall(r"s/(\d+)\.ts", text) == [str(n) for n in range(39 - LISTED, 39)]
+    assert "#EXT-X-TARGETDURATION:1\n" in text
+    assert "1970-01-01T00:00:33.000+00:00" in text
+    assert segmenter.find(38) is done[-1]
+    assert segmenter.find(39 - KEPT - 1) is None
+    assert segmenter.finish().number == 39
+    assert segmenter.playlist(ended=True).endswith("#EXT-X-ENDLIST\n")
+
+
+def test_keyframes_close_together_make_one_segment():
+    segmenter = Segmenter(0.0)
+    done = [segmenter.add(Chunk(b"x", True, n * TICKS // 10)) for n in range(25)]
+    assert [segment.seconds for segment in done if segment] == [0.9, 0.9]
+
+
+def test_a_follower_begins_at_the_last_keyframe():
+    async def main() -> None:
+        rendition = Rendition(0.0)
+        stream = list(chunks(3))
+        for chunk in stream[:25]:
+            rendition.take(chunk)
+        follower = rendition.follow()
+        for chunk in stream[25:]:
+            rendition.take(chunk)
+        rendition.end()
+        got = b"".join([data async for data in follower])
+        assert got == b"".join(chunk.data for chunk in stream[20:])
+        rendition.leave(follower)
+        assert rendition.followers == 0
+
+    asyncio.run(main())
+
+
+def test_a_follower_that_takes_nothing_loses_whole_runs_and_costs_bounded_memory(monkeypatch):
+    monkeypatch.setattr(hub, "BACKLOG", 1000)
+
+    async def main() -> None:
+        rendition = Rendition(0.0)
+        follower = rendition.follow()
+        stream = list(chunks(60))
+        for chunk in stream:
+            rendition.take(chunk)
+            assert sum(map(len, follower._waiting)) <= 1010
+        rendition.end()
+        got = b"".join([data async for data in follower])
+        assert follower.lost
+        whole = b"".join(chunk.data for chunk in stream)
+        assert whole.endswith(got)
+        assert (len(whole) - len(got)) % 100 == 0, "it goes on at a keyframe"
+
+    asyncio.run(main())
+
+
+def test_followers_are_limited(monkeypatch):
+    monkeypatch.setattr(hub, "FOLLOWERS", 2)
+
+    async def main() -> None:
+        rendition = Rendition(0.0)
+        assert [rendition.follow() is not None for _ in range(3)] == [True, True, False]
+
+    asyncio.run(main())
+
+
+def test_a_playlist_waits_for_its_first_segment():
+    async def main() -> None:
+        rendition = Rendition(0.0)
+        assert await rendition.playlist("{}.ts", 0.01) is None
+        waiting = asyncio.create_task(rendition.playlist("{}.ts", 60))
+        await asyncio.sleep(0)
+        for chunk in chunks(2):
+            rendition.take(chunk)
+        assert "0.ts" in (await waiting)
+
+    asyncio.run(main())

@@ -1,0 +1,72 @@
+"""The output timeline: monotonic, continuous, in sync, whatever the source's clock does."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videosr.live.timeline import TICKS, WRAP, Timeline
+
+FRAME = TICKS // 25
+
+
+def test_times_are_moved_to_zero_and_gaps_are_kept():
+    timeline = Timeline()
+    times = [timeline.place("video", 5_000_000 + t, FRAME) for t in (0, FRAME, 2 * FRAME, 5 * FRAME)]
+    assert times == [0, FRAME, 2 * FRAME, 5 * FRAME]
+    assert timeline.leaps == 0
+
+
+def test_days_of_33_bit_clocks_are_one_line():
+    timeline = Timeline()
+    step = 9 * TICKS
+    for n in range(0, 3 * WRAP // step):  # three days
+        assert timeline.place("video", (WRAP - 20 * TICKS + n * step) % WRAP, FRAME) == n * step
+        assert timeline.place("audio", (WRAP - 20 * TICKS + n * step + 7) % WRAP, 100) == n * step + 7
+    assert timeline.leaps == 6  # each stream each time
+
+
+def test_streams_stay_in_sync_across_a_wrap_that_comes_to_one_first():
+    timeline = Timeline()
+    start = WRAP - 4 * FRAME
+    video = [timeline.place("video", (start + n * FRAME) % WRAP, FRAME) for n in range(8)]
+    audio = [timeline.place("audio", (start + n * FRAME) % WRAP, FRAME) for n in range(8)]
+    assert video == audio == [n * FRAME for n in range(8)]
+
+
+def test_streams_stay_in_sync_across_a_leap():
+    timeline = Timeline()
+    for n in range(50):
+        timeline.place("video", n * FRAME, FRAME)
+        timeline.place("audio", n * FRAME, FRAME)
+    far = 1_000 * TICKS
+    video = [timeline.place("video", far + n * FRAME, FRAME) for n in range(5)]
+    late_audio = timeline.place("audio", 50 * FRAME, FRAME)  # the old clock's last one
+    audio = [timeline.place("audio", far + n * FRAME, FRAME) for n in range(1, 5)]
+    assert video[0] == late_audio == 50 * FRAME
+    assert audio == video[1:]
+
+
+def test_a_new_connection_goes_on_where_the_line_ends():
+    timeline = Timeline()
+    for n in range(10):
+        timeline.place("video", n * FRAME, FRAME)
+        timeline.place("audio", n * FRAME, FRAME)
+    timeline.restart()
+    audio = timeline.place("audio", 777_777, FRAME)
+    video = timeline.place("video", 777_777 + 5, FRAME)
+    assert (audio, video) == (10 * FRAME, 10 * FRAME + 5)
+
+
+@given(st.lists(st.tuples(st.sampled_from("va"), st.integers(-WRAP, WRAP), st.integers(0, TICKS), st.booleans())))
+def test_time_never_goes_back_and_never_runs_away(packets):
+    timeline = Timeline()
+    last = {"v": -1, "a": -1}
+    for stream, ticks, duration, again in packets:
+        if again:
+            timeline.restart()
+        before = max(last.values())
+        out = timeline.place(stream, ticks, duration)
+        assert out > last[stream]
+        assert out <= max(before, 0) + 12 * TICKS
+        last[stream] = out
