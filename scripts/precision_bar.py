@@ -118,7 +118,10 @@ def compare(engine: Engine, exact: Engine, window: list[Frame]) -> tuple[int, fl
     if len(window) > 1:
         planes = temporal.average(window, Mode.ADAPTIVE, threshold)
         average = color.to_rgb(planes, newest.format, newest.color)[None]
-    wanted = color.from_rgb(exact.run(rgb, average)[0], target.format, target.color, dither=False)
+    apart = exact.network.chroma_apart(source.format, target.format)
+    chroma = (newest.planes, source.format, source.color) if apart else None
+    out = exact.run(rgb, average)[0]
+    wanted = color.from_rgb(out, target.format, target.color, dither=False, chroma=chroma)
 
     reach = engine.network.number("reach", 0) + 1  # and a chroma sample's width
     inside, differing, samples, border = 0, 0, 0, 0

@@ -328,9 +328,10 @@ def test_enlarged_chroma_lies_where_the_standard_puts_it(source, target, scale, 
         ends.append([offset + gain * s for s in (slope, -slope)])
     spec = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
     planes = (np.zeros((height, width), np.float32), *(c.astype(np.float32) for c in ends[0]))
-    size = height * scale, width * scale
-    got = color.enlarge_chroma(planes, (source, spec), (target, spec), size, scale, dither=False)
-    for a, b in zip(got, ends[1], strict=True):
+    rgb = np.zeros((3, height * scale, width * scale), np.float32)
+    got = color.from_rgb(rgb, target, spec, dither=False, chroma=(planes, source, spec))
+    assert len(got) == 3
+    for a, b in zip(got[1:], ends[1], strict=True):
         assert a.shape == b.shape
         assert a.dtype == target.dtype
         rim = 4 * scale  # where the interpolation repeats the edge

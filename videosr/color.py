@@ -154,6 +154,22 @@ def downsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float
     return first, np.array(taps) / factor
 
 
+def chroma_enlargement(scale: int, source: tuple[int, float], target: tuple[int, float]) -> tuple[Fraction, float]:
+    """How chroma samples of a picture lie to those of its enlargement, along one axis.
+
+    Args:
+        scale: luma samples of the enlargement per luma sample.
+        source: luma samples per chroma sample and the first one's offset (`siting_offsets`), of the picture.
+        target: the same of the enlargement.
+
+    Returns:
+        (factor, offset) as in `upsampling_taps`.
+    """
+    (source_factor, source_offset), (target_factor, target_offset) = source, target
+    offset = (scale * (source_offset + 0.5) - target_offset - 0.5) / target_factor
+    return Fraction(scale * source_factor, target_factor), offset
+
+
 def _sum_of_taps(xp: Any, plane: Array, axis: int, start: NDArray[np.intp], taps: NDArray[np.float64]) -> Array:
     """Along `axis`, output n = sum over j of taps[n, j] * plane[start[n] + j], edge samples repeated outside."""
     size = plane.shape[axis]
@@ -220,7 +236,14 @@ def to_rgb(planes: tuple[Array, ...], format: PixelFormat, color: ColorSpec) -> 
     return xp.stack([m[i, 0] * values[0] + m[i, 1] * values[1] + m[i, 2] * values[2] for i in range(3)])
 
 
-def from_rgb(rgb: Array, format: PixelFormat, color: ColorSpec, *, dither: bool) -> tuple[Array, ...]:
+def from_rgb(
+    rgb: Array,
+    format: PixelFormat,
+    color: ColorSpec,
+    *,
+    dither: bool,
+    chroma: tuple[tuple[Array, ...], PixelFormat, ColorSpec] | None = None,
+) -> tuple[Array, ...]:
     """R'G'B' to video planes, the reverse of `to_rgb`.
 
     Args:
@@ -228,6 +251,8 @@ def from_rgb(rgb: Array, format: PixelFormat, color: ColorSpec, *, dither: bool)
         format: of the result; without alpha.
         color: matrix, range and siting of the result.
         dither: ordered dither instead of rounding to the nearest code.
+        chroma: planes, format and colour of the smaller Y'CbCr picture that this is an enlargement of: chroma is
+            interpolated from that, and `rgb` gives luma only.
 
     Returns:
         planes of `format.dtype`, clamped to the code range.
@@ -241,21 +266,62 @@ def from_rgb(rgb: Array, format: PixelFormat, color: ColorSpec, *, dither: bool)
         values = [rgb[0], rgb[1], rgb[2]]
     else:
         m = np.linalg.inv(rgb_from_ycc(luma_matrix(color))).astype(np.float32)
-        count = 1 if format.family == "gray" else 3
+        count = 1 if format.family == "gray" or chroma else 3
         values = [m[i, 0] * rgb[0] + m[i, 1] * rgb[1] + m[i, 2] * rgb[2] for i in range(count)]
+    if format.family == "yuv":
+        factors = 1 << format.log2_w, 1 << format.log2_h
+        across, down = siting_offsets(color.siting, *factors)
+        rows, columns = format.plane_shape(1, height, width)
+        for i in range(1, len(values)):
+            if factors[1] > 1:
+                values[i] = _downsample(xp, values[i], 0, factors[1], down, rows)
+            if factors[0] > 1:
+                values[i] = _downsample(xp, values[i], 1, factors[0], across, columns)
+    if chroma:
+        values += enlarge_chroma(*chroma, format, color, (height, width))
     planes = []
     for i, value in enumerate(values):
-        if i and format.family == "yuv":
-            factors = 1 << format.log2_w, 1 << format.log2_h
-            across, down = siting_offsets(color.siting, *factors)
-            rows, columns = format.plane_shape(i, height, width)
-            if factors[1] > 1:
-                value = _downsample(xp, value, 0, factors[1], down, rows)
-            if factors[0] > 1:
-                value = _downsample(xp, value, 1, factors[0], across, columns)
         offset, scale = levels(format, color.range, i)
         planes.append(quantise(value * np.float32(scale) + np.float32(offset), format, dither=dither))
     return tuple(planes)
+
+
+def enlarge_chroma(
+    planes: tuple[Array, ...],
+    source: PixelFormat,
+    source_color: ColorSpec,
+    target: PixelFormat,
+    target_color: ColorSpec,
+    size: tuple[int, int],
+) -> list[Array]:
+    """The chroma of an enlarged picture by Catmull-Rom interpolation between the samples of the small one.
+
+    Args:
+        planes: of the picture, integer or float codes.
+        source: its format, Y'CbCr.
+        source_color: its colour.
+        target: format of the enlargement.
+        target_color: colour of it; the matrix is the same.
+        size: (rows, columns) of its luma, a whole multiple.
+
+    Returns:
+        Cb and Cr, float32 in [-1/2, 1/2], not clamped.
+    """
+    xp = namespace(planes[0])
+    scale = size[0] // planes[0].shape[0]
+    (source_w, source_h), (target_w, target_h) = ((1 << f.log2_w, 1 << f.log2_h) for f in (source, target))
+    source_x, source_y = siting_offsets(source_color.siting, source_w, source_h)
+    target_x, target_y = siting_offsets(target_color.siting, target_w, target_h)
+    down = chroma_enlargement(scale, (source_h, source_y), (target_h, target_y))
+    across = chroma_enlargement(scale, (source_w, source_x), (target_w, target_x))
+    rows, columns = target.plane_shape(1, *size)
+    values = []
+    for i in (1, 2):
+        offset, gain = levels(source, source_color.range, i)
+        value = (planes[i].astype(xp.float32) - np.float32(offset)) * np.float32(1 / gain)
+        value = _upsample(xp, value, 0, float(down[0]), down[1], rows)
+        values.append(_upsample(xp, value, 1, float(across[0]), across[1], columns))
+    return values
 
 
 def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
@@ -266,62 +332,6 @@ def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
     if dither:
         shift = xp.asarray(np.tile(BAYER, (-(-rows // 8), -(-columns // 8)))[:rows, :columns])
     return xp.clip(xp.floor(codes + shift), 0, (1 << format.bits) - 1).astype(format.dtype)
-
-
-def chroma_enlargement(scale: int, source: tuple[int, float], target: tuple[int, float]) -> tuple[Fraction, float]:
-    """How chroma samples of a picture lie to those of its enlargement, along one axis.
-
-    Args:
-        scale: luma samples of the enlargement per luma sample.
-        source: luma samples per chroma sample and the first one's offset (`siting_offsets`), of the picture.
-        target: the same of the enlargement.
-
-    Returns:
-        (factor, offset) as in `upsampling_taps`.
-    """
-    (source_factor, source_offset), (target_factor, target_offset) = source, target
-    offset = (scale * (source_offset + 0.5) - target_offset - 0.5) / target_factor
-    return Fraction(scale * source_factor, target_factor), offset
-
-
-def enlarge_chroma(
-    planes: tuple[Array, ...],
-    source: tuple[PixelFormat, ColorSpec],
-    target: tuple[PixelFormat, ColorSpec],
-    size: tuple[int, int],
-    scale: int,
-    *,
-    dither: bool,
-) -> tuple[Array, Array]:
-    """The two chroma planes of an enlarged picture by Catmull-Rom interpolation, without a network.
-
-    Args:
-        planes: of the picture, integer or float codes.
-        source: its format and colour, Y'CbCr.
-        target: format and colour of the result, Y'CbCr by the same matrix.
-        size: (rows, columns) of the result's luma.
-        scale: whole factor.
-        dither: see `from_rgb`.
-
-    Returns:
-        planes of the target's dtype, clamped to the code range.
-    """
-    (from_format, from_color), (to_format, to_color) = source, target
-    factors = [(1 << f.log2_w, 1 << f.log2_h) for f in (from_format, to_format)]
-    offsets = [siting_offsets(c.siting, *f) for c, f in zip((from_color, to_color), factors, strict=True)]
-    shape = to_format.plane_shape(1, *size)
-    out = []
-    for i in (1, 2):
-        offset, gain = levels(from_format, from_color.range, i)
-        xp = namespace(planes[i])
-        value = (planes[i].astype(xp.float32) - np.float32(offset)) * np.float32(1 / gain)
-        for axis, along in ((0, 1), (1, 0)):
-            pairs = [(f[along], o[along]) for f, o in zip(factors, offsets, strict=True)]
-            factor, start = chroma_enlargement(scale, *pairs)
-            value = _upsample(xp, value, axis, float(factor), start, shape[axis])
-        offset, gain = levels(to_format, to_color.range, i)
-        out.append(quantise(value * np.float32(gain) + np.float32(offset), to_format, dither=dither))
-    return out[0], out[1]
 
 
 def resize_plane(plane: Array, format: PixelFormat, scale: int, target: PixelFormat) -> Array:

@@ -302,12 +302,9 @@ class Upscaler:
                 frame = tuple(f + share * (a - f) for f, a in zip(frame, planes, strict=False))
             out = self.engine.run(rgb[None], None if average is None else average[None])[0]
         opaque = _opaque(target.format)
-        planes = color.from_rgb(out, opaque, target.color, dither=dither)
-        if self.engine.network.chroma_apart(source.format, opaque):
-            size = target.height, target.width
-            of_source, of_target = (source.format, source.color), (opaque, target.color)
-            chroma = color.enlarge_chroma(frame, of_source, of_target, size, self.scale, dither=dither)
-            planes = planes[0], *chroma
+        apart = self.engine.network.chroma_apart(source.format, opaque)
+        chroma = (frame, source.format, source.color) if apart else None
+        planes = color.from_rgb(out, opaque, target.color, dither=dither, chroma=chroma)
         return (*planes, *self._alpha(frames[0], target.format))
 
     def _alpha(self, frame: Frame, target: PixelFormat) -> tuple[Array, ...]:

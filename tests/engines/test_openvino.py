@@ -63,14 +63,13 @@ def long_way(engine, source, target, planes, average=None, denoise=0.0):
         mean = color.to_rgb(average, source.format, source.color)
         rgb = rgb + np.float32(denoise) * (mean - rgb)
         mean = mean[None]
-    out = color.from_rgb(engine.run(rgb[None], mean)[0], target.format, target.color, dither=False)
+    chroma = None
     if engine.network.chroma_apart(source.format, target.format):
         if average is not None:
             planes = tuple(p + np.float32(denoise) * (a - p) for p, a in zip(planes, average, strict=True))
-        ends = (source.format, source.color), (target.format, target.color)
-        size = target.height, target.width
-        out = out[0], *color.enlarge_chroma(planes, *ends, size, engine.scale, dither=False)
-    return out
+        chroma = planes, source.format, source.color
+    out = engine.run(rgb[None], mean)[0]
+    return color.from_rgb(out, target.format, target.color, dither=False, chroma=chroma)
 
 
 def differences(got, wanted):

@@ -242,7 +242,7 @@ def _components(planes: list[Node], source: Picture) -> Node:
 
 
 def _chroma(planes: list[Node], source: Picture, target: Picture, scale: int) -> tuple[Node, Layout]:
-    """`color.enlarge_chroma` of float chroma planes: (2, rows, columns, samples) integers and their layout."""
+    """Chroma beside the network (see `color.from_rgb`): (2, rows, columns, samples) integers, and their layout."""
     factors = [(1 << p.format.log2_w, 1 << p.format.log2_h) for p in (source, target)]
     sitings = [siting_offsets(p.color.siting, *f) for p, f in zip((source, target), factors, strict=True)]
     taps = []

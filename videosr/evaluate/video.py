@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -137,32 +138,33 @@ def _images(folder: Path) -> Iterator[Frame]:
 
 
 def shrink(frame: Frame, scale: int) -> Frame:
-    """A frame made smaller by antialiased bicubic (`metrics.imresize`), every plane by itself and with its siting.
+    """A frame made smaller by antialiased bicubic (`metrics.imresize`), every plane by itself, chroma by its siting.
 
     Args:
         frame: sizes whole multiples of `scale` chroma samples.
         scale: whole factor.
     """
+    return _resized(frame, 1 / scale)
+
+
+def bicubic_video(scale: int) -> Enlarge:
+    """The baseline: every plane by bicubic interpolation (a = -0.5), chroma by its siting."""
+    return lambda frames: (_resized(frame, scale) for frame in frames)
+
+
+def _resized(frame: Frame, ratio: float) -> Frame:
     fmt = frame.format
-    offsets = color.siting_offsets(frame.color.siting, 1 << fmt.log2_w, 1 << fmt.log2_h)
+    factors = 1 << fmt.log2_h, 1 << fmt.log2_w
+    across, down = color.siting_offsets(frame.color.siting, factors[1], factors[0])
+    # A chroma sample lies so many luma samples behind the first of its own, which are 1 / ratio times as wide after
+    # resizing: relative to the middle of them, where `imresize` puts it, it moves.
+    middle = [(offset + 0.5) / factor - 0.5 for offset, factor in zip((down, across), factors, strict=True)]
+    shift = (1 / ratio - 1) * middle[0], (1 / ratio - 1) * middle[1]
     planes = []
     for i, plane in enumerate(frame.planes):
-        shift = (0.0, 0.0)
-        if i:
-            down = _chroma_shift(scale, 1 << fmt.log2_h, offsets[1])
-            shift = down, _chroma_shift(scale, 1 << fmt.log2_w, offsets[0])
-        small = metrics.imresize(plane.astype(np.float32), 1 / scale, shift=shift)
-        planes.append(color.quantise(small, fmt, dither=False))
+        values = metrics.imresize(plane.astype(np.float32), ratio, shift=shift if i else (0.0, 0.0))
+        planes.append(color.quantise(values, fmt, dither=False))
     return frame.with_planes(tuple(planes))
-
-
-def _chroma_shift(scale: int, factor: int, offset: float) -> float:
-    """How much further on than centrally the small picture's chroma samples sit, in the large picture's samples.
-
-    A chroma sample lies `offset` luma samples behind the first of its `factor`, in both pictures: in the small one
-    those are `scale` times as wide.
-    """
-    return (scale - 1) * ((offset + 0.5) / factor - 0.5)
 
 
 def recoded(frames: Iterable[Frame], crf: float, path: Path) -> Callable[[], Iterator[Frame]]:
@@ -206,19 +208,6 @@ def recoded(frames: Iterable[Frame], crf: float, path: Path) -> Callable[[], Ite
     return read
 
 
-def bicubic_video(scale: int) -> Enlarge:
-    """The baseline: every plane by bicubic interpolation (a = -0.5), chroma by its siting."""
-
-    def enlarge(frames: Iterable[Frame]) -> Iterator[Frame]:
-        for frame in frames:
-            fmt, both = frame.format, (frame.format, frame.color)
-            size = frame.height * scale, frame.width * scale
-            luma = color.resize_plane(frame.planes[0], fmt, scale, fmt)
-            yield frame.with_planes((luma, *color.enlarge_chroma(frame.planes, both, both, size, scale, dither=False)))
-
-    return enlarge
-
-
 def evaluate_video(
     reference: Reference, models: Mapping[str, Enlarge], crfs: Sequence[float | None] = (None,)
 ) -> Iterator[VideoScores]:
@@ -255,32 +244,31 @@ def compare(
     Raises:
         EngineError: they are not.
     """
-    vmaf: Vmaf | None = None
     rows: list[list[float]] = []
-    restless: list[float] = []
-    strayed: list[float] = []
+    restless: list[float | None] = []
+    strayed: list[float | None] = []
     before: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
-    frames = iter(shown)
-    for original in originals:
-        frame = next(frames, None)
-        if frame is None:
-            raise EngineError(f"{clip}: {model} returned only {len(rows)} frames")
-        _check(frame, original, f"{clip}: {model}")
-        if vmaf is None and available():
-            vmaf = Vmaf(original.width, original.height, original.format)
-        rows.append(_of_frame(frame, original))
-        if vmaf is not None:
-            vmaf.add(frame, original)
-        now = _luma(frame), _luma(original)
-        if before is not None:
-            pairs = (before[0], now[0]), (before[1], now[1])
-            restless += [value for value in (flicker(*pairs),) if value is not None]
-            strayed += [value for value in (motion_error(*pairs),) if value is not None]
-        before = now
-    if not rows:
+    frames, truth = iter(shown), iter(originals)
+    first = next(truth, None)
+    if first is None:
         raise InputError(f"{clip}: has no frame")
+    with Vmaf(first.width, first.height, first.format) if available() else nullcontext() as vmaf:
+        for original in chain((first,), truth):
+            frame = next(frames, None)
+            if frame is None:
+                raise EngineError(f"{clip}: {model} returned only {len(rows)} frames")
+            _check(frame, original, f"{clip}: {model}")
+            rows.append(_of_frame(frame, original))
+            if vmaf is not None:
+                vmaf.add(frame, original)
+            now = _luma(frame), _luma(original)
+            if before is not None:
+                pairs = (before[0], now[0]), (before[1], now[1])
+                restless.append(flicker(*pairs))
+                strayed.append(motion_error(*pairs))
+            before = now
+        seen = vmaf.result() if vmaf is not None else (None, None)
     y, cb, cr, ssim = (float(x) for x in np.mean(rows, axis=0))
-    seen = vmaf.result() if vmaf is not None else (None, None)
     return VideoScores(
         clip=clip,
         model=model,
@@ -293,9 +281,15 @@ def compare(
         ssim_y=ssim,
         vmaf=seen[0],
         vmaf_neg=seen[1],
-        flicker=float(np.mean(restless)) if restless else None,
-        motion=float(np.mean(strayed)) if strayed else None,
+        flicker=_mean(restless),
+        motion=_mean(strayed),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of those that there are."""
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else None
 
 
 def _check(frame: Frame, original: Frame, what: str) -> None:
