@@ -53,12 +53,11 @@ def motion_error(shown: Pair, original: Pair) -> float | None:
         return None
     motion = _whole_pixels(original)
     older, newer = _blocks(original, motion)
-    truth, smallest = _remainder(older, newer)
-    explained = np.abs(newer - older).mean(axis=(2, 3)) <= _CHANGED
-    usable = explained & (smallest >= _TEXTURE) & (np.abs(truth).max(axis=-1) <= 1)
+    truth, smallest, unexplained = _remainder(older, newer)
+    usable = (unexplained <= _CHANGED) & (smallest >= _TEXTURE) & (np.abs(truth).max(axis=-1) <= 1)
     if not usable.any():
         return None
-    found, _ = _remainder(*_blocks(shown, motion))
+    found, _, _ = _remainder(*_blocks(shown, motion))
     distance = np.hypot(*np.moveaxis(np.clip(found, -2, 2) - truth, -1, 0))
     return float(distance[usable].mean())
 
@@ -97,12 +96,12 @@ def _blocks(pair: Pair, motion: NDArray[np.intp]) -> Pair:
     return older, pair[1][y[:, None, :, None], x[None, :, None, :]]
 
 
-def _remainder(older: Any, newer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _remainder(older: Any, newer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """One step of Lucas and Kanade's least squares on blocks (rows, columns, n, n).
 
     Returns:
-        (rows, columns, 2), how far (down, right) in pixels the newer's content lay in the older, and the smaller
-        eigenvalue of the mean structure tensor, in (code values per pixel)^2.
+        (rows, columns, 2), how far (down, right) in pixels the newer's content lay in the older; the smaller eigenvalue
+        of the mean structure tensor, in (code values per pixel)^2; the mean change that this motion leaves unexplained.
     """
     both = (older + newer) / 2
     down, across = np.gradient(both, axis=(2, 3))
@@ -113,4 +112,5 @@ def _remainder(older: Any, newer: Any) -> tuple[NDArray[np.float32], NDArray[np.
     determinant = a * c - b * b
     motion = np.stack([c * e - b * f, a * f - b * e], axis=-1) / determinant[..., None]
     smallest = (a + c) / 2 - np.sqrt(np.square((a - c) / 2) + b * b)
-    return motion, smallest
+    rest = difference - motion[..., 0, None, None] * down - motion[..., 1, None, None] * across
+    return motion, smallest, np.abs(rest).mean(axis=(2, 3))

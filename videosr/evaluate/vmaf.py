@@ -8,7 +8,8 @@ import json
 import tempfile
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import av
 import av.error
@@ -31,7 +32,7 @@ def available() -> bool:
 
 
 class Vmaf:
-    """VMAF of a video against its original, frame by frame.
+    """VMAF of a video against its original, frame by frame; a context manager.
 
     Two models: v0.6.1 (Netflix; viewers of 1080p at three picture heights), and its NEG variant, which gives nothing
     for sharpening and contrast that the original has not.
@@ -83,13 +84,24 @@ class Vmaf:
         while self._buffers:
             self._buffers.pop().push(None)
         self._drain()
-        # The filter writes its log when it is freed, and Graph and its contexts hold each other: no name may be left.
-        self._graph = self._sink = None
-        gc.collect()
+        self._free()
         try:
             pooled = json.loads(self._log.read_text())["pooled_metrics"]
             return float(pooled["vmaf"]["mean"]), float(pooled["vmaf_neg"]["mean"])
         except (OSError, ValueError, KeyError) as exc:
             raise EngineError(f"libvmaf did not say what it measured: {exc}") from exc
-        finally:
-            self._folder.cleanup()
+
+    def _free(self) -> None:
+        """Free the filter, which writes its log then. Graph and its contexts hold each other: no name may be left."""
+        self._buffers.clear()
+        self._graph = self._sink = None
+        gc.collect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._free()
+        self._folder.cleanup()

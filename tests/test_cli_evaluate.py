@@ -1,0 +1,91 @@
+"""`videosr evaluate`, and what further measures ask for."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from clips import make_clip
+from test_evaluate import picture, write_png
+
+from videosr.errors import InputError, MissingExtraError, UsageError
+from videosr.evaluate.perceptual import Perceptual
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "frames"
+    made.mkdir()
+    for number in range(3):
+        write_png(made / f"{number}.png", picture(3, 140, 132))
+    return made
+
+
+def test_images_and_clips_side_by_side(videosr, tmp_path: Path, folder: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", frames=3, width=160, height=128)
+    done = videosr("evaluate", folder, clip, "--crf", "35", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert [row["model"] for row in found["images"]] == ["bicubic", "realtime-2x"]
+    assert [(row["model"], row["crf"]) for row in found["clips"]] == [
+        ("bicubic", None),
+        ("realtime-2x", None),
+        ("bicubic", 35),
+        ("realtime-2x", 35),
+    ]
+    lines = videosr("evaluate", folder, clip, "-m", "bicubic").out.splitlines()
+    assert lines[2].startswith("| frames | 3 | bicubic |")
+    assert lines[-1].startswith("| clip.mkv | 3 | uncompressed | bicubic |")
+
+
+def test_a_folder_of_frames_is_a_clip_where_that_is_asked_for(videosr, folder: Path) -> None:
+    done = videosr("evaluate", folder, "--sequence", "--frames", "2", "--scale", "2", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["images"] == []
+    assert [(row["clip"], row["frames"], row["model"]) for row in found["clips"]] == [("frames", 2, "bicubic")]
+
+
+@pytest.mark.parametrize("crf", ["x", "60", "28,"])
+def test_a_senseless_crf_is_wrong_usage(videosr, folder: Path, crf: str) -> None:
+    done = videosr("evaluate", folder, "--crf", crf)
+    assert done.code == 2
+    assert crf in done.err
+
+
+def test_scales_that_differ_are_named(videosr, folder: Path) -> None:
+    done = videosr("evaluate", folder, "-m", "realtime-2x", "--scale", "4")
+    assert done.code == 2
+    assert "2, 4" in done.err
+
+
+def test_perceptual_measures_are_named_and_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="'vmaf' is not one of lpips, dists, topiq, ssim-c"):
+        Perceptual(["lpips", "vmaf"])
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    with pytest.raises(MissingExtraError, match=r"lpips needs .*videosr\[iqa\]"):
+        Perceptual(["lpips"])
+
+
+def test_perceptual_measures_see_both_pictures_in_the_right_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def create_metric(name: str, device: object) -> object:
+        assert name in ("lpips", "topiq_fr")
+        if name == "topiq_fr":
+            raise OSError("no route to host")
+
+        def metric(image: object, reference: object) -> object:
+            assert image.shape == reference.shape == (1, 3, 20, 30)
+            assert image.dtype == torch.float32
+            return (reference - image).mean()[None]
+
+        return metric
+
+    monkeypatch.setitem(sys.modules, "pyiqa", SimpleNamespace(create_metric=create_metric))
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert Perceptual(["lpips"])(image, image + np.uint8(51)) == {"lpips": pytest.approx(0.2)}
+    with pytest.raises(InputError, match="topiq: pyiqa has no weights for it and could not fetch them: no route"):
+        Perceptual(["topiq"])
