@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
+"""x264's presets that a live stream can do with."""
+
 
 class Seconds(click.ParamType[float]):
     """A short time: 300ms, 0.3s or 0.3."""
@@ -76,11 +79,13 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 )
 @click.option("--steps/--no-steps", default=True, help="Take cheaper forms while the machine cannot keep up.")
 @click.option(
-    "--format", "format_", default="", metavar="NAME", help="FFmpeg's input device or demuxer: v4l2, lavfi, ..."
+    "--format", "format_", metavar="NAME", help="FFmpeg's input device or demuxer, if it has to be told: v4l2, lavfi."
 )
 @click.option("-i", "input_options", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="An option of that.")
-@click.option("--preset", default="superfast", help="x264's speed against size.")
-@click.option("--crf", type=float, default=21.0, help="x264's constant quality.")
+@click.option(
+    "--preset", type=click.Choice(PRESETS), default="superfast", metavar="NAME", help="x264's speed against size."
+)
+@click.option("--crf", type=click.FloatRange(0, 51), default=21.0, metavar="N", help="x264's constant quality.")
 @click.option("--bitrate", type=BitRate(), show_default="by --crf", help="Bits a second, kept within a second: 4M.")
 @click.option(
     "--token", default="", envvar="VIDEOSR_TOKEN", show_default="none", help="What viewers of the page must know."
@@ -102,7 +107,7 @@ def serve(
     latency: float,
     paced: bool | None,
     steps: bool,
-    format_: str,
+    format_: str | None,
     input_options: tuple[tuple[str, str], ...],
     preset: str,
     crf: float,
@@ -119,12 +124,13 @@ def serve(
 
     \b
     OUTPUT is one of
-      -, nut:-, a named pipe       raw video: y4m, or NUT with times and sound
-      udp://HOST:PORT              MPEG-TS
-      tcp://HOST:PORT              MPEG-TS to whoever connects here
-      rtmp://... rtsp://...        pushed there
-      FOLDER/NAME.m3u8             HLS
-      http://HOST:PORT/            a page with player and figures; /upscaled.m3u8 /live.ts /metrics /healthz
+      -, nut:-, a named pipe   raw video: y4m, or NUT with times and sound
+      udp://HOST:PORT          MPEG-TS
+      tcp://HOST:PORT          MPEG-TS to whoever connects here
+      rtmp://... rtsp://...    pushed there
+      FOLDER/NAME.m3u8         HLS
+      http://HOST:PORT/        a page with player and figures; beside it
+                               upscaled.m3u8, live.ts, metrics, healthz
 
     A file into a pipe waits for its reader and loses nothing. Everything else runs in real time: frames that would be
     late are dropped, and counted.
@@ -141,7 +147,7 @@ def serve(
         upscale = UpscaleOptions(model=model, precision=precision, threads=threads, temporal=Mode(temporal))
     targets = {"targets": tuple(parse_target(text) for text in outputs)} if outputs else {}
     options = ServeOptions(
-        source=SourceSpec(url=source, format=format_, options=input_options),
+        source=SourceSpec(url=source, format=format_ or "", options=input_options),
         upscale=upscale,
         video=VideoSettings(preset=preset, crf=crf, bitrate=bitrate),
         latency=latency,

@@ -19,11 +19,11 @@ from videosr.live.intake import Intake, Pace
 from videosr.live.ladder import Ladder, rungs, warm_up
 from videosr.live.ledger import Account, Ledger
 from videosr.live.options import ServeOptions, Target
-from videosr.live.outputs import Chunks, HlsFolder, Output, Pipe, Push
+from videosr.live.outputs import BACKOFF, Chunks, HlsFolder, Output, Pipe, Push
 from videosr.live.pipeline import Pipeline
 from videosr.live.sidestream import SideStream
 from videosr.media.live_codec import LiveAudio, LiveEncoder, Template
-from videosr.media.live_input import LiveInput
+from videosr.media.live_input import InputLost, LiveInput
 
 CODED_FORMAT = "yuv420p"
 """What every H.264 player takes."""
@@ -51,7 +51,7 @@ class Server:
         self._front: Front | None = None
         self._outputs: list[Output] = []
         pace = Pace(self._stop)
-        source = LiveInput(options.source, pace.wait if self._paced(options) else None)
+        source = self._connect(pace)
         try:
             self._open(source, pace)
         except BaseException:
@@ -62,6 +62,20 @@ class Server:
                 self._front.close()
             source.close()
             raise
+
+    def _connect(self, pace: Pace) -> LiveInput:
+        """The source; one with a clock of its own may come later."""
+        attempt = 0
+        while True:
+            try:
+                return LiveInput(self.options.source, pace.wait if self._paced(self.options) else None)
+            except InputLost as exc:
+                if not self.options.source.live:
+                    raise
+                if attempt == 0:
+                    self._say(f"{exc}; waiting for it")
+                time.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)])
+                attempt += 1
 
     @staticmethod
     def _paced(options: ServeOptions) -> bool:
