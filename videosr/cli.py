@@ -18,74 +18,19 @@ import click
 
 from videosr import __version__
 from videosr.cli_evaluate import evaluate
+from videosr.cli_options import transcode_options, wanted
 from videosr.cli_serve import serve
-from videosr.engines import DEVICES, ENGINES
-from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError
-from videosr.media.codecs import EncoderSettings
+from videosr.errors import InputError, MissingExtraError, VideosrError
 from videosr.media.containers import container_format
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
-from videosr.media.source import parse_clock
 from videosr.models import registry
 from videosr.progress import Progress
-from videosr.temporal import Mode
-from videosr.transcode import TranscodeOptions, transcode
-from videosr.upscaler import UpscaleOptions
+from videosr.transcode import transcode
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
-
-
-class Clock(click.ParamType[Fraction]):
-    """Seconds, or [HH:]MM:SS.fraction."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
-        """Parse; exact, never through a float."""
-        if isinstance(value, Fraction):
-            return value
-        try:
-            return Fraction(value)
-        except (ValueError, ZeroDivisionError):
-            found = parse_clock(value if value.count(":") == 2 else f"0:{value}")
-            if found is None:
-                self.fail(f"{value!r} is neither seconds nor [HH:]MM:SS", param, ctx)
-            return found
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """WxH."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Parse."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            width, height = value.lower().split("x")
-            return int(width), int(height)
-        except ValueError:
-            self.fail(f"{value!r} is not of the form 1920x1080", param, ctx)
-
-
-def _key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = [value.partition("=") for value in values]
-    for (key, equals, _), value in zip(pairs, values, strict=True):
-        if not key or not equals:
-            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE", ctx, param)
-    return tuple((key, value) for key, _, value in pairs)
-
-
-def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if not value or ctx.resilient_parsing:
-        return
-    for model in registry.shipped():
-        mark = " (default)" if model.name == registry.DEFAULT else ""
-        click.echo(f"{model.name:16} {model.scale}x  {model.about}{mark}")
-    ctx.exit()
 
 
 class _Commands(click.Group):
@@ -106,75 +51,7 @@ def cli(debug: bool) -> None:
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME|FILE",
-    default=registry.DEFAULT,
-    help="A shipped network (see --list-models), or an ONNX file.",
-)
-@click.option(
-    "--list-models",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_list_models,
-    help="List the shipped networks and stop.",
-)
-@click.option(
-    "--temporal",
-    type=click.Choice([m.value for m in Mode]),
-    default="adaptive",
-    help="How earlier frames calm noise and flicker: adaptive weighs them by likeness, ema is the published blend.",
-)
-@click.option(
-    "--denoise", type=float, default=0.0, help="From 0, keep all grain, to 1, remove what earlier frames allow."
-)
-@click.option("--height", type=int, help="Resample the result to this many rows, such as 1080.")
-@click.option("--size", type=Size(), help="Resample the result to this size; its shape on the screen stays.")
-@click.option("--start", type=Clock(), help="Begin at this time: seconds or [HH:]MM:SS.")
-@click.option("--duration", type=Clock(), help="Take this much: seconds or [HH:]MM:SS.")
-@click.option("--frames", type=int, help="Take this many frames.")
-@click.option(
-    "--codec",
-    default="",
-    show_default="libx264 for 8 bits, libx265 above; webm: libsvtav1",
-    help="Encoder: libx264, libx265, libsvtav1, libvpx-vp9, ffv1, prores_ks or another of FFmpeg's.",
-)
-@click.option(
-    "--crf",
-    type=float,
-    show_default="17 to 24 by encoder; jpg: 2, webp: 95",
-    help="Constant quality on the encoder's own scale; lower is better but for webp.",
-)
-@click.option("--preset", default="", show_default="medium; libsvtav1: 6", help="The encoder's speed against size.")
-@click.option("--pix-fmt", default="", show_default="the source's", help="Pixel format by FFmpeg's name.")
-@click.option(
-    "-x",
-    "options",
-    multiple=True,
-    callback=_key_values,
-    metavar="KEY=VALUE",
-    help="Any other option of the encoder; may be repeated.",
-)
-@click.option("--device", type=click.Choice(DEVICES), default="cpu", help="Where to compute.")
-@click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="openvino",
-    metavar="NAME",
-    help=f"What computes: {', '.join(ENGINES)}.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "f32", "bf16", "f16"]),
-    default="auto",
-    metavar="TYPE",
-    help="Arithmetic of the detail path: f32, bf16, f16, or what the machine does fast.",
-)
-@click.option("--threads", type=int, show_default="all", help="CPU threads of the network.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
-@click.option("--strict", is_flag=True, help="Refuse rather than lose or convert anything.")
+@transcode_options
 @click.option(
     "--json",
     "as_json",
@@ -182,31 +59,7 @@ def cli(debug: bool) -> None:
     help="Tell of progress as JSON lines on stdout: begin, progress, warning, done, error.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def upscale(
-    source: Path,
-    output: Path,
-    model: str,
-    temporal: str,
-    denoise: float,
-    height: int | None,
-    size: tuple[int, int] | None,
-    start: Fraction | None,
-    duration: Fraction | None,
-    frames: int | None,
-    codec: str,
-    crf: float | None,
-    preset: str,
-    pix_fmt: str,
-    options: tuple[tuple[str, str], ...],
-    device: str,
-    engine: str,
-    precision: str,
-    threads: int | None,
-    overwrite: bool,
-    strict: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def upscale(source: Path, output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Upscale a video, or an image.
 
     SOURCE is any file that FFmpeg reads. OUTPUT ends in .mkv .mp4 .mov .webm, or .png .jpg .webp for an image.
@@ -214,30 +67,10 @@ def upscale(
     Audio, subtitles, chapters, attachments, tags, timestamps and colour arrive as they were; what the output cannot
     hold is named before work starts. The output appears when it is complete.
     """
-    if size and height:
-        raise UsageError("--size already says the height; leave --height out")
-    wanted = TranscodeOptions(
-        upscale=UpscaleOptions(
-            model=model,
-            engine=engine,
-            device=device,
-            precision=precision,
-            threads=threads,
-            temporal=Mode(temporal),
-            denoise=denoise,
-        ),
-        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options),
-        width=size[0] if size else None,
-        height=size[1] if size else height,
-        start=start,
-        duration=duration,
-        frames=frames,
-        overwrite=overwrite,
-        strict=strict,
-    )
+    request = wanted(**options)
     progress = Progress(source.name, as_json=as_json, quiet=quiet)
     try:
-        result = transcode(source, output, wanted, progress)
+        result = transcode(source, output, request, progress)
         progress.done(output, f"{result.width}x{result.height}", result.frames, result.reused)
     except VideosrError as exc:
         progress.error(str(exc), exc.exit_code)

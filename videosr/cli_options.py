@@ -1,0 +1,228 @@
+"""What `upscale` and `batch` let one choose of a file's making: declared once, for both."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import click
+
+from videosr import presets
+from videosr.engines import DEVICES, ENGINES
+from videosr.errors import UsageError
+from videosr.media.codecs import EncoderSettings
+from videosr.media.source import parse_clock
+from videosr.models import registry
+from videosr.temporal import Mode
+from videosr.transcode import TranscodeOptions
+from videosr.upscaler import UpscaleOptions
+
+
+class Clock(click.ParamType[Fraction]):
+    """Seconds, or [HH:]MM:SS.fraction."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Parse; exact, never through a float."""
+        if isinstance(value, Fraction):
+            return value
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            found = parse_clock(value if value.count(":") == 2 else f"0:{value}")
+            if found is None:
+                self.fail(f"{value!r} is neither seconds nor [HH:]MM:SS", param, ctx)
+            return found
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """WxH."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            width, height = value.lower().split("x")
+            return int(width), int(height)
+        except ValueError:
+            self.fail(f"{value!r} is not of the form 1920x1080", param, ctx)
+
+
+def _key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = [value.partition("=") for value in values]
+    for (key, equals, _), value in zip(pairs, values, strict=True):
+        if not key or not equals:
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE", ctx, param)
+    return tuple((key, value) for key, _, value in pairs)
+
+
+def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    for model in registry.shipped():
+        mark = " (default)" if model.name == registry.DEFAULT else ""
+        click.echo(f"{model.name:16} {model.scale}x  {model.about}{mark}")
+    ctx.exit()
+
+
+def _use_preset(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Let a preset's values stand where the command line says nothing."""
+    if value is None:
+        return
+    values = presets.read(value)
+    known = list(inspect.signature(wanted).parameters)
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"it may set {', '.join(known)}"
+            raise UsageError(f"preset {value}: sets {key!r}, which is no option: {hint}")
+    if "options" in values:
+        if not isinstance(values["options"], Mapping):
+            raise UsageError(f"preset {value}: options is not a table of the encoder's options")
+        values["options"] = [f"{k}={v}" for k, v in values["options"].items()]
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+_OPTIONS = [
+    click.option(
+        "--as",
+        metavar="NAME|FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=_use_preset,
+        help=f"A preset ({', '.join(presets.shipped())}) or a TOML file of these options. What is given here goes first.",
+    ),
+    click.option(
+        "-m",
+        "--model",
+        metavar="NAME|FILE",
+        default=registry.DEFAULT,
+        help="A shipped network (see --list-models), or an ONNX file.",
+    ),
+    click.option(
+        "--list-models",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_list_models,
+        help="List the shipped networks and stop.",
+    ),
+    click.option(
+        "--temporal",
+        type=click.Choice([m.value for m in Mode]),
+        default="adaptive",
+        help="How earlier frames calm noise and flicker: adaptive weighs them by likeness, ema is the published blend.",
+    ),
+    click.option(
+        "--denoise", type=float, default=0.0, help="From 0, keep all grain, to 1, remove what earlier frames allow."
+    ),
+    click.option("--height", type=int, help="Resample the result to this many rows, such as 1080."),
+    click.option("--size", type=Size(), help="Resample the result to this size; its shape on the screen stays."),
+    click.option("--start", type=Clock(), help="Begin at this time: seconds or [HH:]MM:SS."),
+    click.option("--duration", type=Clock(), help="Take this much: seconds or [HH:]MM:SS."),
+    click.option("--frames", type=int, help="Take this many frames."),
+    click.option(
+        "--codec",
+        default="",
+        show_default="libx264 for 8 bits, libx265 above; webm: libsvtav1",
+        help="Encoder: libx264, libx265, libsvtav1, libvpx-vp9, ffv1, prores_ks or another of FFmpeg's.",
+    ),
+    click.option(
+        "--crf",
+        type=float,
+        show_default="17 to 24 by encoder; jpg: 2, webp: 95",
+        help="Constant quality on the encoder's own scale; lower is better but for webp.",
+    ),
+    click.option("--preset", default="", show_default="medium; libsvtav1: 6", help="The encoder's speed against size."),
+    click.option("--pix-fmt", default="", show_default="the source's", help="Pixel format by FFmpeg's name."),
+    click.option(
+        "-x",
+        "options",
+        multiple=True,
+        callback=_key_values,
+        metavar="KEY=VALUE",
+        help="Any other option of the encoder; may be repeated.",
+    ),
+    click.option("--device", type=click.Choice(DEVICES), default="cpu", help="Where to compute."),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="openvino",
+        metavar="NAME",
+        help=f"What computes: {', '.join(ENGINES)}.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "f32", "bf16", "f16"]),
+        default="auto",
+        metavar="TYPE",
+        help="Arithmetic of the detail path: f32, bf16, f16, or what the machine does fast.",
+    ),
+    click.option("--threads", type=int, show_default="all", help="CPU threads of the network."),
+    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+    click.option("--strict", is_flag=True, help="Refuse rather than lose or convert anything."),
+]
+
+
+def transcode_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that make a `TranscodeOptions`; the command hands what it gets of them to `wanted`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def wanted(
+    *,
+    model: str,
+    temporal: str,
+    denoise: float,
+    height: int | None,
+    size: tuple[int, int] | None,
+    start: Fraction | None,
+    duration: Fraction | None,
+    frames: int | None,
+    codec: str,
+    crf: float | None,
+    preset: str,
+    pix_fmt: str,
+    options: tuple[tuple[str, str], ...],
+    device: str,
+    engine: str,
+    precision: str,
+    threads: int | None,
+    overwrite: bool,
+    strict: bool,
+) -> TranscodeOptions:
+    """The options' values as the transcoder takes them.
+
+    Raises:
+        UsageError: values out of range or against each other.
+    """
+    if size and height:
+        raise UsageError("--size already says the height; leave --height out")
+    return TranscodeOptions(
+        upscale=UpscaleOptions(
+            model=model,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            temporal=Mode(temporal),
+            denoise=denoise,
+        ),
+        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options),
+        width=size[0] if size else None,
+        height=size[1] if size else height,
+        start=start,
+        duration=duration,
+        frames=frames,
+        overwrite=overwrite,
+        strict=strict,
+    )

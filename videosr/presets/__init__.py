@@ -1,0 +1,42 @@
+"""Presets: named sets of options in TOML.
+
+A key is the name of an option of `videosr upscale`, with `_` for `-`; the encoder's own options (`-x`) stand in a table
+`[options]`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from videosr.errors import UsageError
+
+_FOLDER = Path(__file__).parent
+
+
+def shipped() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def read(preset: str) -> dict[str, Any]:
+    """The values a preset sets.
+
+    Args:
+        preset: a shipped preset's name, or the path of a TOML file.
+
+    Raises:
+        UsageError: there is none of that name, or it is not TOML.
+    """
+    path = Path(preset)
+    if preset in shipped():
+        path = _FOLDER / f"{preset}.toml"
+    elif not path.is_file():
+        raise UsageError(f"preset {preset!r} is neither a shipped one ({', '.join(shipped())}) nor a file")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(f"preset {preset}: cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:  # not TOML, or not text
+        raise UsageError(f"preset {preset}: is not TOML: {exc}") from exc
