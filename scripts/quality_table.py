@@ -90,13 +90,13 @@ def main() -> int:
     parser.add_argument("--images", nargs="*", type=Path, default=[])
     parser.add_argument("--clips", nargs="*", type=Path, default=[])
     parser.add_argument("--sequences", nargs="*", type=Path, default=[])
-    parser.add_argument("--models", nargs="*", help="default: all that are shipped")
+    parser.add_argument("--models", nargs="*", help="default: all that are shipped; nothing: bicubic alone")
     parser.add_argument("--frames", type=int, default=24, help="of each clip")
     parser.add_argument("--output", type=Path, default=DOCS / "quality.md")
     args = parser.parse_args()
     kept = Kept(args.output.with_suffix(".json"))
     shipped = [m for m in registry.shipped() if args.models is None or m.name in args.models]
-    for scale in sorted({m.scale for m in shipped}):
+    for scale in sorted({m.scale for m in shipped} or {2}):
         names = [m.name for m in shipped if m.scale == scale]
         _, found = candidates(names)
         for folder in args.images:
