@@ -45,14 +45,14 @@ def repeat(clip: Path, path: Path, seconds: float, rate: Fraction, size: tuple[i
         stream = out.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
-        left = round(seconds * rate)
+        done, left = 0, round(seconds * rate)
         while left:
             with av.open(str(clip)) as source:
                 for picture in source.decode(video=0):
                     made = picture.reformat(*size, format="yuv420p")
-                    made.pts, made.time_base, made.pict_type = None, None, 0
+                    made.pts, made.time_base, made.pict_type = done, 1 / rate, 0
                     out.mux(stream.encode(made))
-                    left -= 1
+                    done, left = done + 1, left - 1
                     if not left:
                         break
         out.mux(stream.encode(None))

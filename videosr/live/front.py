@@ -69,6 +69,7 @@ class Front:
         self.viewers = 0
         self.http_port = 0
         self.ports: tuple[int, ...] = ()
+        self._thread: threading.Thread | None = None
         try:
             self._await_ready()
         except BaseException:
@@ -110,9 +111,12 @@ class Front:
 
     def close(self) -> None:
         """End the process."""
-        with suppress(OSError):
-            self._connection.close()
+        with suppress(OutputError):
+            self._send("end")
         self._process.join(2)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+        if self._thread is not None:
+            self._thread.join()
+        self._connection.close()

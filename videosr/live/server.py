@@ -95,9 +95,9 @@ async def _serve(connection: Connection, options: FrontOptions) -> None:
 
     def receive() -> None:
         with suppress(EOFError, OSError):
-            while True:
+            while (message := connection.recv())[0] != "end":
                 # One at a time: if this loop is slow, it is the sender that notices, not the memory.
-                asyncio.run_coroutine_threadsafe(_handle(state, connection.recv()), loop).result()
+                asyncio.run_coroutine_threadsafe(_handle(state, message), loop).result()
         loop.call_soon_threadsafe(ended.set_result, None)
 
     threading.Thread(target=receive, daemon=True).start()
