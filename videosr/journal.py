@@ -54,6 +54,7 @@ class Journal:
     Args:
         output: the file that is being made.
         job: all that the output's bits depend on, as flat JSON values.
+        replace: throw an unfinished run with another job away instead of refusing.
 
     Attributes:
         folder: where segments go.
@@ -65,43 +66,41 @@ class Journal:
         UsageError: an unfinished run with another job is there.
     """
 
-    def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, job: Mapping[str, Any], *, replace: bool = False) -> None:
         name = output.name
         if len(name) > 50:  # the names of files are limited
-            name = f"{name[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+            name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
         self.folder = output.absolute().with_name(f".{name}.videosr")
         self.segments: list[Path] = []
         self.frames = 0
         self._output = output
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = _lock(self.folder / "lock")
+        except BlockingIOError as exc:
+            raise OutputError(f"{output}: another run is making this file; wait for it or choose another name") from exc
         except OSError as exc:
             raise OutputError.writing(output, exc) from exc
         try:
-            if fcntl is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            os.close(self._lock)
-            raise OutputError(f"{output}: another run is making this file; wait for it or choose another name") from exc
-        try:
-            self._begin(json.loads(json.dumps(job)))  # tuples are lists in a file
+            self._begin(json.loads(json.dumps(job)), replace)  # tuples are lists in a file
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
-    def _begin(self, job: dict[str, Any]) -> None:
+    def _begin(self, job: dict[str, Any], replace: bool) -> None:
         path = self.folder / "job.json"
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            known = None  # a run that was killed before it could write it; nothing can be finished
-        if isinstance(known, dict) and known != job:
+            known = None
+        if not isinstance(known, dict) or (known != job and replace):
+            known = None  # a run that was killed before it could write it finished nothing
+        if known is not None and known != job:
             keys = [key for key in (known | job) if known.get(key) != job.get(key)]
             changes = "; ".join(f"{key}: {known.get(key)!r} then, {job.get(key)!r} now" for key in keys[:3])
             raise UsageError(
                 f"{self._output}: an unfinished run with other settings is there ({changes}): "
-                f"repeat its command, or delete {self.folder}"
+                f"repeat its command, or give --overwrite to throw away what is in {self.folder}"
             )
         if known is None:
             self._clear()
@@ -158,5 +157,18 @@ class Journal:
         finished = exc is not None and not hopeless and any(self.folder.glob("*.seg"))
         if not finished:
             self._remove()
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        self._lock.close()
+
+
+def _lock(path: Path) -> contextlib.ExitStack:
+    """Hold a file until the result is closed, or the process has ended in whatever way.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            file = stack.enter_context(path.open("wb"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return stack.pop_all()

@@ -42,7 +42,7 @@ class TranscodeOptions:
         start: seconds into the source at which to begin.
         duration: seconds to take.
         frames: frames to take.
-        overwrite: replace an existing output.
+        overwrite: replace an existing output, or an unfinished one made with other settings.
         strict: refuse rather than lose or convert anything.
     """
 
@@ -253,7 +253,7 @@ def _journal(
         "encoders": library_versions(),
         "segments": asdict(SegmentRule()),
     }
-    journal = Journal(output, job)
+    journal = Journal(output, job, replace=options.overwrite)
     try:
         with journal:
             yield journal
