@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -135,6 +136,7 @@ def serve(
     A file into a pipe waits for its reader and loses nothing. Everything else runs in real time: frames that would be
     late are dropped, and counted.
     """
+    from videosr.errors import UsageError
     from videosr.live.options import ServeOptions, parse_target
     from videosr.live.serve import Server
     from videosr.media.live_codec import VideoSettings
@@ -145,6 +147,8 @@ def serve(
     upscale = UpscaleOptions(precision=precision, threads=threads, temporal=Mode(temporal))
     if model is not None:
         upscale = UpscaleOptions(model=model, precision=precision, threads=threads, temporal=Mode(temporal))
+    if any(text in ("-", "y4m:-", "nut:-") for text in outputs) and sys.stdout.isatty():
+        raise UsageError("-o -: standard output is a terminal; give the stream to a player: videosr serve ... | mpv -")
     targets = {"targets": tuple(parse_target(text) for text in outputs)} if outputs else {}
     options = ServeOptions(
         source=SourceSpec(url=source, format=format_ or "", options=input_options),

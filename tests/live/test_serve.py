@@ -491,3 +491,32 @@ def test_a_generated_source_needs_no_file(tmp_path):
     account = Server(wanted, lambda _: None).run()
     assert (account.taken, account.delivered) == (48, 48)
     assert Fraction(account.taken, 24) == 2
+
+
+def test_keys_in_addresses_are_not_shown(clip):
+    closed = socket.create_server(("127.0.0.1", 0))
+    port = closed.getsockname()[1]
+    closed.close()
+    urls = [f"rtmp://me:pass@127.0.0.1:{port}/live/SECRET{n}" for n in range(2)]
+    with serving(options(clip, *urls)) as server:
+        until(server.pipeline.ended.is_set)
+    names = [output["name"] for output in server.status()["outputs"]]
+    assert names == [f"rtmp://127.0.0.1:{port}", f"rtmp://127.0.0.1:{port} #2"]
+    assert "trying again" in " ".join(server.said)
+    assert not any("SECRET" in line or "pass" in line for line in server.said)
+
+
+def test_the_command_explains_itself_and_its_mistakes(videosr, monkeypatch, clip):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = videosr("serve", "--help").out
+    assert max(map(len, text.splitlines())) <= 80
+    for arguments, words in (
+        ((clip, "--latency", "soon"), "'soon' is not of the form 300ms"),
+        ((clip, "--bitrate", "0"), "not of the form 4M"),
+        ((clip, "-i", "novalue"), "KEY=VALUE"),
+        ((clip, "-o", "ftp://x"), "unknown scheme"),
+    ):
+        done = videosr("serve", *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert words in done.err
+        assert len(done.err.splitlines()) == 1

@@ -210,13 +210,23 @@ def _open_pipe(path: str, stop: threading.Event) -> BinaryIO:
 
 
 class Push(Output):
-    """A network destination; connected again, with back-off, whenever it is lost."""
+    """A network destination; connected again, with back-off, whenever it is lost.
+
+    Its name does not show the whole URL, which may hold a key.
+    """
 
     def __init__(
-        self, url: str, template: Template, *, wait: bool, say: Callable[[str], None], stop: threading.Event
+        self,
+        name: str,
+        url: str,
+        template: Template,
+        *,
+        wait: bool,
+        say: Callable[[str], None],
+        stop: threading.Event,
     ) -> None:
-        super().__init__(url, wait=wait, say=say, stop=stop)
-        self._template = template
+        super().__init__(name, wait=wait, say=say, stop=stop)
+        self._url, self._template = url, template
         self._muxer: Muxer | None = None
         self._attempts = 0
         self._next = 0.0
@@ -242,7 +252,7 @@ class Push(Output):
             self._needs_key = self._needs_key or entry.video
             return False
         try:
-            self._muxer = open_push(self.name, self._template)
+            self._muxer = open_push(self._url, self._template)
         except OutputError as exc:
             if self._attempts == 0:
                 self._say(f"{exc}; trying again until it is there")

@@ -24,6 +24,7 @@ from videosr.live.pipeline import Pipeline
 from videosr.live.sidestream import SideStream
 from videosr.media.live_codec import LiveAudio, LiveEncoder, Template
 from videosr.media.live_input import InputLost, LiveInput
+from videosr.media.live_output import public_url
 
 CODED_FORMAT = "yuv420p"
 """What every H.264 player takes."""
@@ -143,7 +144,9 @@ class Server:
             if target.kind == "pipe":
                 self._outputs.append(Pipe(target.text, target.path, target.form, info, template, **common))
             elif target.kind == "push":
-                self._outputs.append(Push(target.text, template, **common))
+                pushed = sum(isinstance(output, Push) for output in self._outputs)
+                name = f"{public_url(target.text)}{f' #{pushed + 1}' if pushed else ''}"
+                self._outputs.append(Push(name, target.text, template, **common))
             elif target.kind == "hls":
                 folder = HlsFolder(Path(target.path), epoch)
                 self._outputs.append(Chunks(target.text, template, folder.take, folder.end, **common))
@@ -239,7 +242,6 @@ class Server:
         """The figures, as the page and `metrics` take them."""
         account, latency = self.ledger.account, self.ledger.latency
         return {
-            "source": self.options.source.url if not self.options.token else "",
             "connected": self.intake.connected,
             "losses": self.intake.losses,
             "frames_in": account.taken,

@@ -6,11 +6,13 @@ Only what is in memory is served: there is no way from a request to the file sys
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -51,6 +53,7 @@ class Site:
     def __init__(self, state: State) -> None:
         self._state = state
         self._token = state.options.token
+        self._cookie = hashlib.sha256(self._token.encode()).hexdigest()  # whatever the token is made of
         folder = files("videosr.live") / "page"
         self._page = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in PAGE.items()}
 
@@ -83,10 +86,10 @@ class Site:
         """Whether a request shows the token; health is for everyone."""
         if not self._token or request.path == "/healthz":
             return True
-        shown = request.query.get("token") or request.cookies.get(COOKIE)
-        if shown is None:
-            shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return hmac.compare_digest(shown.encode(), self._token.encode())
+        if hmac.compare_digest(request.cookies.get(COOKIE, "").encode("utf-8", "replace"), self._cookie.encode()):
+            return True
+        shown = request.query.get("token") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return hmac.compare_digest(shown.encode("utf-8", "replace"), self._token.encode())
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         found = self._page.get(request.match_info["path"])
@@ -94,7 +97,7 @@ class Site:
             raise web.HTTPNotFound(text="there is no such page\n")
         extra = {}
         if self._token and "token" in request.query:
-            extra = {"Set-Cookie": f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"}
+            extra = {"Set-Cookie": f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"}
         return await _send(request, *found, extra)
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
@@ -112,7 +115,7 @@ class Site:
         name = request.match_info["rendition"]
         self._asked(name)
         token = request.query.get("token")
-        segment = f"{name}/{{}}.ts" + (f"?token={self._token}" if token else "")
+        segment = f"{name}/{{}}.ts" + (f"?token={quote(self._token, safe='')}" if token else "")
         text = await self._state.renditions[name].playlist(segment, PATIENCE)
         if text is None:
             raise web.HTTPServiceUnavailable(text="there is no segment yet\n", headers={"Retry-After": "1"})
@@ -154,7 +157,7 @@ async def _send(
 ) -> web.StreamResponse:
     """An answer that has to be taken within `SENDING` seconds."""
     text = "; charset=utf-8" if kind.startswith("text/") else ""
-    headers = HEADERS | {"Content-Type": kind + text, "Access-Control-Allow-Origin": "*"} | (extra or {})
+    headers = HEADERS | {"Content-Type": kind + text} | (extra or {})
     response = web.StreamResponse(headers=headers)
     response.content_length = len(data)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, BinaryIO, Protocol
+from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -169,7 +170,14 @@ def open_push(url: str, template: Template) -> Muxer:
         container = av.open(url, "w", format=MUXERS[scheme], container_options=options, timeout=(TIMEOUT, TIMEOUT))
         return Muxer(container, template)
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        raise OutputError(f"{url}: cannot be reached: {getattr(exc, 'strerror', None) or exc}") from exc
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise OutputError(f"{public_url(url)}: cannot be reached: {reason}") from exc
+
+
+def public_url(url: str) -> str:
+    """Scheme, host and port: what may be shown of a URL, whose path or user may be a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class RawWriter(Protocol):
