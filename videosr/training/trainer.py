@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import pickle
 import time
@@ -15,28 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from videosr.archs import checkpoint
 from videosr.archs.fold import HALO, Deployed
-from videosr.archs.paragonsr2 import ParagonSR2
-from videosr.errors import InputError, NetworkError, VideosrError
+from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
+from videosr.errors import InputError, NetworkError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
 from videosr.training.config import NetworkConfig, TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.data import PatchSampler
+from videosr.training.discriminator import Adversary
 from videosr.training.folding import forward_folded
+from videosr.training.history import history
+from videosr.training.journal import Journal
+from videosr.training.losses import Objective
 from videosr.training.packing import build_pack
+from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
-
-
-def charbonnier(output: Tensor, target: Tensor) -> Tensor:
-    """sqrt(difference^2 + 1e-3^2), averaged (Lai et al. 2017)."""
-    return torch.sqrt((output - target).square() + 1e-6).mean()
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "charbonnier": charbonnier, "l2": F.mse_loss}
 
 
 def learning_rate(iteration: int, config: TrainingConfig) -> float:
@@ -71,6 +66,16 @@ def new_network(config: NetworkConfig) -> tuple[ParagonSR2, Mapping[str, str]]:
         NetworkError: the weights to start from are of another network.
         UsageError: `config` names no network.
     """
+    network, header = _plain_network(config)
+    for module in network.modules():
+        if isinstance(module, ResidualGroup):
+            module.use_checkpointing = config.checkpointing
+        elif isinstance(module, WindowAttention):
+            module.mode = config.attention_mode
+    return network, header
+
+
+def _plain_network(config: NetworkConfig) -> tuple[ParagonSR2, Mapping[str, str]]:
     if config.weights is None:
         network = ParagonSR2(
             config.variant,
@@ -96,6 +101,9 @@ class Trainer:
         device: torch device; on CUDA the network computes in bfloat16 where autocast finds that safe.
         say: called with lines for the user.
 
+    Raises:
+        UsageError, NetworkError: the configuration names no network, or weights or layers that cannot be used.
+
     Attributes:
         network: what the optimiser moves.
         average: the exponential average of its folded kernels, a plain network: what is validated and exported.
@@ -106,18 +114,25 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, device: str, say: Callable[[str], None] = print) -> None:
         self.config, self.device, self.say = config, torch.device(device), say
+        if config.network.attention_mode == "flex" and self.device.type == "cpu":
+            raise UsageError('network: attention_mode "flex" trains on CUDA only: take "sdpa"')
         self.folder = config.output.folder
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(self.folder)
         torch.manual_seed(config.schedule.seed)
         network, self._before = new_network(config.network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         if config.network.expansion:
             expand(self.network, config.network.expansion)
+        if config.regularisation.frequency_dropout:
+            add_frequency_dropout(self.network, config.regularisation.frequency_dropout)
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
         # A short memory of squared gradients: after a jump of the loss the steps are small at once.
         rate = config.schedule.learning_rate
         self.optimizer = torch.optim.AdamW(self._trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+        self.objective = Objective(config).to(self.device)
+        self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
         self.iteration, self.best, self.seconds = 0, -math.inf, 0.0
 
     @property
@@ -136,6 +151,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
         }
+        if self.adversary:
+            state["adversary"] = self.adversary.state_dict()
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint_path)
@@ -151,6 +168,8 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.adversary:
+                self.adversary.load_state_dict(state["adversary"])
             self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
             torch.set_rng_state(state["torch_rng"].cpu())
         except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
@@ -159,31 +178,29 @@ class Trainer:
 
     def export(self, path: Path) -> None:
         """The averaged weights as `.safetensors`, with what one has to know of them in the header."""
-        n, d, s = self.config.network, self.config.data, self.config.schedule
         before = self._before.get("training")
         checkpoint.save(
             path,
             self.average,
-            name=f"{n.variant}-{n.scale}x",
-            training=(f"{before}; then " if before else "")
-            + (
-                f"{', '.join(folder.name for folder in d.train)}; {self.iteration} of {s.iterations} iterations, "
-                f"{d.batch} patches of {d.patch}x{d.patch} input pixels each; {s.loss} loss; AdamW, "
-                f"{s.learning_rate:g} to 0 by cosine; weights averaged at {s.ema:g}; "
-                f"convolutions over-parameterised {n.expansion} times"
-            ),
-            chroma="interpolated",  # the patches have full-resolution chroma
+            name=f"{self.average.variant}-{self.average.scale}x",
+            training=(f"{before}; then " if before else "") + history(self.config, self.iteration),
+            # A network that has hardly seen subsampled chroma is not to be trusted with it.
+            chroma="network" if self.config.degradation.subsampled >= 0.5 else "interpolated",
             license=self.config.output.licence,
             iterations=str(self.iteration + int(self._before.get("iterations", 0))),
         )
 
-    def step(self, lr: Tensor, hr: Tensor, average: Tensor | None) -> Tensor:
-        """One update; all (N, 3, H, W) in 0..1, HR `scale` times as large. Returns the loss, on the device.
+    def step(self, lr: Tensor, hr: Tensor, average: Tensor | None) -> dict[str, Tensor]:
+        """One update; all (N, 3, H, W) in 0..1, HR `scale` times as large.
 
         Args:
             lr: the network's input.
             hr: what its output should be.
             average: what its detail path is given instead of `lr`.
+
+        Returns:
+            "loss", what was minimised; if it is a sum, each weighted term of it as "<name>_loss"; with a discriminator
+            "discriminator_loss". On the device.
         """
         schedule = self.config.schedule
         for group in self.optimizer.param_groups:
@@ -194,7 +211,11 @@ class Trainer:
         ):
             output = forward_folded(self.network, lr, average)
         inside = slice(schedule.loss_border, hr.shape[-1] - schedule.loss_border)
-        loss = LOSSES[schedule.loss](output.float()[:, :, inside, inside], hr[:, :, inside, inside])
+        output, target = output.float()[:, :, inside, inside], hr[:, :, inside, inside]
+        terms = self.objective(output, target)
+        if self.adversary:
+            terms["gan"] = self.config.loss_weights.gan * self.adversary.loss(output)
+        loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._trained, schedule.gradient_clip)
@@ -203,19 +224,28 @@ class Trainer:
         decay = min(schedule.ema, (1 + self.iteration) / (10 + self.iteration))
         torch._foreach_lerp_(list(self.average.parameters()), folded_parameters(self.network, self.average), 1 - decay)
         self.iteration += 1
-        return loss.detach()
+        report = {"loss": loss.detach()}
+        if len(terms) > 1:
+            report |= {f"{name}_loss": term.detach() for name, term in terms.items()}
+        if self.adversary:
+            report["discriminator_loss"] = self.adversary.update(output, target)
+        return report
 
-    def validate(self) -> dict[str, float]:
-        """PSNR of luma, dB, of the averaged weights on each validation folder (see `evaluate`)."""
+    def validate(self) -> dict[str, dict[str, float]]:
+        """PSNR of luma and RGB, dB, and SSIM of luma of the averaged weights on each validation folder.
+
+        See `evaluate`; by measure, then by the folder's name.
+        """
         upscale, scale = upscaler(self.average), self.config.network.scale
-        return {f.name: evaluate(f, upscale, scale).mean.psnr_y for f in self.config.data.validation}
+        means = {f.name: evaluate(f, upscale, scale).mean for f in self.config.data.validation}
+        return {
+            measure: {name: getattr(mean, measure) for name, mean in means.items()}
+            for measure in ("psnr_y", "psnr_rgb", "ssim_y")
+        }
 
     def log(self, **values: Any) -> None:
-        """One JSON line in `log.jsonl` and for the user, with the iteration and the seconds of training so far."""
-        record = json.dumps({"iteration": self.iteration, "seconds": round(self.seconds, 1), **values})
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(record + "\n")
-        self.say(record)
+        """One line in the journal and for the user, with the iteration and the seconds of training so far."""
+        self.say(self.journal.write(iteration=self.iteration, seconds=round(self.seconds, 1), **values))
 
     def run(self) -> None:
         """Train to the last iteration; an interruption leaves a checkpoint.
@@ -225,15 +255,15 @@ class Trainer:
         """
         schedule = self.config.schedule
         sampler = PatchSampler(self.folder, self.config)
-        losses: list[Tensor] = []
+        reports: list[dict[str, Tensor]] = []
         clock = time.monotonic()
         try:
             for batch in sampler.batches(self.iteration, schedule.iterations):
                 average = None if batch.average is None else self._to_tensor(batch.average)
-                losses.append(self.step(self._to_tensor(batch.lr), self._to_tensor(batch.hr), average))
+                reports.append(self.step(self._to_tensor(batch.lr), self._to_tensor(batch.hr), average))
                 self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
                 if self._due(self.config.output.log_every):
-                    self._log_losses(losses)
+                    self._log_losses(reports)
                 if self._due(self.config.output.validate_every):
                     self._validate_and_export()
                     clock = time.monotonic()
@@ -246,20 +276,21 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.iteration % every == 0 or self.iteration == self.config.schedule.iterations
 
-    def _log_losses(self, losses: list[Tensor]) -> None:
-        """Log their mean and forget them."""
-        mean = torch.stack(losses).mean().item()
-        losses.clear()
-        if not math.isfinite(mean):
+    def _log_losses(self, reports: list[dict[str, Tensor]]) -> None:
+        """Log their means and forget them."""
+        means = {name: torch.stack([report[name] for report in reports]).mean().item() for name in reports[0]}
+        reports.clear()
+        if not all(map(math.isfinite, means.values())):
             raise VideosrError(f"{self.folder}: diverged before iteration {self.iteration}: lower the learning rate")
-        self.log(loss=mean, learning_rate=learning_rate(self.iteration - 1, self.config))
+        self.log(**means, learning_rate=learning_rate(self.iteration - 1, self.config))
 
     def _validate_and_export(self) -> None:
         results = self.validate()
-        self.log(psnr_y=results)
+        self.log(**results)
+        self.journal.draw()
         self.export(self.folder / "last.safetensors")
         # Without a validation folder the latest weights are the best known.
-        score = next(iter(results.values()), self.best)
+        score = next(iter(results["psnr_y"].values()), self.best)
         if score >= self.best:
             self.best = score
             self.export(self.folder / "best.safetensors")

@@ -1,0 +1,39 @@
+"""What a run was, in one line, for the header of its weights."""
+
+from __future__ import annotations
+
+from videosr.training.config import TrainingConfig
+
+
+def history(config: TrainingConfig, iterations: int) -> str:
+    """Data, length, degradations, objective and optimiser of a run of which `iterations` are done."""
+    n, d, s = config.network, config.data, config.schedule
+    parts = [
+        ", ".join(folder.name for folder in d.train),
+        f"{iterations} of {s.iterations} iterations, {d.batch} patches of {d.patch}x{d.patch} input pixels each",
+        _inputs(config),
+        f"{_loss(config)} loss",
+        f"AdamW, {s.learning_rate:g} to 0 by cosine",
+        f"weights averaged at {s.ema:g}",
+        f"convolutions over-parameterised {n.expansion} times",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _inputs(config: TrainingConfig) -> str:
+    """What befell the LR patches and features; empty where nothing did."""
+    d, r, window = config.degradation, config.regularisation, config.schedule.window
+    shares = {"blur": d.blur, "noise": d.noise, "grain": d.grain, "JPEG": d.jpeg, "4:2:0 chroma": d.subsampled}
+    shares |= {"CutBlur": r.cutblur, "frequency dropout": r.frequency_dropout}
+    told = [f"{name} {share:.0%}" for name, share in shares.items() if share]
+    if d.video:
+        told.append(f"{' and '.join(d.codecs)} {d.video:.0%} at CRF {d.crf[0]:g} to {d.crf[1]:g}")
+    return ", ".join(told + [f"{window} temporal window"] * (window != "off"))
+
+
+def _loss(config: TrainingConfig) -> str:
+    """The terms of the objective with their weights."""
+    w = config.loss_weights
+    weights = {config.schedule.loss: w.pixel, "SSIM": w.ssim, "FFT": w.fft, "temporal consistency": w.consistency}
+    weights |= {"perceptual": w.perceptual, "GAN": w.gan}
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items() if weight)

@@ -1,0 +1,85 @@
+"""What training minimises: a weighted sum of terms, each a function of (N, 3, H, W) output and target in 0..1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videosr.training.config import TrainingConfig
+from videosr.training.perceptual import Perceptual
+
+
+def charbonnier(output: Tensor, target: Tensor) -> Tensor:
+    """sqrt(difference^2 + 1e-3^2), averaged (Lai et al. 2017)."""
+    return torch.sqrt((output - target).square() + 1e-6).mean()
+
+
+def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM (Wang et al. 2004; as a loss Zhao et al. 2017), of each channel, with the window of `metrics.ssim`."""
+    offsets = torch.arange(-5.0, 6.0, device=output.device)
+    taps = torch.softmax(-(offsets**2) / (2 * 1.5**2), dim=0)
+
+    def mean(x: Tensor) -> Tensor:
+        x = F.conv2d(x.flatten(0, 1)[:, None], taps.view(1, 1, 1, -1))
+        return F.conv2d(x, taps.view(1, 1, -1, 1))
+
+    mean_x, mean_y = mean(output), mean(target)
+    var_x, var_y = mean(output * output) - mean_x**2, mean(target * target) - mean_y**2
+    covariance = mean(output * target) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return 1 - (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean()
+
+
+def fft_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 of the two-dimensional spectra, real and imaginary parts apart (Cho et al. 2021, MIMO-UNet).
+
+    The transform is orthonormal, so the weight means the same at every patch size.
+    """
+    difference = torch.fft.rfft2(output - target, norm="ortho")
+    return torch.view_as_real(difference).abs().mean()
+
+
+def consistency_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 of the change from one frame to the next, against the target's (the temporal loss of Chu et al. 2020, plain).
+
+    The second half of either holds the frames before those of the first half. What stands still in the target and
+    flickers in the output costs; what moves may move.
+    """
+    change, expected = (newer - older for newer, older in (x.chunk(2) for x in (output, target)))
+    return F.l1_loss(change, expected)
+
+
+PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "charbonnier": charbonnier, "l2": F.mse_loss}
+
+
+class Objective(nn.Module):
+    """The weighted terms that need no training of their own.
+
+    Args:
+        config: its `schedule.loss`, `loss_weights` and `perceptual`.
+
+    Raises:
+        NetworkError: the weights of the perceptual loss cannot be used.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        w = config.loss_weights
+        perceptual = Perceptual(config.perceptual) if config.perceptual is not None and w.perceptual else None
+        self.vgg = perceptual  # registered, so that it moves along to the device
+        terms: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor] | None]] = {
+            config.schedule.loss: (w.pixel, PIXEL[config.schedule.loss]),
+            "ssim": (w.ssim, ssim_loss),
+            "fft": (w.fft, fft_loss),
+            "consistency": (w.consistency, consistency_loss),
+            "perceptual": (w.perceptual, perceptual),
+        }
+        self.terms = {name: (weight, term) for name, (weight, term) in terms.items() if weight and term is not None}
+
+    def forward(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Each term by its name, weighted: their sum is what is minimised."""
+        return {name: weight * term(output, target) for name, (weight, term) in self.terms.items()}
