@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from videosr import __version__
+from videosr.cli_batch import batch
 from videosr.cli_evaluate import evaluate
 from videosr.cli_options import transcode_options, wanted
 from videosr.cli_serve import serve
@@ -80,6 +81,9 @@ def upscale(source: Path, output: Path, as_json: bool, quiet: bool, **options: A
         raise
     finally:
         progress.close()
+
+
+cli.add_command(batch)
 
 
 @cli.command()

@@ -97,7 +97,7 @@ _OPTIONS = [
         is_eager=True,
         expose_value=False,
         callback=_use_preset,
-        help=f"A preset ({', '.join(presets.shipped())}) or a TOML file of these options. What is given here goes first.",
+        help=f"A preset ({', '.join(presets.shipped())}) or a TOML file of these options; options given beside it win.",
     ),
     click.option(
         "-m",

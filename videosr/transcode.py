@@ -195,7 +195,7 @@ def _film(source: Path, output: Path, container: str, options: TranscodeOptions,
         report.losses([*plan.losses, *notes(settings, info, decoder.hdr)])
 
         with _journal(source, output, options, upscaler, settings, coded, progress) as journal:
-            progress.begin(_expected(decoder.info, options), info.rate, journal.frames)
+            progress.begin(expected_frames(decoder.info, options), info.rate, journal.frames)
             # A frame depends on itself and the few before it, so the upscaler has to see only those again.
             lead = min(journal.frames, HISTORY)
             ahead = journal.frames - lead
@@ -322,7 +322,7 @@ class _Report:
                 self._progress.warning(line)
 
 
-def _expected(info: StreamInfo, options: TranscodeOptions) -> int | None:
+def expected_frames(info: StreamInfo, options: TranscodeOptions) -> int | None:
     """Frames that will come, as far as the container says."""
     total = info.frames or None
     if total is None and info.duration and info.rate:

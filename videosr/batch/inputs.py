@@ -1,0 +1,190 @@
+"""Which files a batch works on, and what their outputs are called."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from videosr.errors import InputError, UsageError
+from videosr.media.containers import IMAGES, container_format
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc",
+    ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".ts", ".vob", ".webm", ".wmv",
+    ".wtv", ".y4m",
+})
+# fmt: on
+"""What is taken for video where no pattern says what to take."""
+LISTS = frozenset({".txt", ".m3u", ".m3u8"})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file to make.
+
+    Attributes:
+        source: where it is.
+        output: its path within the output folder.
+    """
+
+    source: Path
+    output: Path
+
+
+@dataclass(slots=True)
+class Found:
+    """What the arguments come to.
+
+    Attributes:
+        items: in the order of the arguments, within a folder by name.
+        left: files left aside because of their names: how many of each suffix.
+        unreadable: folders that could not be looked into.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    left: Counter[str] = field(default_factory=Counter)
+    unreadable: list[InputError] = field(default_factory=list)
+
+
+def find(arguments: Iterable[str], out: Path, to: str, pattern: str | None = None) -> Found:
+    """The files that folders, globs and lists name.
+
+    A folder that is the only argument has its tree mirrored in `out`; of several, each has one of its own name there. A
+    glob's matches keep their paths from the first wildcard on; a list's files theirs within the list's folder. Hidden
+    files and what lies in `out` are not looked at, and links to folders not followed.
+
+    Args:
+        arguments: folders, files, globs (`**` for any depth), lists (.txt, .m3u; one path a line, `#` for comments), or
+            "-" for a list on standard input.
+        out: the output folder.
+        to: suffix of the outputs.
+        pattern: names to take, such as `*.mkv`; by default those of video, or of images where `to` is one's suffix.
+
+    Raises:
+        UsageError: an argument names nothing, lies in `out`, or two files would become the same.
+    """
+    arguments = list(arguments)
+    search = _Search(out, pattern, frozenset(IMAGES) if container_format(to) == "image" else VIDEO_SUFFIXES)
+    for argument in arguments:
+        search.add(argument, alone=len(arguments) == 1)
+    search.found.items = _named(search.pairs, to)
+    return search.found
+
+
+class _Search:
+    """Collects pairs of a source and its path below the output folder, that still with the source's suffix."""
+
+    def __init__(self, out: Path, pattern: str | None, suffixes: frozenset[str]) -> None:
+        self._out, self._pattern, self._suffixes = out.resolve(), pattern, suffixes
+        self._seen: set[Path] = set()
+        self.pairs: list[tuple[Path, Path]] = []
+        self.found = Found()
+
+    def add(self, argument: str, *, alone: bool) -> None:
+        path = Path(argument)
+        if argument == "-":
+            self._list(sys.stdin, Path())
+        elif path.is_dir():
+            self._folder(path, Path() if alone else Path(path.resolve().name))
+        elif path.is_file() and path.suffix.lower() in LISTS:
+            try:
+                with path.open(encoding="utf-8-sig") as lines:
+                    self._list(lines, path.parent)
+            except (OSError, UnicodeDecodeError) as exc:
+                raise UsageError(f"{path}: cannot be read as a list of files: {exc}") from exc
+        elif path.exists():
+            self._file(path, Path(path.name))
+        elif glob.has_magic(argument):
+            self._glob(argument)
+        else:
+            raise UsageError(f"{argument}: there is no such file or folder")
+
+    def _folder(self, folder: Path, below: Path) -> None:
+        if folder.resolve().is_relative_to(self._out):
+            raise UsageError(f"{folder} lies in the output folder {self._out}; choose another -o")
+        for parent, folders, files in os.walk(folder, onerror=self._unreadable):
+            here = Path(parent)
+            folders[:] = sorted(f for f in folders if not f.startswith(".") and (here / f).resolve() != self._out)
+            for name in sorted(files):
+                if not name.startswith("."):
+                    self._file(here / name, below / (here / name).relative_to(folder))
+
+    def _unreadable(self, exc: OSError) -> None:
+        self.found.unreadable.append(InputError(f"{exc.filename}: cannot be looked into: {exc.strerror}"))
+
+    def _glob(self, pattern: str) -> None:
+        fixed = Path(*_until_magic(Path(pattern).parts))
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not matches:
+            raise UsageError(f"{pattern}: matches nothing")
+        for match in map(Path, matches):
+            below = match.relative_to(fixed)
+            if match.is_dir():
+                if "**" not in pattern:  # else what is inside matches by itself
+                    self._folder(match, below)
+            else:
+                self._file(match, below)
+
+    def _list(self, lines: Iterable[str], base: Path) -> None:
+        for line in lines:
+            entry = line.rstrip("\r\n")
+            if not entry or entry.startswith("#"):
+                continue
+            path = base / entry
+            inside = not Path(entry).is_absolute() and ".." not in Path(entry).parts
+            self._file(path, Path(entry) if inside else Path(path.name))
+
+    def _file(self, path: Path, below: Path) -> None:
+        if self._pattern is None and below.suffix.lower() not in self._suffixes:
+            self.found.left[below.suffix.lower() or "no suffix"] += 1
+            return
+        if self._pattern is not None and not fnmatch(below.name.lower(), self._pattern.lower()):
+            self.found.left[below.suffix.lower() or "no suffix"] += 1
+            return
+        real = path.resolve()
+        if real in self._seen or real.is_relative_to(self._out):
+            return
+        self._seen.add(real)
+        self.pairs.append((path, below))
+
+
+def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
+    for part in parts:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _named(pairs: list[tuple[Path, Path]], to: str) -> list[Item]:
+    """Give outputs their suffix; where that makes two names one, those keep the source's suffix before it.
+
+    Raises:
+        UsageError: that does not help.
+    """
+    suffix = f".{to.removeprefix('.')}"
+
+    def short(below: Path) -> Path:
+        known = below.suffix.lower() in VIDEO_SUFFIXES | IMAGES.keys()
+        return below.with_name((below.stem if known else below.name) + suffix)
+
+    def key(output: Path) -> str:
+        return str(output).casefold()  # on some systems these are one
+
+    common = Counter(key(short(below)) for _, below in pairs)
+    items: dict[str, Item] = {}
+    for source, below in pairs:
+        output = short(below)
+        if common[key(output)] > 1:
+            output = below.with_name(below.name + suffix)
+        other = items.setdefault(key(output), Item(source, output))
+        if other.source != source:
+            raise UsageError(f"{other.source} and {source} would both become {output}; give one of them another name")
+    return list(items.values())

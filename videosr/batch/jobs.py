@@ -1,0 +1,237 @@
+"""What the workers of a batch do: look at a file, make it, or try a few of its frames."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from videosr.batch.ledger import Known, Verdict, judge
+from videosr.errors import OutputError
+from videosr.journal import fingerprint
+from videosr.media.containers import container_format
+from videosr.media.decoder import Decoder
+from videosr.media.resize import wanted_size
+from videosr.progress import Progress
+from videosr.transcode import Result, TranscodeOptions, expected_frames, transcode
+
+_EVERY = 0.1  # seconds between two words on progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What is known of a file before it is made.
+
+    Attributes:
+        input: its fingerprint.
+        file: that of the output, None if there is none.
+        verdict: what to do about it; the rest is filled in if it is to be made.
+        bytes: size of the source.
+        frames: that will come, None where the container does not say.
+        seconds: that will be taken, None where unknown.
+        size: columns and rows of the source.
+        output_size: columns and rows of the output.
+        codec: that the video will have, as far as it was said; "" for the default.
+        bits: of its samples.
+    """
+
+    input: str
+    file: str | None
+    verdict: Verdict
+    bytes: int = 0
+    frames: int | None = None
+    seconds: Fraction | None = None
+    size: tuple[int, int] = (0, 0)
+    output_size: tuple[int, int] = (0, 0)
+    bits: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Finds out whether a file is to be made, and how much work that is.
+
+    Attributes:
+        source: the file.
+        output: what it becomes.
+        options: how it would be made.
+        settings: the same, as the record has them.
+        known: what the record says.
+        scale: of the network.
+    """
+
+    source: Path
+    output: Path
+    options: TranscodeOptions
+    settings: Mapping[str, Any]
+    known: Known
+    scale: int
+
+    def __call__(self, tell: Callable[[Any], None]) -> Facts:
+        """Look."""
+        made_of = fingerprint(self.source)
+        file = fingerprint(self.output) if self.output.exists() else None
+        verdict = judge(self.known, made_of, self.settings, file, overwrite=self.options.overwrite)
+        if verdict.action != "make":
+            return Facts(input=made_of, file=file, verdict=verdict)
+        still = container_format(self.output) == "image"
+        with Decoder(self.source, threads=1, start=self.options.start) as decoder:
+            info = decoder.info
+        frames = 1 if still else expected_frames(info, self.options)
+        larger = replace(info, width=info.width * self.scale, height=info.height * self.scale)
+        size = larger.width, larger.height
+        if self.options.width or self.options.height:
+            size = wanted_size(larger, self.options.width, self.options.height)
+        return Facts(
+            input=made_of,
+            file=file,
+            verdict=verdict,
+            bytes=self.source.stat().st_size,
+            frames=frames,
+            seconds=frames / info.rate if frames and info.rate else info.duration,
+            size=(info.width, info.height),
+            output_size=size,
+            bits=info.format.bits,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A file's first frame is under way.
+
+    Attributes:
+        total: frames expected, None where unknown.
+        resumed: of them, those that an earlier run has finished.
+    """
+
+    total: int | None
+    resumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """So many frames of a file are done."""
+
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A line for the user."""
+
+    text: str
+
+
+class _Relay(Progress):
+    """Sends what the transcoder tells to the parent."""
+
+    def __init__(self, name: str, tell: Callable[[Any], None]) -> None:
+        super().__init__(name, quiet=True)
+        self._tell, self._told = tell, 0.0
+
+    def begin(self, total: int | None, rate: Fraction | None, before: int = 0) -> None:
+        self._tell(Begun(total, before))
+
+    def frames(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= _EVERY:
+            self._told = now
+            self._tell(Frames(done))
+
+    def warning(self, text: str) -> None:
+        self._tell(Warned(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that was made.
+
+    Attributes:
+        input: fingerprint of the source, taken before work began.
+        file: that of the output.
+        result: of the transcoder.
+        bytes: size of the output.
+        seconds: it took.
+    """
+
+    input: str
+    file: str
+    result: Result
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    """Makes a file."""
+
+    source: Path
+    output: Path
+    options: TranscodeOptions
+
+    def __call__(self, tell: Callable[[Any], None]) -> Made:
+        """Make it."""
+        begun = time.monotonic()
+        try:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise OutputError.writing(self.output.parent, exc) from exc
+        made_of = fingerprint(self.source)
+        result = transcode(
+            self.source, self.output, replace(self.options, overwrite=True), _Relay(self.source.name, tell)
+        )
+        seconds = time.monotonic() - begun
+        return Made(made_of, fingerprint(self.output), result, self.output.stat().st_size, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a few frames took.
+
+    Attributes:
+        pixels_per_second: of the output, decoding to muxing, without what only the first frame takes.
+        bits_per_pixel: of the output.
+    """
+
+    pixels_per_second: float
+    bits_per_pixel: float
+
+
+class _Watch(Progress):
+    """Notes when the first frame was done."""
+
+    first = 0.0
+
+    def begin(self, total: int | None, rate: Fraction | None, before: int = 0) -> None:
+        pass
+
+    def frames(self, done: int) -> None:
+        self.first = self.first or time.monotonic()
+
+    def warning(self, text: str) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Makes a few frames of a file, for nothing but to see what that takes."""
+
+    source: Path
+    suffix: str
+    options: TranscodeOptions
+    frames: int
+
+    def __call__(self, tell: Callable[[Any], None]) -> Measured | None:
+        """Try; None if there is but one frame."""
+        with tempfile.TemporaryDirectory(prefix="videosr-") as folder:
+            output = Path(folder) / f"try{self.suffix}"
+            watch = _Watch(self.source.name, quiet=True)
+            result = transcode(self.source, output, replace(self.options, frames=self.frames), watch)
+            seconds = time.monotonic() - watch.first
+            if result.frames < 2 or not watch.first:
+                return None
+            pixels = result.width * result.height
+            return Measured((result.frames - 1) * pixels / seconds, 8 * output.stat().st_size / result.frames / pixels)

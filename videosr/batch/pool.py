@@ -1,0 +1,249 @@
+"""Worker processes: each takes one job after the other, and one that dies costs the job it was at.
+
+A worker ends at once when its parent is gone, however that ended. So nothing goes on unseen, and the journals and their
+locks are free for the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, Self
+
+from videosr.errors import VideosrError
+
+PATIENCE = 10.0
+"""Seconds that workers have to put things in order when a run is interrupted."""
+
+
+class Job(Protocol):
+    """Something to do in a worker; it is pickled, and so is what it gives back."""
+
+    def __call__(self, tell: Callable[[Any], None]) -> Any:
+        """Do it. `tell` sends the parent something meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a job sent while it was at work."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a job gave back."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A job that could not be done.
+
+    Attributes:
+        message: one line.
+        exit_code: as the command would have it.
+        errno: of the system's error behind it, 0 where there is none.
+    """
+
+    message: str
+    exit_code: int = 1
+    errno: int = 0
+
+
+type Outcome = Told | Done | Failed
+
+
+class Pool:
+    """Some worker processes. To be left by `with`: that ends them.
+
+    Args:
+        size: how many.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._messages: queue.Queue[tuple[_Worker, Outcome | None]] = queue.Queue()
+        self._workers: list[_Worker] = []
+
+    def run(self, jobs: Iterator[tuple[int, Job]]) -> Iterator[tuple[int, Outcome]]:
+        """Do jobs, each under a number of its own; yields what comes of them, as it comes.
+
+        A job is taken from `jobs` when a worker is free for it. Close the iterator to begin no more.
+        """
+        at: dict[_Worker, int] = {}
+        idle = list(self._workers)
+
+        def begin() -> bool:
+            job = next(jobs, None)
+            if job is None:
+                return False
+            worker = idle.pop() if idle else self._start()
+            at[worker] = job[0]
+            worker.give(job[1])
+            return True
+
+        while len(at) < self.size and begin():
+            pass
+        while at:
+            worker, outcome = self._messages.get()
+            if worker not in at:  # ended while it had nothing to do
+                idle.remove(worker)
+                self._workers.remove(worker)
+                continue
+            if outcome is None:
+                self._workers.remove(worker)
+                yield at.pop(worker), Failed(worker.obituary())
+            else:
+                yield at[worker], outcome
+                if isinstance(outcome, Told):
+                    continue
+                del at[worker]
+                idle.append(worker)
+            begin()
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._messages)
+        self._workers.append(worker)
+        return worker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.end()
+        for worker in self._workers:
+            worker.wait()
+
+
+class _Worker:
+    """The parent's side of a worker."""
+
+    def __init__(self, messages: queue.Queue[tuple[_Worker, Outcome | None]]) -> None:
+        command = [sys.executable, "-m", "videosr.batch.pool"]
+        with _signals_blocked():
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+        self._messages = messages
+        threading.Thread(target=self._listen, name="videosr-worker", daemon=True).start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
+            while True:
+                self._messages.put((self, pickle.load(self._out)))
+        self._messages.put((self, None))
+
+    def give(self, job: Job) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died; its silence will say so
+            pickle.dump(job, self._in)
+            self._in.flush()
+
+    def obituary(self) -> str:
+        """How it died."""
+        code = self._process.wait()
+        if code == -signal.SIGKILL.value:
+            return "the process that worked on it was killed, perhaps because memory ran out"
+        if code < 0:
+            return f"the process that worked on it crashed ({signal.Signals(-code).name})"
+        return f"the process that worked on it ended with exit code {code}"
+
+    def end(self) -> None:
+        """Ask it to stop what it does: journals are kept."""
+        self._process.terminate()
+
+    def wait(self) -> None:
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # the journals bear it
+            self._process.wait()
+        with contextlib.suppress(OSError):
+            self._in.close()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Have a new process ignore Ctrl-C and a closed terminal, which go to all: its parent decides what they mean."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# -- in the worker ----------------------------------------------------------------------------------------------------
+
+
+def _work() -> None:
+    """Do jobs from standard input until it ends."""
+    came = threading.Event()
+
+    def interrupt(signum: int, frame: object) -> None:
+        if not came.is_set():
+            came.set()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    # What libraries print must not get between the messages.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    threading.Thread(target=_take, args=(sys.stdin.buffer, jobs), name="videosr-jobs", daemon=True).start()
+
+    sending = threading.Lock()  # jobs tell of progress from threads of their own
+
+    def send(outcome: Outcome) -> None:
+        try:
+            with sending:
+                pickle.dump(outcome, out)
+                out.flush()
+        except BrokenPipeError:
+            os._exit(1)
+
+    while True:
+        job = jobs.get()
+        try:
+            send(Done(job(lambda value: send(Told(value)))))
+        except VideosrError as exc:
+            send(Failed(str(exc), exc.exit_code, getattr(exc.__cause__, "errno", 0) or 0))
+        except MemoryError:
+            send(Failed("not enough memory for pictures of this size"))
+        except Exception as exc:  # a mistake in videosr: it is told, and costs this file only
+            send(Failed(f"internal error: {type(exc).__name__}: {exc} (please report it)"))
+
+
+def _take(source: BinaryIO, jobs: queue.SimpleQueue[Job]) -> None:
+    """Take jobs; the parent's end is this process's."""
+    with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
+        while True:
+            jobs.put(pickle.load(source))
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    # By its other name, so that what is pickled here is what the parent knows.
+    from videosr.batch import pool
+
+    try:
+        pool._work()
+    except KeyboardInterrupt:
+        os._exit(130)  # not by `sys.exit`: another thread is reading standard input, which Python could not close

@@ -1,0 +1,183 @@
+"""How a batch is shown: one bar over all frames, plain lines when piped, JSON lines when asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+_PLAIN_EVERY = 10.0  # seconds between plain lines
+_JSON_EVERY = 0.5
+
+
+class Report:
+    """Tells of a batch. Text goes to stderr, JSON lines to stdout.
+
+    The events: `file` for each one before work starts (`action`: make, done, refuse), `plan`; then for each file that
+    is made `begin`, `warning`, `done` or `error`, with `progress` of the whole in between; `end`.
+
+    Args:
+        as_json: JSON lines in place of text.
+        quiet: nothing but what went wrong.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self._json, self._quiet = as_json, quiet
+        self._stream = sys.stderr or io.StringIO()
+        self._bar: tqdm[Any] | None = None
+        self._looking = False
+        self._expected: dict[Path, int] = {}
+        self._done: dict[Path, int] = {}
+        self._before = self._frames = self._total = 0
+        self._begun = self._shown = time.monotonic()
+        self.failures: list[tuple[Path, str]] = []
+        self.made = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames that were made in this run."""
+        return self._frames - self._before
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """A JSON line; nothing in the other forms."""
+        if self._json:
+            sys.stdout.write(json.dumps({"event": kind, **fields}, default=str) + "\n")
+            sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """A line for people; nothing in the other forms."""
+        if self._json or self._quiet:
+            return
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def start(self, expected: dict[Path, int], *, looking: bool = False) -> None:
+        """Work on files begins.
+
+        Args:
+            expected: frames of each, 0 where that is unknown.
+            looking: files are only looked at, each a single step.
+        """
+        self.close()
+        self._looking = looking
+        self._expected, self._done = dict(expected), {}
+        self._total, self._frames, self._before = sum(expected.values()), 0, 0
+        self._begun = self._shown = time.monotonic()
+        if not self._json and not self._quiet and self._stream.isatty() and expected:
+            unit = " files" if looking else " frames"
+            self._bar = tqdm(total=self._total, unit=unit, file=self._stream, dynamic_ncols=True)
+
+    def begin(self, file: Path, total: int | None, resumed: int) -> None:
+        """A file's work begins, or goes on behind frames that an earlier run has finished."""
+        self.event("begin", file=file, total=total, resumed=resumed)
+        self._expect(file, total or self._expected.get(file, 0))
+        self._done[file] = resumed
+        self._before += resumed
+        self._frames += resumed
+        if self._bar is not None:
+            self._bar.initial += resumed
+        self._show()
+        if resumed:
+            self.say(f"{file}: going on behind the {resumed} frames that an earlier run has finished")
+
+    def progress(self, file: Path, done: int) -> None:
+        """So many frames of a file are done."""
+        step = done - self._done.get(file, 0)
+        if step > 0:  # else once more, only to get into stride
+            self._done[file] = done
+            self._frames += step
+            self._expect(file, max(self._expected.get(file, 0), done))
+            self._show()
+
+    def warning(self, file: Path, text: str) -> None:
+        """Something the user should know."""
+        self.event("warning", file=file, message=text)
+        self.say(f"{file}: {text}")
+
+    def done(self, file: Path, frames: int, line: str, **fields: Any) -> None:
+        """A file is made."""
+        self.progress(file, frames)
+        self._expect(file, frames)
+        self.made += 1
+        self.event("done", file=file, frames=frames, **fields)
+        self.say(line)
+        self._show()
+
+    def failed(self, file: Path, message: str, exit_code: int = 1) -> None:
+        """A file could not be made."""
+        self._expect(file, self._done.get(file, 0))
+        self.failures.append((file, message))
+        self.event("error", file=file, message=message, exit_code=exit_code)
+        self.say(f"FAILED: {_named(file, message)}")
+        self._show()
+
+    def _expect(self, file: Path, frames: int) -> None:
+        self._total += frames - self._expected.get(file, 0)
+        self._expected[file] = frames
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.total = self._total
+            counts = f"{len(self.failures)} failed"
+            self._bar.set_postfix_str(counts if self._looking else f"{self.made} files, {counts}", refresh=False)
+            self._bar.update(self._frames - self._bar.n)
+        elif not self._looking and now - self._shown >= (_JSON_EVERY if self._json else _PLAIN_EVERY):
+            self._shown = now
+            fps = self.frames / max(now - self._begun, 1e-6)
+            left = round((self._total - self._frames) / fps, 1) if fps else None
+            self.event(
+                "progress",
+                frames=self._frames,
+                total=self._total,
+                fps=round(fps, 3),
+                eta=left,
+                files=self.made,
+                failed=len(self.failures),
+            )
+            parts = [f"{self._frames}/{self._total} frames", f"{self.made} files", f"{fps:.1f} fps"]
+            parts += [f"{tqdm.format_interval(left)} left"] if left is not None else []
+            self.say(", ".join(parts))
+
+    def end(self, known: int, seconds: float) -> None:
+        """The table of what failed, and the sum."""
+        self.close()
+        failed = len(self.failures)
+        self.event("end", made=self.made, known=known, failed=failed, frames=self.frames, seconds=round(seconds, 3))
+        if self._json:
+            return
+        if failed:
+            width = max(len(str(file)) for file, _ in self.failures)
+            width = min(width, 60)
+            self._write(f"{count(failed)} could not be made:")
+            for file, message in self.failures:
+                self._write(f"  {file!s:{width}}  {message.removeprefix(f'{file}: ')}")
+        speed = f", {self.frames} frames in {tqdm.format_interval(seconds)}" if self.frames else ""
+        self.say(f"{count(self.made)} made{speed}; {known} were done before; {failed} failed")
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _named(file: Path, message: str) -> str:
+    """The message, with the file's name before it unless it has it."""
+    return message if message.startswith(str(file)) else f"{file}: {message}"
+
+
+def count(files: int) -> str:
+    """A number of files in words."""
+    return f"{files:,} file{'s' * (files != 1)}"

@@ -1,0 +1,328 @@
+"""A batch: look at all files, plan, make what is not done, go on past what fails."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from videosr.batch.estimate import Estimate, estimate, human, need, space
+from videosr.batch.inputs import Found, Item
+from videosr.batch.jobs import Begun, Facts, Frames, Look, Made, Make, Measured, Try, Warned
+from videosr.batch.ledger import Entry, Known, Ledger, read
+from videosr.batch.pool import Done, Failed, Pool, Told
+from videosr.batch.report import Report, count
+from videosr.errors import OutputError, UsageError
+from videosr.frame import PixelFormat, StreamInfo
+from videosr.media.codecs import resolve
+from videosr.media.containers import container_format
+from videosr.models import registry
+from videosr.transcode import TranscodeOptions
+from videosr.upscaler import Upscaler
+
+SAMPLES, SAMPLE_FRAMES = 2, 24
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchOptions:
+    """How to make many files.
+
+    Attributes:
+        out: the output folder.
+        to: suffix of the outputs.
+        transcode: how each is made. `overwrite` is about outputs that no batch has made.
+        jobs: files under way at once, each in a process of its own; they share the processor's threads.
+        check_space: refuse to begin if the disk is likely to fill up.
+    """
+
+    out: Path
+    to: str = "mkv"
+    transcode: TranscodeOptions = field(default_factory=TranscodeOptions)
+    jobs: int = 1
+    check_space: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UsageError: no jobs, or a suffix that videosr does not write.
+        """
+        container_format(self.to)
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs} is not positive")
+
+
+class Planned(NamedTuple):
+    """A file that is to be made."""
+
+    item: Item
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch comes to.
+
+    Attributes:
+        files: to make.
+        known: files that are done.
+        estimate: of space and time.
+        free: bytes on the output's disk.
+    """
+
+    files: tuple[Planned, ...]
+    known: int
+    estimate: Estimate
+    free: int
+
+    @property
+    def frames(self) -> int:
+        """Of all files whose length is known."""
+        return sum(f.facts.frames or 0 for f in self.files)
+
+
+class Batch:
+    """One run over many files.
+
+    Args:
+        found: the files.
+        options: how to make them.
+        report: is told of everything.
+
+    Raises:
+        VideosrError: the request cannot work for any file: no such network, engine, encoder or option.
+    """
+
+    def __init__(self, found: Found, options: BatchOptions, report: Report) -> None:
+        self._found, self._options, self._report = found, options, report
+        self._settings = settings(options.transcode)
+        self._scale = _check(options)
+        share = options.transcode.upscale.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
+        self._transcode = replace(
+            options.transcode, upscale=replace(options.transcode.upscale, threads=share), overwrite=True
+        )
+        self._input = {item.source: "" for item in found.items}
+
+    def plan(self) -> Plan:
+        """Look at every file and try a few frames; changes nothing."""
+        with Pool(self._options.jobs) as pool:
+            files, known = self._look(pool, read(self._options.out))
+            plan = self._planned(files, known, self._try(pool, files))
+        self._event_of_plan(plan)
+        return plan
+
+    def run(self) -> int:
+        """Make what is not done.
+
+        Returns:
+            The exit code: 1 if a file failed.
+
+        Raises:
+            OutputError: the output folder cannot be written to, or its disk is too small or has filled up.
+        """
+        begun = time.monotonic()
+        with Ledger(self._options.out) as ledger, Pool(self._options.jobs) as pool:
+            files, known = self._look(pool, ledger.known)
+            plan = self._planned(files, known, [])
+            self._event_of_plan(plan)
+            self._report.say(
+                f"{count(len(files))} to make, {known} done before; {plan.frames} frames; "
+                f"some {human(plan.estimate.total)} ({plan.estimate.how}), {human(plan.free)} free"
+            )
+            wanted = need(plan.estimate.bytes, self._options.jobs)
+            if self._options.check_space and wanted > plan.free:
+                raise OutputError(
+                    f"{self._options.out}: some {human(wanted)} are needed ({plan.estimate.how}) and "
+                    f"{human(plan.free)} are free; free some space, choose another -o, or give --no-space-check"
+                )
+            self._make(pool, files, ledger)
+        self._report.end(known, time.monotonic() - begun)
+        return 1 if self._report.failures else 0
+
+    # -- before -------------------------------------------------------------------------------------------------
+
+    def _look(self, pool: Pool, record: dict[str, Known]) -> tuple[list[Planned], int]:
+        """The files to make, in order, and how many are done."""
+        report, options, items = self._report, self._options, self._found.items
+        if self._found.left:
+            kinds = ", ".join(f"{suffix} {number}" for suffix, number in self._found.left.most_common())
+            report.event("left", **{"suffixes": dict(self._found.left)})
+            report.say(f"{count(self._found.left.total())} left aside by name ({kinds}); --pattern takes others")
+        for problem in self._found.unreadable:
+            report.failed(Path(str(problem).partition(":")[0]), str(problem))
+        jobs = (
+            (
+                n,
+                Look(
+                    item.source,
+                    options.out / item.output,
+                    options.transcode,
+                    self._settings,
+                    record.get(item.output.as_posix(), Known()),
+                    self._scale,
+                ),
+            )
+            for n, item in enumerate(items)
+        )
+        found: dict[int, Facts] = {}
+        report.start(dict.fromkeys((item.source for item in items), 1), looking=True)
+        for n, outcome in pool.run(jobs):
+            item = items[n]
+            if isinstance(outcome, Failed):
+                report.failed(item.source, outcome.message, outcome.exit_code)
+            elif isinstance(outcome, Done):
+                report.progress(item.source, 1)
+                found[n] = outcome.value
+        report.start({})
+        files, known = [], 0
+        for n, facts in sorted(found.items()):
+            self._event_of(items[n], facts)
+            if facts.verdict.action == "refuse":
+                report.failed(items[n].source, f"{options.out / items[n].output}: {facts.verdict.reason}", 2)
+            elif facts.verdict.action == "done":
+                known += 1
+            else:
+                files.append(Planned(items[n], facts))
+        return files, known
+
+    def _event_of(self, item: Item, facts: Facts) -> None:
+        size = "x".join(map(str, facts.output_size))
+        verdict = facts.verdict
+        fields = {"action": verdict.action, "reason": verdict.reason}
+        if verdict.action == "make":
+            fields |= {"frames": facts.frames, "size": size}  # type: ignore[dict-item]
+        self._report.event("file", file=item.source, output=self._options.out / item.output, **fields)
+
+    def _try(self, pool: Pool, files: Sequence[Planned]) -> list[Measured]:
+        """Samples, as many at once as files will be; from all over the batch."""
+        number = min(len(files), max(SAMPLES, self._options.jobs))
+        chosen = [files[n * len(files) // number] for n in range(number)]
+        suffix = f".{self._options.to.removeprefix('.')}"
+        jobs = ((n, Try(f.item.source, suffix, self._transcode, SAMPLE_FRAMES)) for n, f in enumerate(chosen))
+        return [o.value for _, o in pool.run(jobs) if isinstance(o, Done) and o.value is not None]
+
+    def _planned(self, files: list[Planned], known: int, measured: list[Measured]) -> Plan:
+        options = self._options
+        expected = estimate([f.facts for f in files], options.transcode.encoder, measured, options.jobs)
+        return Plan(tuple(files), known, expected, space(options.out))
+
+    def _event_of_plan(self, plan: Plan) -> None:
+        what = plan.estimate
+        self._report.event(
+            "plan",
+            files=len(plan.files),
+            known=plan.known,
+            failed=len(self._report.failures),
+            frames=plan.frames,
+            bytes=what.total,
+            space=need(what.bytes, self._options.jobs),
+            free=plan.free,
+            eta=what.seconds and round(what.seconds, 1),
+            unknown=what.unknown,
+            how=what.how,
+        )
+
+    # -- the work -----------------------------------------------------------------------------------------------
+
+    def _make(self, pool: Pool, files: Sequence[Planned], ledger: Ledger) -> None:
+        report = self._report
+        report.start({f.item.source: f.facts.frames or 0 for f in files})
+        full: Failed | None = None
+
+        def jobs() -> Iterator[tuple[int, Make]]:
+            for n, (item, facts) in enumerate(files):
+                if full is not None:
+                    return
+                ledger.add(self._entry("begun", item, facts.input, facts.file))
+                yield n, Make(item.source, self._options.out / item.output, self._transcode)
+
+        for n, outcome in pool.run(jobs()):
+            item = files[n].item
+            match outcome:
+                case Told(Begun(total, resumed)):
+                    report.begin(item.source, total, resumed)
+                case Told(Frames(done)):
+                    report.progress(item.source, done)
+                case Told(Warned(text)):
+                    report.warning(item.source, text)
+                case Done(Made() as made):
+                    ledger.add(self._entry("done", item, made.input, made.file))
+                    self._made(item, made)
+                case Failed(message, code, number):
+                    report.failed(item.source, message, code)
+                    if number in _FULL:
+                        full = outcome
+        if full is not None:
+            raise OutputError(
+                f"{self._options.out}: the disk is full; what is finished is kept: free some space and "
+                "repeat the command"
+            )
+
+    def _entry(self, state: Any, item: Item, made_of: str, file: str | None) -> Entry:
+        return Entry(
+            state=state,
+            output=item.output.as_posix(),
+            input=made_of,
+            settings=self._settings,
+            file=file,
+            source=str(item.source),
+        )
+
+    def _made(self, item: Item, made: Made) -> None:
+        result, output = made.result, self._options.out / item.output
+        size = f"{result.width}x{result.height}"
+        new = result.frames - result.resumed
+        line = f"{output}: {size}, {result.frames} frames, {human(made.bytes)}, {new / max(made.seconds, 1e-6):.1f} fps"
+        self._report.done(
+            item.source,
+            result.frames,
+            line,
+            output=output,
+            size=size,
+            resumed=result.resumed,
+            reused=result.reused,
+            bytes=made.bytes,
+            seconds=round(made.seconds, 3),
+        )
+
+
+def settings(options: TranscodeOptions) -> dict[str, Any]:
+    """All that was asked for and that the output depends on, as flat JSON values; the network by its content.
+
+    What the machine or a library's version decides is not among them: files that are done stay done.
+
+    Raises:
+        NetworkError: there is no such network.
+    """
+    values = asdict(options)
+    upscale, encoder = values.pop("upscale"), values.pop("encoder")
+    del values["overwrite"], values["strict"], upscale["threads"]
+    network = registry.find(options.upscale.model)
+    with network.open("rb") as file:
+        upscale["model"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    encoder["options"] = dict(encoder["options"])
+    flat = {**values, **upscale, **{key: value for key, value in encoder.items() if key != "pix_fmt"}}
+    flat["pix_fmt"] = encoder["pix_fmt"]
+    return {key: str(value) if isinstance(value, Fraction) else value for key, value in flat.items()}
+
+
+def _check(options: BatchOptions) -> int:
+    """Load the network once, and open the encoder if one was named: what fails here would fail for every file.
+
+    Returns:
+        The network's scale.
+    """
+    encoder, container = options.transcode.encoder, container_format(options.to)
+    scale = Upscaler(options.transcode.upscale).scale
+    if encoder.codec and container != "image":
+        fmt = PixelFormat.parse(encoder.pix_fmt or "yuv420p")
+        info = StreamInfo(width=256, height=256, format=fmt, time_base=Fraction(1, 25), rate=Fraction(25))
+        resolve(encoder, info, container)
+    return scale

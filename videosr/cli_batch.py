@@ -1,0 +1,88 @@
+"""The command `videosr batch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from videosr.cli_options import transcode_options, wanted
+from videosr.errors import VideosrError
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FOLDER|GLOB|LIST...")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--to", metavar="SUFFIX", default="mkv", help="The outputs' kind: mkv, mp4, mov or webm.")
+@click.option("--pattern", metavar="GLOB", show_default="what video is called", help="Names to take, as '*.mkv'.")
+@click.option("--jobs", type=int, default=1, help="Files under way at once; they share the CPU's threads.")
+@click.option("--dry-run", is_flag=True, help="Look, try a few frames, say what would be done, and do nothing.")
+@click.option("--no-space-check", is_flag=True, help="Begin even if the disk seems too small.")
+@transcode_options
+@click.option("--json", "as_json", is_flag=True, help="As JSON lines on stdout: file, plan, begin, progress, done, ...")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what failed.")
+def batch(
+    sources: tuple[str, ...],
+    out: Path,
+    to: str,
+    pattern: str | None,
+    jobs: int,
+    dry_run: bool,
+    no_space_check: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Upscale many files.
+
+    The tree of a folder is mirrored in the output folder; a list is a text file with one path a line, or - for standard
+    input. What is done, by a record of inputs and settings in the output folder, is not made again; a file that was
+    interrupted goes on where it was. Files that cannot be made are told of at the end: exit code 1.
+    """
+    from videosr.batch.estimate import human, need
+    from videosr.batch.inputs import find
+    from videosr.batch.report import Report, count
+    from videosr.batch.run import Batch, BatchOptions
+
+    request = BatchOptions(out=out, to=to, transcode=wanted(**options), jobs=jobs, check_space=not no_space_check)
+    report = Report(as_json=as_json, quiet=quiet)
+    try:
+        work = Batch(find(sources, out, to, pattern), request, report)
+        if not dry_run:
+            code = work.run()
+        else:
+            plan = work.plan()
+            code = 1 if report.failures else 0
+            if not as_json:
+                for (item, facts), size in zip(plan.files, plan.estimate.bytes, strict=True):
+                    columns, rows = facts.output_size
+                    frames = f"{facts.frames} frames" if facts.frames else "unknown length"
+                    why = f" ({facts.verdict.reason})" if facts.verdict.reason else ""
+                    click.echo(f"{item.source} -> {out / item.output}: {columns}x{rows}, {frames}, {human(size)}{why}")
+                seconds = plan.estimate.seconds
+                eta = "unknown" if seconds is None else _duration(seconds)
+                click.echo(
+                    f"{count(len(plan.files))} to make, {plan.frames} frames; {plan.known} done before; time: {eta}; "
+                    f"outputs: {human(plan.estimate.total)}, while working {human(need(plan.estimate.bytes, jobs))} "
+                    f"of {human(plan.free)} free ({plan.estimate.how})"
+                )
+                if plan.estimate.unknown:
+                    click.echo(f"{count(plan.estimate.unknown)} of unknown length: not in the figures")
+    except VideosrError as exc:
+        report.event("error", message=str(exc), exit_code=exc.exit_code)
+        raise
+    except KeyboardInterrupt:
+        report.event("error", message="interrupted", exit_code=130)
+        raise
+    finally:
+        report.close()
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
