@@ -26,6 +26,10 @@ LONGEST_PAUSE = 1.0
 """Seconds by which a paced source's times may leap before pacing begins anew there."""
 
 
+LARGEST_LAG = 0.2
+"""Seconds by which packets may come behind their time before that is taken as their time: no burst makes up for it."""
+
+
 class Pace:
     """Holds packets back until their time, as a player would.
 
@@ -51,6 +55,8 @@ class Pace:
         due = self._zero + seconds
         if due > now:
             self._stop.wait(due - now)
+        elif now - due > LARGEST_LAG:
+            self._zero += now - due
 
 
 class Intake:
@@ -103,9 +109,13 @@ class Intake:
 
     def start(self) -> None:
         """Begin."""
+        self._set_pace()
+        self._thread.start()
+
+    def _set_pace(self) -> None:
         if self._pace is not None:
             self._pace.restart()
-        self._thread.start()
+            self._input.wait = self._pace.wait
 
     def join(self, seconds: float) -> None:
         """Wait for the thread, which a silent source may hold up."""
@@ -152,12 +162,11 @@ class Intake:
         while not self._stop.wait(BACKOFF[min(attempt, len(BACKOFF) - 1)]):
             attempt += 1
             try:
-                self._input = LiveInput(self._spec, self._pace.wait if self._pace else None)
+                self._input = LiveInput(self._spec)
             except InputError:
                 continue  # a source half back may be anything; only time tells
             self._timeline.restart()
-            if self._pace is not None:
-                self._pace.restart()
+            self._set_pace()
             if self._audio is not None and self._input.audio is not None:
                 self._audio.attach(self._input.audio)
             return True

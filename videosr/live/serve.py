@@ -51,10 +51,9 @@ class Server:
         self._asked_to_stop = threading.Event()
         self._front: Front | None = None
         self._outputs: list[Output] = []
-        pace = Pace(self._stop)
-        source = self._connect(pace)
+        source = self._connect()
         try:
-            self._open(source, pace)
+            self._open(source)
         except BaseException:
             self._stop.set()
             for output in self._outputs:
@@ -64,12 +63,12 @@ class Server:
             source.close()
             raise
 
-    def _connect(self, pace: Pace) -> LiveInput:
+    def _connect(self) -> LiveInput:
         """The source; one with a clock of its own may come later."""
         attempt = 0
         while True:
             try:
-                return LiveInput(self.options.source, pace.wait if self._paced(self.options) else None)
+                return LiveInput(self.options.source)
             except InputLost as exc:
                 if not self.options.source.live:
                     raise
@@ -78,11 +77,7 @@ class Server:
                 time.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)])
                 attempt += 1
 
-    @staticmethod
-    def _paced(options: ServeOptions) -> bool:
-        return options.real_time and not options.source.live
-
-    def _open(self, source: LiveInput, pace: Pace) -> None:
+    def _open(self, source: LiveInput) -> None:
         options = self.options
         real_time = options.real_time or source.live
         budget = options.latency if real_time else None
@@ -106,7 +101,8 @@ class Server:
         self.intake = Intake(
             options.source,
             source,
-            pace=pace if self._paced(options) else None,
+            # What comes over HTTP comes in bursts, a segment at a time.
+            pace=Pace(self._stop) if real_time and not options.source.live else None,
             ledger=self.ledger,
             sound=fanout.sound,
             audio=audio,

@@ -33,8 +33,9 @@ READ_TIMEOUT = 5.0
 DEVICES = frozenset({"v4l2", "video4linux2", "x11grab", "fbdev", "kmsgrab", "dshow", "gdigrab", "avfoundation"})
 """FFmpeg's input devices that deliver in real time."""
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "rtp", "srt", "rtmpt", "mms"})
-PROBE = {"analyzeduration": "1000000"}
-"""A second to find out what a live stream holds: the default, five, would be spent at each reconnection."""
+SHORT_PROBE = {"analyzeduration": "1000000"}
+LONG_PROBE = {"analyzeduration": "5000000"}
+"""A second to find out what a stream from the network holds; FFmpeg's five, spent at each reconnection, if need be."""
 ARRIVALS = 256
 """Packets whose arrival is remembered until their frames come; decoders reorder fewer."""
 
@@ -121,13 +122,13 @@ class LiveInput:
 
     Args:
         spec: what to read.
-        wait: called with each packet's time on the source's clock in seconds before it counts as demuxed: what paces.
 
     Attributes:
         info: of the video, from its first frame.
         audio: the audio stream that goes with it, if there is one.
         live: it has no end of its own: an end is a loss.
         damaged: packets that could not be decoded.
+        wait: called with each packet's time on the source's clock in seconds before it counts as demuxed: what paces.
 
     Raises:
         InputLost: it cannot be reached (live sources).
@@ -135,10 +136,14 @@ class LiveInput:
         UsageError: an unknown format, or options that it does not have.
     """
 
-    def __init__(self, spec: SourceSpec, wait: Callable[[float], None] | None = None) -> None:
-        self._spec, self._wait = spec, wait
+    def __init__(self, spec: SourceSpec) -> None:
+        self._spec = spec
+        self.wait: Callable[[float], None] | None = None
         self.damaged = 0
-        self._container = _open(spec)
+        self._container = _open(spec, SHORT_PROBE)
+        if not self._container.streams.video and spec.remote:
+            self._container.close()  # its picture may come later than its sound
+            self._container = _open(spec, LONG_PROBE)
         try:
             self._stream = video_stream(self._container, spec.url)
             sounds = self._container.streams.audio
@@ -199,13 +204,15 @@ class LiveInput:
         while True:
             try:
                 packet = next(packets, None)
+            except av.error.ExitError as exc:
+                raise InputLost(f"{self._spec.url}: silent for {READ_TIMEOUT:.0f} s") from exc
             except (av.error.FFmpegError, OSError) as exc:
                 raise InputLost(f"{self._spec.url}: {getattr(exc, 'strerror', None) or exc}") from exc
             if packet is None or packet.size == 0:
                 break
             time_ = packet.dts if packet.dts is not None else packet.pts
-            if self._wait is not None and time_ is not None:
-                self._wait(float(time_ * Fraction(packet.time_base.num, packet.time_base.den)))
+            if self.wait is not None and time_ is not None:
+                self.wait(float(time_ * Fraction(packet.time_base.num, packet.time_base.den)))
             arrival = time.monotonic()
             if packet.stream_index != self._stream.index:
                 if packet.pts is not None:
@@ -270,7 +277,7 @@ class LiveInput:
         self._container.close()
 
 
-def _open(spec: SourceSpec) -> av.container.InputContainer:
+def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContainer:
     if not (spec.demuxer or spec.remote or spec.piped):
         return open_input(spec.url, **dict(spec.options))
     options: dict[str, str] = dict(spec.options)
@@ -279,7 +286,7 @@ def _open(spec: SourceSpec) -> av.container.InputContainer:
         listening = options.get("listen", "0") != "0" or "listen" in urlsplit(spec.url).query
         timeout = (None if listening else OPEN_TIMEOUT, READ_TIMEOUT)
         scheme = urlsplit(spec.url).scheme
-        options = PROBE | ({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}) | options
+        options = probe | ({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}) | options
     name = "pipe:0" if spec.url == "-" else spec.url
     try:
         return av.open(
