@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from clips import make_clip
+
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.live_input import SourceSpec
