@@ -37,6 +37,9 @@ def vspipe(tmp_path_factory):
         command = [str(program), *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
+    started = run("--version")
+    if started.returncode:
+        pytest.skip(f"vspipe does not start with this Python: {started.stderr.strip()}")
     return run
 
 
