@@ -258,7 +258,9 @@ def video_bars(measured: Measured) -> list[list[str]]:
                 continue
             a, b = mean(ours), mean(theirs)
             gains = a["psnr"] - b["psnr"], a["vmaf"] - b["vmaf"]
-            shown = f"{gains[0]:+.2f} dB, {gains[1]:+.1f}"
+            pairs = [(x, next(y for y in theirs if y["clip"] == x["clip"])) for x in ours]
+            better = sum(x["psnr"] > y["psnr"] and x["vmaf"] > y["vmaf"] for x, y in pairs)
+            shown = f"{gains[0]:+.2f} dB, {gains[1]:+.1f}; both on {better} of {len(pairs)} clips"
             rows.append([name, "> 0, > 0", shown, "met" if min(gains) > 0 else "**open**"])
     return rows
 

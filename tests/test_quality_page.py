@@ -72,7 +72,9 @@ def test_bars_are_met_missed_or_open(page: ModuleType, tmp_path: Path) -> None:
     assert line(text, "| realtime-2x: B100 Y").endswith("| 31.40 | **open**: 0.10 short |")
     assert line(text, "| realtime-2x: Urban100 RGB").endswith("| - | **open**: not obtained |")
     assert line(text, "| stream-2x: Set5 Y").endswith("| - | **open**: not obtained |")
-    assert line(text, "| stream-2x-video over bicubic, CRF 28").endswith("| +1.00 dB, -1.0 | **open** |")
+    assert line(text, "| stream-2x-video over bicubic, CRF 28").endswith(
+        "| +1.00 dB, -1.0; both on 0 of 1 clips | **open** |"
+    )
     assert line(text, "| stream-2x-video over stream-2x, CRF 28").endswith("| - | **open**: not obtained |")
     assert line(text, "| realtime-2x: noise of sigma 4, adaptive").endswith("| +0.40 dB | met |")
     assert line(text, "| realtime-2x: noise of sigma 4, flicker").endswith("| 50% less | met |")
