@@ -33,7 +33,7 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
             "schedule: unknown key iteration; allowed are iterations, learning_rate",
         ),
         ("iterations = 500", "", "schedule: missing key iterations"),
-        ("[data]", "[dada]", "unknown key dada; allowed are data, schedule, output, network"),
+        ("[data]", "[dada]", "unknown key dada; allowed are data, schedule, output, network, degr"),
         ("iterations = 500", "iterations = 500.5", "iterations: 500.5 is not int"),
         ("iterations = 500", "iterations = true", "iterations: True is not int"),
         ("iterations = 500", "iterations = 0", "iterations 0 must be positive"),
@@ -49,6 +49,20 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
         ("[data]", "output = 3\n[data]", "Cannot overwrite"),
         ("[data]", "data = 3\n[dat]", "unknown key dat"),
         ('[output]\nfolder = "run"', "", "missing key output"),
+        ("[output]", "[degradation]\nvideo = 1.5\n[output]", "degradation: video 1.5 is no share from 0 to 1"),
+        ("[output]", "[degradation]\ncrf = [30, 20]\n[output]", "degradation: crf must rise within 0..51"),
+        ("[output]", "[degradation]\ncrf = [30]\n[output]", "crf: [30] has not 2 values"),
+        ("[output]", '[degradation]\ncodecs = ["av1"]\n[output]', "codecs: 'av1' is not 'h264' or 'hevc'"),
+        ("[output]", '[degradation]\npresets = ["hasty"]\n[output]', "presets are ultrafast, superfast"),
+        ("[output]", "[regularisation]\ncutblur = 0.5\n[output]", "cutblur does nothing without a degradation"),
+        ("[output]", "[loss_weights]\npixel = 0\n[output]", "loss_weights: must not be negative, nor all be 0"),
+        ("[output]", "[loss_weights]\nperceptual = 1\n[output]", "perceptual needs the table perceptual"),
+        ("[output]", "[loss_weights]\nconsistency = 1\n[output]", "consistency needs data.frames above 1"),
+        ("[output]", "[perceptual]\nlayers = {}\n[output]", "perceptual: missing key weights"),
+        ("[output]", '[network]\ncheckpointing = "yes"\n[output]', "checkpointing: 'yes' is not bool"),
+        ("iterations = 500", 'iterations = 500\nwindow = "adaptive"', "window needs data.frames above 1"),
+        ('["photos"]', '["photos"]\nframes = 0', "frames 0 must be positive"),
+        ("[output]", "[discriminator]\nch_mult = []\n[output]", "ch_mult must be positive"),
         ('folder = "run"', 'folder = "run"\nlog_every = 0', "must be positive"),
     ],
 )
@@ -59,6 +73,20 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_every_table_is_read(tmp_path: Path) -> None:
+    text = MINIMAL.replace("[schedule]", "frames = 6\n[schedule]") + (
+        "[degradation]\nvideo = 1\ncrf = [20, 30]\n[loss_weights]\npixel = 0.5\nperceptual = 1\n"
+        '[perceptual]\nweights = "vgg.safetensors"\nlayers = { conv1_2 = 1 }\n[network]\ncheckpointing = true\n'
+    )
+    config = load_config(written(tmp_path, text))
+    assert config.degradation.crf == (20.0, 30.0)
+    assert config.degradation.subsampled == 1
+    assert config.perceptual is not None
+    assert config.perceptual.weights == tmp_path / "vgg.safetensors"
+    assert config.perceptual.layers == {"conv1_2": 1.0}
+    assert config.network.checkpointing
 
 
 def test_a_file_that_is_no_toml_or_not_there(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from test_data import scene, write_image
 
 from videosr.archs import checkpoint
 from videosr.archs.fold import tail
-from videosr.archs.paragonsr2 import ParagonSR2
-from videosr.errors import InputError, NetworkError, VideosrError
+from videosr.archs.paragonsr2 import ParagonSR2, WindowAttention
+from videosr.errors import InputError, NetworkError, UsageError, VideosrError
 from videosr.evaluate import evaluate
 from videosr.training import run
-from videosr.training.config import TrainingConfig
+from videosr.training.config import NetworkConfig, TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.folding import fold_tail, forward_folded
-from videosr.training.trainer import Trainer, learning_rate, upscaler
+from videosr.training.trainer import Trainer, learning_rate, new_network, upscaler
 
 
 @pytest.fixture
@@ -183,3 +183,106 @@ def test_whole_images_have_no_dark_rim() -> None:
     # Each of the 2 x 2 phases has its own constant; over the picture it does not change.
     assert np.abs(flat - np.tile(flat[20:22, 24:26], (20, 24, 1))).max() < 1e-5
     assert math.isfinite(float(flat.sum()))
+
+
+EVERYTHING = """
+[degradation]
+noise = 0.5
+chroma = 0.5
+[regularisation]
+frequency_dropout = 0.3
+cutblur = 0.5
+[loss_weights]
+pixel = 1
+fft = 0.1
+consistency = 0.1
+gan = 0.01
+[discriminator]
+num_feat = 4
+ch_mult = [1, 2]
+"""
+
+
+def test_a_run_with_everything_ends_the_same_when_interrupted(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = config_path.read_text().replace("factors = [1]", "factors = [1]\nframes = 4")
+    text = text.replace("iterations = 12", 'iterations = 6\nwindow = "adaptive"').replace("every = 6", "every = 3")
+    config_path.write_text(
+        text.replace("warmup = 2", "warmup = 1").replace("log_every = 4", "log_every = 2") + EVERYTHING
+    )
+    best = run(config_path, device="cpu", say=quiet)
+    straight = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    lines = [json.loads(line) for line in (best.parent / "log.jsonl").read_text().splitlines()]
+    first = next(line for line in lines if "loss" in line)
+    parts = [first[f"{name}_loss"] for name in ("l2", "fft", "consistency", "gan")]
+    assert first["loss"] == pytest.approx(sum(parts), rel=1e-4)
+    assert first["discriminator_loss"] > 0
+    assert (best.parent / "log.svg").read_text().count("<polyline") == 7
+    metadata = checkpoint.load(best)[1].metadata
+    assert "noise 50%, 4:2:0 chroma 50%, CutBlur 50%, frequency dropout 30%, adaptive temporal" in metadata["training"]
+    assert "; l2 + 0.1 FFT + 0.1 temporal consistency + 0.01 GAN loss; " in metadata["training"]
+    assert metadata["chroma"] == "network"
+    (tmp_path / "run").rename(tmp_path / "straight")
+    original = Trainer.step
+
+    def interrupted(self: Trainer, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.iteration == 3:
+            raise KeyboardInterrupt
+        return original(self, *tensors)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config_path, device="cpu", say=quiet)
+    monkeypatch.undo()
+    run(config_path, resume=True, device="cpu", say=quiet)
+    resumed = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert same(resumed["network"], straight["network"])
+    assert same(resumed["adversary"]["network"], straight["adversary"]["network"])
+
+
+def test_a_checkpoint_without_a_discriminator_does_not_do_for_a_run_with_one(config_path: Path) -> None:
+    Trainer(load_config(config_path), "cpu", quiet).save_checkpoint()
+    config_path.write_text(config_path.read_text() + EVERYTHING.replace("consistency = 0.1\n", ""))
+    with pytest.raises(InputError, match="not a checkpoint of this run: 'adversary'"):
+        Trainer(load_config(config_path), "cpu", quiet).load_checkpoint()
+
+
+@pytest.mark.parametrize("variant", ["realtime", "photo"])
+def test_recomputed_blocks_have_the_same_gradients(config_path: Path, variant: str) -> None:
+    torch.manual_seed(1)
+    lr, hr = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 16, 16)
+    results = []
+    for checkpointing in (False, True):
+        trainer = Trainer(loaded(config_path, variant=variant, checkpointing=checkpointing), "cpu", quiet)
+        assert all(group.use_checkpointing == checkpointing for group in trainer.network.body)
+        trainer.step(lr, hr, None)
+        results.append({name: p.grad for name, p in trainer.network.named_parameters() if p.grad is not None})
+    assert results[0]
+    assert same(*results)
+
+
+def test_flex_attention_is_for_cuda(config_path: Path) -> None:
+    with pytest.raises(UsageError, match='attention_mode "flex" trains on CUDA only'):
+        Trainer(loaded(config_path, variant="photo", attention_mode="flex"), "cpu", quiet)
+    network, _ = new_network(NetworkConfig(variant="photo", attention_mode="flex"))
+    assert {m.mode for m in network.modules() if isinstance(m, WindowAttention)} == {"flex"}
+
+
+def test_the_average_is_for_the_detail_path(config_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ParagonSR2("realtime", 2, upsampler_alpha=0, detail_gain=0.7, layer_scale=0.1).double()
+    x, average = torch.rand(2, 1, 3, 12, 14, dtype=torch.float64)
+    inside = (..., slice(8, -8), slice(8, -8))
+    assert torch.allclose(forward_folded(network, x, average)[inside], network(x, average)[inside], atol=1e-12)
+
+
+def test_photo_networks_are_trained_validated_and_exported(config_path: Path) -> None:
+    text = config_path.read_text().replace("iterations = 12", "iterations = 3").replace("batch = 4", "batch = 1")
+    config_path.write_text(text + '[network]\nvariant = "photo"\ncheckpointing = true\nexpansion = 0\n')
+    best = run(config_path, device="cpu", say=quiet)
+    record = json.loads((best.parent / "log.jsonl").read_text().splitlines()[-1])
+    network, _ = checkpoint.load(best)
+    measured = evaluate(config_path.parent / "held-out", upscaler(network)).mean
+    for measure in ("psnr_y", "psnr_rgb", "ssim_y"):
+        assert record[measure]["held-out"] == pytest.approx(getattr(measured, measure), abs=1e-3)

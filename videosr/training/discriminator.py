@@ -96,7 +96,8 @@ def _gradients(x: Tensor) -> Tensor:
 def _spectrum(x: Tensor) -> Tensor:
     """log(1 + |F|) of the orthonormal spectrum, (N, 3, H, W // 2 + 1), low frequencies in the middle of the rows."""
     magnitude = torch.fft.rfft2(x.float(), norm="ortho").abs()
-    return torch.fft.fftshift(torch.log1p(magnitude), dim=2)
+    centred: Tensor = torch.fft.fftshift(torch.log1p(magnitude), dim=2)
+    return centred
 
 
 class Adversary:
