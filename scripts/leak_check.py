@@ -70,13 +70,14 @@ def main() -> int:
     distances = [np.sqrt(np.square(stack - s.thumbnail).mean(axis=(1, 2, 3))) for s in training]
     near = [(s, int(d.argmin()), float(d.min())) for s, d in zip(training, distances, strict=True)]
     alike = [(s.name, test[i].name, distance) for s, i, distance in near if distance < SAME_PICTURE]
+    alike = [pair for pair in alike if pair[:2] not in exact]
     for name, other in exact:
         print(f"SAME: {name} is {other}")
     for name, other, distance in alike:
         print(f"ALIKE: {name} and {other}: {distance:.1f}")
     nearest = min(near, key=lambda pair: pair[2])
     print(f"{len(training)} training pictures, {len(test)} test pictures: {len(exact)} the same by hash, ", end="")
-    print(f"{len(alike)} alike (thumbnails nearer than {SAME_PICTURE:g} code values RMS)")
+    print(f"{len(alike)} more alike (thumbnails nearer than {SAME_PICTURE:g} code values RMS)")
     print(f"nearest pair: {nearest[0].name} and {test[nearest[1]].name}, {nearest[2]:.1f}")
     return 1 if exact or alike else 0
 
