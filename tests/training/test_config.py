@@ -62,6 +62,11 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
         ("[output]", '[network]\ncheckpointing = "yes"\n[output]', "checkpointing: 'yes' is not bool"),
         ("iterations = 500", 'iterations = 500\nwindow = "adaptive"', "window needs data.frames above 1"),
         ('["photos"]', '["photos"]\nframes = 0', "frames 0 must be positive"),
+        (
+            '["photos"]',
+            '["photos"]\npatch = 10\n[loss_weights]\nssim = 1',
+            "leaves 8 output pixels to losses that need 11",
+        ),
         ("[output]", "[discriminator]\nch_mult = []\n[output]", "ch_mult must be positive"),
         ('folder = "run"', 'folder = "run"\nlog_every = 0', "must be positive"),
     ],

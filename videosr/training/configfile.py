@@ -76,10 +76,12 @@ def _check(config: TrainingConfig, where: str) -> None:
     """Ranges; the network's own checks are left to the network."""
     data, schedule, output, weights = config.data, config.schedule, config.output, config.loss_weights
     lr_border = -(-schedule.loss_border // config.network.scale)
+    inside, needed = data.patch * config.network.scale - 2 * schedule.loss_border, _least_size(config)
     rules = [
         (bool(data.train), "data: train names no folder"),
         (all(f >= 1 for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
         (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
+        (inside >= needed, f"data: patch {data.patch} leaves {inside} output pixels to losses that need {needed}"),
         (data.batch > 0, f"data: batch {data.batch} must be positive"),
         (data.frames > 0, f"data: frames {data.frames} must be positive"),
         (data.video_interval > 0, f"data: video_interval {data.video_interval} must be positive"),
@@ -115,6 +117,12 @@ def _check(config: TrainingConfig, where: str) -> None:
     for holds, message in rules:
         if not holds:
             raise UsageError(f"{where}: {message}")
+
+
+def _least_size(config: TrainingConfig) -> int:
+    """The edge, in output pixels, that the losses need: SSIM's window, VGG19's poolings, the discriminator's."""
+    w = config.loss_weights
+    return max(11 * (w.ssim > 0), 16 * (w.perceptual > 0), (w.gan > 0) * 2 ** len(config.discriminator.ch_mult))
 
 
 def _degradation_rules(config: TrainingConfig) -> list[tuple[bool, str]]:

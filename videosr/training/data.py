@@ -45,9 +45,8 @@ class Batch(NamedTuple):
 class PatchSampler:
     """Draws batches of aligned LR and HR patches from a pack.
 
-    A patch is the newest-looking frame of a clip of `data.frames`; its degradations and its temporal average come from
-    the whole clip. With a consistency loss each clip gives two patches, the second half of the batch being the frames
-    before those of the first.
+    A patch is one frame of a clip of `data.frames`: codecs and the temporal average see the clip. With a consistency
+    loss each clip gives two patches; the second half of the batch then holds the frames before those of the first half.
 
     Args:
         folder: where `build_pack` put the pack.
