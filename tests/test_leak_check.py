@@ -1,7 +1,8 @@
 """`scripts/leak_check.py` finds test pictures among training pictures."""
 
-import subprocess
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,28 @@ from test_evaluate import picture, write_png
 
 from videosr.metrics import imresize
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "leak_check.py"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-def check(training: Path, test: Path) -> tuple[int, str]:
-    done = subprocess.run(
-        (sys.executable, str(SCRIPT), str(training), "--test", str(test)), capture_output=True, text=True
-    )
-    assert not done.stderr
-    return done.returncode, done.stdout
-
-
-def test_copies_are_found_under_other_names_and_sizes(tmp_path: Path) -> None:
+@pytest.fixture
+def check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Path, Path], tuple[int, str]]:
+    """Runs the script: its exit code, and what it printed."""
     pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = importlib.import_module("leak_check")
+
+    def run(training: Path, test: Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["leak_check.py", str(training), "--test", str(test)])
+        return script.main(), capsys.readouterr().out
+
+    return run
+
+
+def test_copies_are_found_under_other_names_and_sizes(
+    check: Callable[[Path, Path], tuple[int, str]], tmp_path: Path
+) -> None:
     training, test = tmp_path / "training", tmp_path / "test"
     for folder in (training, test):
         folder.mkdir()
