@@ -35,7 +35,7 @@ class Session:
         self._lock = threading.Lock()
         self._seen: OrderedDict[int, Seen] = OrderedDict()
         self._kept = depth + lanes
-        self._recent: deque[Pending] = deque(maxlen=lanes)
+        self._recent: deque[Pending] = deque(maxlen=lanes + 2)  # requests overtake one another a little
 
     def frame(self, n: int, f: Sequence[vs.VideoFrame]) -> vs.VideoFrame:
         """Make frame `n`; called by VapourSynth's threads.
