@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from videosr.live.ledger import Ledger, Reason
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.media.rescale import Rescaler
 
-UNDER_WAY = 2
-"""Frames begun on and not yet waited for; the engine itself keeps its cores busy with as many."""
+SMALL_PICTURE = 200_000
+"""Pixels up to which an engine gives a frame to one core alone; larger ones it shares out among several."""
 SPARE = 0.01
 """Seconds added to what a frame is expected to take, for what its threads may be held up."""
 
@@ -70,6 +72,7 @@ class Pipeline:
         ledger: the account.
         fanout: where frames go.
         info: what every frame is brought to, should the source change.
+        under_way: frames to work on at a time, see `frames_at_a_time`.
         tap: is given each frame of the source that is worked on, for whoever wants to compare.
     """
 
@@ -80,6 +83,7 @@ class Pipeline:
         ledger: Ledger,
         fanout: Fanout,
         info: StreamInfo,
+        under_way: int,
         tap: Callable[[Frame], None] | None = None,
     ) -> None:
         self._intake, self._ladder, self._ledger, self._fanout, self._tap = intake, ladder, ledger, fanout, tap
@@ -87,7 +91,9 @@ class Pipeline:
         most = ledger.budget or 0.0
         self._estimate = Estimate(most)
         self._last_steps = Estimate(most)  # encoding and handing out
-        self._computed: BoundedQueue[_UnderWay] = BoundedQueue(UNDER_WAY)
+        self._computed: BoundedQueue[_UnderWay] = BoundedQueue(under_way)
+        # Taken before a frame is, so that whether it is late is judged when work on it can begin and not before.
+        self._slots = threading.Semaphore(under_way)
         self._error: BaseException | None = None
         self.ended = threading.Event()
         self._threads = [
@@ -131,10 +137,12 @@ class Pipeline:
             self._intake.queue.close()
 
     def _upscale(self) -> None:
-        key = False
+        key = slot = False
         queue = self._intake.queue
         try:
             while True:
+                if not slot:
+                    slot = self._slots.acquire()
                 frame = queue.get()
                 if frame is None:
                     self._ladder.rest()
@@ -150,7 +158,7 @@ class Pipeline:
                     continue
                 begun, level = self._ledger.now(), self._ladder.level
                 work = _UnderWay(frame.pts, level, begun, key, self._ladder.rung.start(frame))
-                key = False
+                key = slot = False
                 try:
                     self._computed.put(work)
                 except Closed:
@@ -169,6 +177,7 @@ class Pipeline:
                 if work is None:
                     continue
                 frame = work.finish()
+                self._slots.release()
                 key = key or work.key
                 if self._ledger.late(work.pts, self._last_steps.seconds):
                     self._ledger.drop(work.pts, Reason.LATE)
@@ -192,4 +201,17 @@ class Pipeline:
             for left in self._computed.drain():
                 left.finish()
                 self._ledger.drop(left.pts, Reason.CLOSED)
+            self._slots.release()  # whoever waits for one is to find that all is over
             self.ended.set()
+
+
+def frames_at_a_time(info: StreamInfo, threads: int | None) -> int:
+    """How many frames keep all cores busy; more would only wait inside the engine, and be late.
+
+    Args:
+        info: of the source.
+        threads: of the engine; None: all that this process may use.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = threads or (len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return max(2, math.ceil(cores / max(1, round(info.width * info.height / SMALL_PICTURE))))

@@ -20,7 +20,7 @@ from videosr.live.ladder import Ladder, rungs, warm_up
 from videosr.live.ledger import Account, Ledger
 from videosr.live.options import ServeOptions, Target
 from videosr.live.outputs import BACKOFF, Chunks, HlsFolder, Output, Pipe, Push
-from videosr.live.pipeline import Pipeline
+from videosr.live.pipeline import Pipeline, frames_at_a_time
 from videosr.live.sidestream import SideStream
 from videosr.media.live_codec import LiveAudio, LiveEncoder, Template
 from videosr.media.live_input import InputLost, LiveInput
@@ -112,7 +112,8 @@ class Server:
         self.ladder = Ladder(forms, self._say)
         tap = side.take if side is not None else None
         self._side = side
-        self.pipeline = Pipeline(self.intake, self.ladder, self.ledger, fanout, info, tap)
+        at_a_time = frames_at_a_time(source.info, options.upscale.threads)
+        self.pipeline = Pipeline(self.intake, self.ladder, self.ledger, fanout, info, at_a_time, tap)
 
     def _open_outputs(
         self, options: ServeOptions, source: StreamInfo, info: StreamInfo, template: Template, *, wait: bool
