@@ -205,7 +205,8 @@ def _film(source: Path, output: Path, container: str, options: TranscodeOptions,
             report.losses([])
             if not sink.segments:
                 raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
-            report.warnings(mux(sink.segments, source, output, plan, trimmed=options.trimmed))
+            # In the journal's folder, where the next run tidies up after one that was killed.
+            report.warnings(mux(sink.segments, source, output, plan, trimmed=options.trimmed, folder=journal.folder))
     return Result(
         frames=ahead + graph.timings[-1].frames,
         resumed=journal.frames,

@@ -67,6 +67,7 @@ def mux(
     plan: Plan,
     *,
     trimmed: bool = False,
+    folder: Path | None = None,
 ) -> list[str]:
     """Write the output file. It appears under its name when it is complete; on any failure nothing is left.
 
@@ -77,6 +78,8 @@ def mux(
         plan: from `plan_streams`.
         trimmed: the segments hold only a part of the source's video; the other streams are cut to that part and
             everything is moved so that the video begins at 0.
+        folder: where the unfinished file lies, on the output's disk; beside the output by default. A process that is
+            killed leaves it there.
 
     Returns:
         Warnings: what was found damaged on the way.
@@ -86,7 +89,7 @@ def mux(
         OutputError: the file cannot be written; the message names it.
     """
     target = Path(output)
-    part = target.with_name(f".{target.name[:50]}.{os.getpid()}.part")
+    part = (folder or target.parent) / f".{target.name[:50]}.{os.getpid()}.part"
     pieces = [Segment(path) for path in segments]
     if not pieces or any(piece.header != pieces[0].header for piece in pieces):
         raise InputError(f"{target}: the segments do not have equal headers; delete them and run again")
