@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from clips import picture
 
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
-from videosr.live.ladder import BAD_SECONDS, FIRST_HOLD, LONGEST_HOLD, Ladder, Prompt, Rung, rungs, warm_up
+from videosr.live.ladder import (
+    BAD_SECONDS,
+    FIRST_HOLD,
+    LONGEST_HOLD,
+    MEASURED_HOLD,
+    Ladder,
+    Prompt,
+    Rung,
+    first_level,
+    rungs,
+    warm_up,
+)
 from videosr.live.timeline import TIME_BASE
 from videosr.media.colorinfo import resolve_color
 from videosr.temporal import Mode
@@ -97,6 +110,21 @@ def test_a_pause_of_the_source_is_no_reason_to_step():
     assert run.ladder.level == 0
 
 
+def test_what_was_measured_and_found_too_slow_is_tried_later():
+    assert first_level([100, 200, 900], Fraction(24)) == 0
+    assert first_level([25, 200, 900], Fraction(24)) == 1, "with nothing to spare it is too slow"
+    assert first_level([1, 2, 3], Fraction(24)) == 2
+    run = Run()
+    run.ladder.begin_at(2)
+    assert "last" in run.said[-1]
+    run.play(MEASURED_HOLD - 2, 0)
+    assert run.ladder.level == 2
+    run.play(5, 0)
+    assert run.ladder.level == 1
+    run.play(2.2, 0.5)
+    assert run.ladder.level == 2, "a failed trial is short"
+
+
 def info(width: int = 64, height: int = 48, pix_fmt: str = "yuv420p") -> StreamInfo:
     fmt = PixelFormat.parse(pix_fmt)
     return StreamInfo(width=width, height=height, format=fmt, time_base=TIME_BASE, color=color(fmt))
@@ -123,7 +151,8 @@ def test_every_form_gives_the_same_kind_of_picture(pix_fmt):
         "bicubic resampling",
     ]
     frame = frames(1, fmt)[0]
-    warm_up(forms, frame)
+    assert warm_up(forms, frame) == [0, 0, 0]
+    assert min(warm_up(forms, frame, 2, 0.05)) > 0
     made = [form.start(frame)() for form in forms]
     for result in made:
         assert (result.width, result.height, result.format) == (128, 96, target.format)

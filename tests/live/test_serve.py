@@ -43,6 +43,7 @@ def clip(tmp_path_factory) -> Path:
 
 def options(source: Path | str, *targets: str, **more) -> ServeOptions:
     more.setdefault("latency", 5.0)  # the machine that runs the tests may be busy
+    more.setdefault("steps", False)
     return ServeOptions(
         source=SourceSpec(url=str(source)), targets=tuple(parse_target(text) for text in targets), **more
     )
@@ -298,7 +299,7 @@ def slowed(server: Server, seconds: float) -> None:
 
 def test_overload_drops_whole_frames_in_order_and_counts_each(tmp_path, clip):
     playlist = tmp_path / "live.m3u8"
-    wanted = options(clip, str(playlist), paced=True, latency=0.4, steps=False)
+    wanted = options(clip, str(playlist), paced=True, latency=0.4)
     server = Server(wanted, lambda _: None)
     slowed(server, 2 / 24)  # twice what there is time for
     account = server.run()
@@ -320,8 +321,9 @@ def test_overload_steps_down_at_constant_size(tmp_path):
     path = make_clip(tmp_path / "in.mkv", frames=120, options=KEYS)
     playlist = tmp_path / "live.m3u8"
     said: list[str] = []
-    server = Server(options(path, str(playlist), paced=True, latency=0.4), said.append)
+    server = Server(options(path, str(playlist), paced=True, latency=0.4, steps=True), said.append)
     slowed(server, 0.15)
+    server.ladder.level = 0  # whatever this machine can do
     server.ladder._forms.pop(1)
     server.run()
     assert any("going on with bicubic resampling" in line for line in said)

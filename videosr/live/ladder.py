@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -108,12 +109,14 @@ def rungs(options: UpscaleOptions, info: StreamInfo, *, steps: bool = True) -> t
 
 
 BAD_SECONDS = 3
-"""Seconds in a row with too many drops before a cheaper form is taken."""
+"""Seconds in a row with too many drops before a cheaper form is taken; one, soon after a better form was tried."""
 BAD_SHARE = 0.05
 """Share of a second's frames whose loss makes it a bad one."""
 FIRST_HOLD = 10.0
+MEASURED_HOLD = 60.0
 LONGEST_HOLD = 300.0
-"""Seconds without drops before a better form is tried: doubled each time that fails, up to the longest."""
+"""Seconds without drops before a better form is tried: the first; after it was measured and found too slow; the
+longest, to which it doubles each time that fails."""
 
 
 class Ladder:
@@ -142,6 +145,14 @@ class Ladder:
         self._hold = FIRST_HOLD
         self._climbed: float | None = None
 
+    def begin_at(self, level: int) -> None:
+        """Begin with this form, because those above were measured and are too slow at the moment."""
+        if level:
+            self.level, self._hold = level, MEASURED_HOLD
+            self._say(
+                f"the machine is too slow for {self._forms[0].name} at the moment: beginning with {self.rung.name}"
+            )
+
     @property
     def rung(self) -> Rung:
         """The form in use."""
@@ -166,7 +177,8 @@ class Ladder:
             if lost:
                 self._good_since = now
             self._bad = self._bad + 1 if lost > BAD_SHARE * frames else 0
-        if self._bad >= BAD_SECONDS and self.level + 1 < len(self._forms):
+        trying = self._climbed is not None and now - self._climbed < FIRST_HOLD
+        if self._bad >= (1 if trying else BAD_SECONDS) and self.level + 1 < len(self._forms):
             self._down(now)
         elif self.level and now - self._good_since >= self._hold:
             self._up(now)
@@ -203,20 +215,61 @@ class Ladder:
         self.rung.reset()
 
 
-def warm_up(forms: list[Rung], frame: Frame) -> None:
+HEADROOM = 1.25
+"""What a form must be able to do beyond the source's rate: decoding and encoding want their share."""
+MEASURED = 0.6
+"""Seconds for which each form is measured."""
+
+
+def warm_up(forms: list[Rung], frame: Frame, at_a_time: int = 1, seconds: float = 0.0) -> list[float]:
     """Have every form compile what it needs for such pictures, with and without neighbours, before time counts.
 
     Args:
         forms: to warm.
         frame: a picture of the stream.
+        at_a_time: frames to keep under way.
+        seconds: to measure each form for.
+
+    Returns:
+        Frames a second of each form, 0 where nothing was measured.
     """
     rng = np.random.default_rng(0)
-    for form in forms:
-        form.start(frame)()
-        for _ in range(HISTORY):  # noise, so that temporal reuse sets in
-            noise = tuple(
-                (plane // 2 + rng.integers(0, 1 << (frame.format.bits - 3), plane.shape, plane.dtype))
+
+    def noise() -> Frame:  # so that temporal reuse sets in, and no two are alike
+        return frame.with_planes(
+            tuple(
+                plane // 2 + rng.integers(0, 1 << (frame.format.bits - 3), plane.shape, plane.dtype)
                 for plane in frame.planes
             )
-            form.start(frame.with_planes(noise))()
+        )
+
+    pictures = [noise() for _ in range(HISTORY)]
+    speeds = []
+    for form in forms:
+        form.start(frame)()
+        for picture in pictures:
+            form.start(picture)()
+        begun = time.perf_counter()
+        waiting: deque[Finish] = deque()
+        count = 0
+        while (elapsed := time.perf_counter() - begun) < seconds:
+            waiting.append(form.start(pictures[count % HISTORY]))
+            if len(waiting) > at_a_time - 1:
+                waiting.popleft()()
+                count += 1
+        speeds.append(count / elapsed if seconds else 0.0)
+        for finish in waiting:
+            finish()
         form.reset()
+    return speeds
+
+
+def first_level(speeds: list[float], rate: Fraction | None) -> int:
+    """The best form that can do the source's rate; the last one if none can.
+
+    Args:
+        speeds: of the forms, in frames a second.
+        rate: of the source.
+    """
+    wanted = float(rate or 25) * HEADROOM
+    return next((level for level, speed in enumerate(speeds) if speed >= wanted), len(speeds) - 1)

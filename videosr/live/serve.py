@@ -16,7 +16,7 @@ from videosr.frame import Frame, StreamInfo
 from videosr.live.fanout import Fanout
 from videosr.live.front import Front, FrontOptions
 from videosr.live.intake import Intake, Pace
-from videosr.live.ladder import Ladder, rungs, warm_up
+from videosr.live.ladder import MEASURED, Ladder, first_level, rungs, warm_up
 from videosr.live.ledger import Account, Ledger
 from videosr.live.options import ServeOptions, Target
 from videosr.live.outputs import BACKOFF, Chunks, HlsFolder, Output, Pipe, Push
@@ -84,7 +84,9 @@ class Server:
         coded = any(target.kind != "pipe" for target in options.targets)
         upscale = replace(options.upscale, pix_fmt=CODED_FORMAT) if coded else options.upscale
         info, forms = rungs(upscale, source.info, steps=options.steps and real_time)
-        warm_up(forms, _blank(source.info))
+        at_a_time = frames_at_a_time(source.info, options.upscale.threads)
+        measure = MEASURED if real_time and len(forms) > 1 else 0.0
+        speeds = warm_up(forms, _blank(source.info), at_a_time, measure)
         self._say(
             f"{options.source.url}: {source.info.width}x{source.info.height} to {info.width}x{info.height}, "
             + (f"within {1000 * options.latency:.0f} ms" if real_time else "held back by its readers, nothing dropped")
@@ -110,9 +112,10 @@ class Server:
             stop=self._stop,
         )
         self.ladder = Ladder(forms, self._say)
+        if measure:
+            self.ladder.begin_at(first_level(speeds, source.info.rate))
         tap = side.take if side is not None else None
         self._side = side
-        at_a_time = frames_at_a_time(source.info, options.upscale.threads)
         self.pipeline = Pipeline(self.intake, self.ladder, self.ledger, fanout, info, at_a_time, tap)
 
     def _open_outputs(
