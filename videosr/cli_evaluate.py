@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,10 +156,18 @@ def evaluate(
     clips: list[VideoScores] = []
     for source in sources:
         if source.is_dir() and not sequence:
-            sets += [
-                ev.evaluate(source, c.upscale, common, lr_folder=lr, model=c.name, perceptual=further) for c in found
-            ]
+            for c in found:
+                _tell(f"{source}: {c.name}")
+                sets.append(ev.evaluate(source, c.upscale, common, lr_folder=lr, model=c.name, perceptual=further))
         else:
             clip = Reference(source, common, frames)
-            clips += evaluate_video(clip, {c.name: c.enlarge for c in found}, (None, *crfs))
+            for scores in evaluate_video(clip, {c.name: c.enlarge for c in found}, (None, *crfs)):
+                clips.append(scores)
+                _tell(f"{source}: {scores.model}, {scores.frames} frames")
     click.echo(ev.to_json(sets, clips) if as_json else ev.markdown(sets, clips))
+
+
+def _tell(line: str) -> None:
+    """To who waits at a terminal."""
+    if sys.stderr.isatty():
+        click.echo(line, err=True)
