@@ -1,0 +1,429 @@
+"""videosr batch: what it takes, what it leaves, what it makes again, and what ends it."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from clips import make_clip
+
+from videosr import presets
+from videosr.batch import inputs, run
+from videosr.batch.estimate import estimate, need
+from videosr.batch.inputs import find
+from videosr.batch.jobs import Facts, Measured
+from videosr.batch.ledger import Entry, Known, Ledger, Verdict, judge, read
+from videosr.batch.pool import Done, Failed, Pool
+from videosr.errors import OutputError, UsageError
+from videosr.media.codecs import EncoderSettings
+
+FAST = ("--codec", "libx264", "--preset", "ultrafast", "--temporal", "off")
+BATCH = (sys.executable, "-m", "videosr", "batch")
+
+
+def events(out, *kinds):
+    """The JSON lines of these kinds."""
+    return [event for event in map(json.loads, out.splitlines()) if event["event"] in kinds]
+
+
+def outputs(folder):
+    """All files in it but the record, by name and content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".videosr" not in path.parts
+    }
+
+
+# -- what it takes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Empty files: names are all that counts here."""
+    for name in ("s/b.mkv", "s/a.MP4", "s/x/c.avi", "s/x/c.srt", "s/.h.mkv", "s/.hidden/d.mkv", "t/a.webm", "one"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path / "in")
+    return tmp_path / "in"
+
+
+def named(found):
+    return {str(item.source): str(item.output) for item in found.items}
+
+
+def test_a_folder_is_mirrored(tree):
+    found = find(["s"], Path("out"), "mkv")
+    assert named(found) == {"s/a.MP4": "a.mkv", "s/b.mkv": "b.mkv", "s/x/c.avi": "x/c.mkv"}
+    assert found.left == Counter({".srt": 1})
+
+
+def test_several_arguments_keep_their_names(tree):
+    found = find(["s", "t", "s/b.mkv", "one"], Path("out"), ".mp4")
+    assert named(found) == {
+        "s/a.MP4": "s/a.mp4",
+        "s/b.mkv": "s/b.mp4",
+        "s/x/c.avi": "s/x/c.mp4",
+        "t/a.webm": "t/a.mp4",
+    }
+
+
+def test_globs(tree):
+    assert named(find(["s/**/*.avi"], Path("out"), "mkv")) == {"s/x/c.avi": "x/c.mkv"}
+    assert named(find([f"{tree}/*"], Path("out"), "mkv")) == {
+        f"{tree}/{source}": output
+        for source, output in {"s/a.MP4": "s/a.mkv", "s/b.mkv": "s/b.mkv", "s/x/c.avi": "s/x/c.mkv"}.items()
+    } | {f"{tree}/t/a.webm": "t/a.mkv"}
+
+
+def test_lists(tree, monkeypatch):
+    (tree / "list.m3u").write_text("#EXTM3U\ns/x/c.avi\n\ns/b.mkv\ngone.mkv\n" + str(tree / "t" / "a.webm") + "\n")
+    expected = {"s/x/c.avi": "s/x/c.mkv", "s/b.mkv": "s/b.mkv", "gone.mkv": "gone.mkv"}
+    assert named(find(["list.m3u"], Path("out"), "mkv")) == expected | {str(tree / "t" / "a.webm"): "a.mkv"}
+    with (tree / "list.m3u").open() as lines:
+        monkeypatch.setattr(inputs.sys, "stdin", lines)
+        assert len(find(["-"], Path("out"), "mkv").items) == 4
+
+
+def test_a_pattern_decides_alone(tree):
+    assert named(find(["s", "t"], Path("out"), "mkv", "*.S*")) == {"s/x/c.srt": "s/x/c.srt.mkv"}
+    assert named(find(["."], Path("out"), "mkv", "one")) == {"one": "one.mkv"}
+
+
+def test_two_of_a_name_keep_their_suffixes(tree):
+    (tree / "s" / "A.mov").touch()
+    assert {o for o in named(find(["s"], Path("out"), "mkv")).values() if "c" not in o} == {
+        "A.mov.mkv",
+        "a.MP4.mkv",
+        "b.mkv",
+    }
+    (tree / "s" / "a.mp4").touch()
+    if len(list((tree / "s").glob("?.[mM][pP]4"))) == 2:  # else the file system takes them for one
+        with pytest.raises(UsageError, match="would both become"):
+            find(["s"], Path("out"), "mkv")
+
+
+def test_what_lies_in_the_output_folder_is_no_input(tree):
+    assert "s/x/c.avi" not in named(find(["s"], Path("s/x"), "mkv"))
+    with pytest.raises(UsageError, match="lies in the output folder"):
+        find(["s"], Path("s"), "mkv")
+
+
+@pytest.mark.parametrize("argument", ["nowhere", "s/*.nothing"])
+def test_arguments_that_name_nothing(tree, argument):
+    with pytest.raises(UsageError, match=r"no such file|matches nothing"):
+        find([argument], Path("out"), "mkv")
+
+
+# -- the record -------------------------------------------------------------------------------------------------------
+
+SETTINGS = {"crf": 20, "codec": "libx264"}
+
+
+def entry(state="done", file="F", **fields):
+    given = {"output": "a.mkv", "input": "I", "settings": SETTINGS, "source": "a.mp4", **fields}
+    return Entry(state=state, file=file, **given)
+
+
+@pytest.mark.parametrize(
+    ("known", "file", "verdict"),
+    [
+        (Known(), None, Verdict("make")),
+        (Known(done=entry()), "F", Verdict("done")),
+        (Known(done=entry()), None, Verdict("make", "its output was deleted")),
+        (Known(done=entry()), "G", Verdict("make", "its output was changed")),
+        (Known(done=entry(input="J")), "F", Verdict("make", "the input was changed")),
+        (
+            Known(done=entry(settings={"crf": 18, "codec": "libx264"})),
+            "F",
+            Verdict("make", "other settings: crf 18 then, 20 now"),
+        ),
+        # Killed before the output came, after it, and after it while another one was there.
+        (Known(begun=entry("begun", None)), None, Verdict("make")),
+        (Known(begun=entry("begun", None)), "F", Verdict("done")),
+        (Known(entry("begun", "E"), entry(file="E", input="J")), "F", Verdict("done")),
+        (Known(entry("begun", "E"), entry(file="E", input="J")), "E", Verdict("make", "the input was changed")),
+    ],
+)
+def test_verdicts(known, file, verdict):
+    assert judge(known, "I", SETTINGS, file) == verdict
+
+
+@pytest.mark.parametrize("known", [Known(), Known(begun=entry("begun", "F"))])
+def test_files_that_no_batch_made_are_left(known):
+    assert judge(known, "I", SETTINGS, "F").action == "refuse"
+    assert judge(known, "I", SETTINGS, "F", overwrite=True).action == "make"
+
+
+def test_a_line_cut_short_costs_itself_alone(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        assert ledger.known == {}
+        ledger.add(entry("begun", None))
+        ledger.add(entry())
+        ledger.add(entry("begun", None, output="b.mkv"))
+    path = tmp_path / ".videosr" / "batch.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    with Ledger(tmp_path) as ledger:
+        assert ledger.known == {"a.mkv": Known(done=entry())}
+        ledger.add(entry(output="c.mkv"))
+    assert read(tmp_path).keys() == {"a.mkv", "c.mkv"}
+
+
+def test_one_batch_at_a_time_in_a_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    with Ledger(tmp_path), pytest.raises(OutputError, match="another batch is at work here"):
+        Ledger(tmp_path)
+    with Ledger(tmp_path):
+        pass
+
+
+# -- workers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Unpickled:
+    """A job that calls a function as soon as the worker has it."""
+
+    function: object
+    arguments: tuple
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def test_a_worker_that_dies_costs_its_job_alone():
+    jobs = [Unpickled(os.abort, ()), Unpickled(os._exit, (3,)), Unpickled(eval, ("lambda tell: print('noise') or 7",))]
+    with Pool(1) as pool:
+        found = dict(pool.run(iter(enumerate(jobs))))
+    assert isinstance(found[0], Failed)
+    assert "crashed (SIGABRT)" in found[0].message
+    assert found[1] == Failed("the process that worked on it ended with exit code 3")
+    assert found[2] == Done(7)
+
+
+# -- estimates --------------------------------------------------------------------------------------------------------
+
+
+def facts(frames, width=100, height=100):
+    return Facts(
+        input="", file=None, verdict=Verdict("make"), bytes=10**9, frames=frames, seconds=Fraction(8), size=(50, 50),
+        output_size=(width, height),
+    )  # fmt: skip
+
+
+def test_estimates():
+    files = [facts(100), facts(None), facts(300)]
+    typical = estimate(files, EncoderSettings(codec="ffv1"), [], 1)
+    assert typical.seconds is None
+    assert typical.unknown == 1
+    assert typical.bytes == (1_500_000 + 2_000_000, 0, 4_500_000 + 2_000_000)
+    finer = estimate(files, EncoderSettings(crf=11), [], 1).bytes[0] - 2_000_000
+    assert finer == 2 * (estimate(files, EncoderSettings(), [], 1).bytes[0] - 2_000_000)
+    measured = [Measured(1e5, 2.0), Measured(1e5 / 3, 4.0)]
+    sampled = estimate(files, EncoderSettings(), measured, 2)
+    assert sampled.bytes == (375_000 + 2_000_000, 0, 1_125_000 + 2_000_000)
+    assert sampled.seconds == pytest.approx(4e6 / 5e4 / 2)
+    assert need(sampled.bytes, 1) == sum(sampled.bytes) + 3_125_000
+
+
+# -- the whole --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Three films on two shelves, a broken one, and something else."""
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "b").mkdir()
+    make_clip(folder / "one.mkv", frames=6, audio=[("aac", "eng")])
+    make_clip(folder / "b" / "two.mp4", frames=7)
+    make_clip(folder / "b" / "three.mov", frames=8, codec="mpeg4")
+    (folder / "b" / "broken.mkv").write_bytes(b"no film" * 100)
+    (folder / "b" / "notes.txt").write_text("not a list here")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def once(films, tmp_path_factory):
+    """A batch that was left in peace."""
+    out = tmp_path_factory.mktemp("once") / "new" / "out"
+    done = subprocess.run((*BATCH, films, "-o", out, *FAST), capture_output=True, text=True)
+    return out, done
+
+
+def test_a_batch(films, once, videosr, tmp_path):
+    out, done = once
+    assert done.returncode == 1
+    assert outputs(out).keys() == {"one.mkv", "b/two.mkv", "b/three.mkv"}
+    last = done.stderr.splitlines()[-3:]
+    assert last[0] == "1 file could not be made:"
+    assert last[1].split()[0] == str(films / "b" / "broken.mkv")
+    assert "is not a media file" in last[1]
+    assert last[2].startswith("3 files made, 21 frames in ")
+    assert "1 file left aside by name (.txt 1)" in done.stderr
+    assert videosr("upscale", films / "one.mkv", tmp_path / "one.mkv", *FAST).code == 0
+    assert (tmp_path / "one.mkv").read_bytes() == (out / "one.mkv").read_bytes()
+
+
+def test_only_what_is_not_done_is_made(films, once, videosr, tmp_path):
+    out = tmp_path / "out"
+    first = outputs(once[0])
+    for name, data in first.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(data)
+    foreign = videosr("batch", films, "-o", out, *FAST, "--json")
+    assert [event["action"] for event in events(foreign.out, "file")] == ["refuse"] * 3
+    assert foreign.code == 1
+    assert outputs(out) == first
+
+    (out / ".videosr" / "batch.jsonl").write_bytes((once[0] / ".videosr" / "batch.jsonl").read_bytes())
+    (out / "one.mkv").unlink()
+    (out / "b" / "two.mkv").write_bytes(b"changed")
+    again = videosr("batch", films, "-o", out, *FAST, "--json", "--jobs", 2)
+    found = {Path(event["file"]).name: (event["action"], event["reason"]) for event in events(again.out, "file")}
+    assert found == {
+        "one.mkv": ("make", "its output was deleted"),
+        "two.mp4": ("make", "its output was changed"),
+        "three.mov": ("done", ""),
+    }
+    assert (again.code, again.err) == (1, "")
+    assert {event["frames"] for event in events(again.out, "done")} == {6, 7}
+    (end,) = events(again.out, "end")
+    assert (end["made"], end["known"], end["failed"]) == (2, 1, 1)
+    assert outputs(out) == first
+
+    other = videosr("batch", films / "one.mkv", "-o", out, *FAST, "--dry-run", "--denoise", 0, "--crf", 30)
+    assert other.code == 0
+    assert "other settings: crf None then, 30.0 now" in other.out
+    assert "time: unknown" not in other.out
+    assert outputs(out) == first
+
+
+def test_a_dry_run_leaves_nothing(films, tmp_path, videosr):
+    done = videosr("batch", films, "-o", tmp_path / "out", *FAST, "--dry-run", "--height", 200)
+    assert done.code == 1
+    assert "266x200, 6 frames" in done.out
+    assert "3 files to make, 21 frames; 0 done before" in done.out
+    assert "from 2 samples made here" in done.out
+    assert "broken.mkv" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small(films, tmp_path, videosr, monkeypatch):
+    monkeypatch.setattr(run, "space", lambda folder: 1000)
+    done = videosr("batch", films / "one.mkv", "-o", tmp_path / "out", *FAST)
+    assert done.code == 1
+    assert "1.0 kB are free" in done.err
+    assert outputs(tmp_path / "out") == {}
+    assert videosr("batch", films / "one.mkv", "-o", tmp_path / "out", *FAST, "--no-space-check", "-q").code == 0
+    assert outputs(tmp_path / "out").keys() == {"one.mkv"}
+
+
+def test_a_disk_that_fills_up_ends_the_batch(films, tmp_path, videosr, monkeypatch):
+    """No later file is begun: it would fail as well."""
+    begun = []
+
+    def full(self, jobs, work=Pool.run):
+        for n, job in jobs:
+            if isinstance(job, run.Look):
+                yield n, Done(job(lambda value: None))
+            else:
+                begun.append(n)
+                yield n, Failed("no space left", 1, errno.ENOSPC)
+
+    monkeypatch.setattr(Pool, "run", full)
+    done = videosr("batch", films / "one.mkv", films / "b" / "two.mp4", "-o", tmp_path / "out", *FAST)
+    assert done.code == 1
+    assert "the disk is full" in done.err
+    assert begun == [0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere",), "nowhere: there is no such file"),
+        ((".", "--jobs", "0"), "--jobs 0"),
+        ((".", "--to", "avi"), "mkv, mp4"),
+        ((".", "--codec", "nosuch"), "--codec nosuch"),
+        ((".", "--codec", "libx265", "-x", "x265-params=bframes=abc"), "abc"),
+        ((".", "-m", "nosuch"), "nosuch"),
+        ((".", "--as", "nosuch"), "anime, archive, film"),
+        ((".", "--as", "wrong.toml"), "did you mean denoise?"),
+        ((".", "--as", "broken.toml"), "is not TOML"),
+    ],
+)
+def test_wrong_requests(tmp_path, monkeypatch, videosr, arguments, words):
+    """Said once, before any file is looked at."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.toml").write_text("denoisé = 1\n".replace("é", "e_by"))
+    (tmp_path / "broken.toml").write_text("denoise = \n")
+    done = videosr("batch", *arguments, "-o", tmp_path / "out")
+    assert done.code in (1, 2)
+    (line,) = done.err.splitlines()
+    assert words in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preset", presets.shipped())
+def test_presets(films, tmp_path, videosr, preset):
+    done = videosr("upscale", films / "one.mkv", tmp_path / "out.mkv", "--as", preset, "--frames", 3, "--overwrite")
+    if preset == "archive":  # that clip does not say its colour, which is no loss
+        assert videosr("probe", tmp_path / "out.mkv").out.count("ffv1") == 1
+    assert done.code == 0
+
+
+def test_what_is_given_beside_a_preset_wins(films, tmp_path, videosr):
+    (tmp_path / "mine.toml").write_text(
+        'codec = "libx264"\npreset = "ultrafast"\nframes = 3\n[options]\ntune = "grain"\n'
+    )
+    done = videosr("upscale", films / "one.mkv", tmp_path / "a.mkv", "--as", tmp_path / "mine.toml", "--json")
+    assert events(done.out, "done")[0]["frames"] == 3
+    frames = ("--frames", "2", "--as", tmp_path / "mine.toml")
+    done = videosr("upscale", films / "one.mkv", tmp_path / "b.mkv", *frames, "--json")
+    assert events(done.out, "done")[0]["frames"] == 2
+
+
+# -- what ends it -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long_films(tmp_path_factory):
+    """Two films, the first of more than one segment, and a batch of them that was left in peace."""
+    folder = tmp_path_factory.mktemp("long")
+    (folder / "in").mkdir()
+    make_clip(folder / "in" / "a.mkv", frames=260)
+    make_clip(folder / "in" / "b.mkv", frames=20)
+    subprocess.run((*BATCH, folder / "in", "-o", folder / "out", *FAST, "-q"), check=True)
+    return folder / "in", outputs(folder / "out")
+
+
+@pytest.mark.parametrize("end", ["kill the first process", "kill all", "Ctrl-C"])
+def test_a_batch_that_was_ended_goes_on(long_films, tmp_path, end):
+    source, expected = long_films
+    out = tmp_path / "out"
+    command = (*BATCH, source, "-o", out, *FAST, "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["event"] == "progress" and event["frames"] > 240:
+                break
+        if end == "kill the first process":
+            process.kill()
+        else:  # as a terminal does: to every process
+            os.killpg(process.pid, signal.SIGINT if end == "Ctrl-C" else signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == (130 if end == "Ctrl-C" else -signal.SIGKILL)
+    for name, data in outputs(out).items():
+        assert name.startswith(".") or data == expected[name], "nothing under a final name is unfinished"
+    again = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    made = [event["action"] for event in events(again.stdout, "file")]
+    resumed = [event["resumed"] for event in events(again.stdout, "begin")]
+    assert made[0] == "done" or resumed[0] == 240
+    assert outputs(out) == expected
