@@ -168,8 +168,24 @@ def test_other_methods_and_bodies_are_refused(front):
     asyncio.run(main())
 
 
-def test_huge_headers_are_refused(front):
-    answer = raw(front, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01garbage\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    ],
+    ids=["long header", "many headers", "long path", "garbage", "negative length"],
+)
+def test_malformed_requests_are_refused(front, request_):
+    with socket.create_connection(("127.0.0.1", front.http_port), timeout=30) as connection:
+        try:
+            connection.sendall(request_)
+            answer = connection.recv(100)
+        except ConnectionError:  # hung up on before all was sent
+            answer = b"HTTP/1.0 400"
     assert answer.split()[1] == b"400"
     assert asyncio.run(get(front, "/healthz"))[0] == 200
 

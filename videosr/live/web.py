@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from importlib.resources import files
 from urllib.parse import quote
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from videosr.live.door import Door
 from videosr.live.metrics import prometheus
@@ -186,6 +188,14 @@ async def _watching(door: Door) -> AsyncIterator[None]:
         task.cancel()
 
 
+class _OurErrors(logging.Filter):
+    """Keeps what strangers send, however malformed, out of the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is of an error of ours."""
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 async def listen(state: State, sock: socket.socket) -> asyncio.Server:
     """Serve the page on a listening socket."""
     door: Door
@@ -213,5 +223,6 @@ async def listen(state: State, sock: socket.socket) -> asyncio.Server:
         max_field_size=HEADER_BYTES,
         lingering_time=1,
     )
+    logging.getLogger("aiohttp.server").addFilter(_OurErrors())
     await runner.setup()
     return await asyncio.get_running_loop().create_server(door, sock=sock)
