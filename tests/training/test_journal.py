@@ -28,7 +28,7 @@ def test_losses_and_scores_are_drawn_where_they_belong(tmp_path: Path) -> None:
     assert rising[0][1] > rising[-1][1]
     assert flat[0][1] == flat[-1][1]
     texts = [text.text for text in root.iter(f"{SVG}text")]
-    assert {"A & B", "C", "loss", "l2_loss", "500", "0.01"} <= set(texts)
+    assert {"A & B: 35.00", "C: 29.00", "loss", "l2_loss", "500", "0.01"} <= set(texts)
     assert "1.0" not in texts
 
 

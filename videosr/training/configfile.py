@@ -122,7 +122,7 @@ def _check(config: TrainingConfig, where: str) -> None:
 def _least_size(config: TrainingConfig) -> int:
     """The edge, in output pixels, that the losses need: SSIM's window, VGG19's poolings, the discriminator's."""
     w = config.loss_weights
-    return max(11 * (w.ssim > 0), 16 * (w.perceptual > 0), (w.gan > 0) * 2 ** len(config.discriminator.ch_mult))
+    return max(11 * (w.ssim > 0), 16 * (w.perceptual > 0), (w.gan > 0) << len(config.discriminator.ch_mult))
 
 
 def _degradation_rules(config: TrainingConfig) -> list[tuple[bool, str]]:

@@ -32,7 +32,10 @@ class Journal:
         return record
 
     def draw(self) -> None:
-        """Draw the log anew: losses above (logarithmic), PSNR of luma below."""
+        """Draw the log anew: losses above (logarithmic), below what PSNR of luma has gained since it was first taken.
+
+        Sets are decibels apart, and a run's gain is tenths: the values themselves stand beside the curves.
+        """
         losses: dict[str, Curve] = {}
         scores: dict[str, Curve] = {}
         for line in self.lines.read_text(encoding="utf-8").splitlines():
@@ -47,7 +50,11 @@ class Journal:
                     curves.setdefault(key, []).append((record["iteration"], number))
         plots = [_plot("loss", losses, logarithmic=True, top=_GAP)]
         if scores:
-            plots.append(_plot("PSNR Y, dB", scores, logarithmic=False, top=_HEIGHT + 2 * _GAP))
+            gains = {
+                f"{name}: {points[-1][1]:.2f}": [(x, y - points[0][1]) for x, y in points]
+                for name, points in scores.items()
+            }
+            plots.append(_plot("PSNR Y, gain in dB", gains, logarithmic=False, top=_HEIGHT + 2 * _GAP))
         height = len(plots) * (_HEIGHT + _GAP) + _GAP
         self.picture.write_text(
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + _LEFT + 190}" height="{height}" '
