@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A shipped network: its name, its file and one line about it."""
+    """A shipped network: its name, its file, its scale and what its card says first."""
 
     name: str
     path: Path
@@ -27,7 +27,8 @@ def shipped() -> list[Model]:
     models = []
     for path in sorted(_FOLDER.glob("*.onnx")):
         network = Network.open(path)
-        models.append(Model(path.stem, path, network.number("scale", 1), network.metadata.get("training", "")))
+        _, about, *_ = path.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")
+        models.append(Model(path.stem, path, network.number("scale", 1), " ".join(about.split())))
     return models
 
 
