@@ -200,11 +200,16 @@ class Unpickled:
 
 
 def test_a_worker_that_dies_costs_its_job_alone():
-    jobs = [Unpickled(os.abort, ()), Unpickled(os._exit, (3,)), Unpickled(eval, ("lambda tell: print('noise') or 7",))]
+    jobs = [
+        Unpickled(os.abort, ()),
+        Unpickled(os._exit, (3,)),
+        Unpickled(eval, ("lambda tell: print('noise') or 7",)),
+        Unpickled(signal.raise_signal, (signal.SIGKILL,)),
+    ]
     with Pool(1) as pool:
         found = dict(pool.run(iter(enumerate(jobs))))
-    assert isinstance(found[0], Failed)
-    assert "crashed (SIGABRT)" in found[0].message
+    assert found[0] == Failed("the process that worked on it crashed (SIGABRT)")
+    assert found[3] == Failed("the process that worked on it was killed, perhaps because memory ran out")
     assert found[1] == Failed("the process that worked on it ended with exit code 3")
     assert found[2] == Done(7)
 
@@ -369,6 +374,13 @@ def test_wrong_requests(tmp_path, monkeypatch, videosr, arguments, words):
     (line,) = done.err.splitlines()
     assert words in line
     assert not (tmp_path / "out").exists()
+
+
+def test_help_fits_eighty_columns(videosr, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = videosr("batch", "--help").out
+    assert "--dry-run" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("preset", presets.shipped())

@@ -157,10 +157,11 @@ class _Worker:
     def obituary(self) -> str:
         """How it died."""
         code = self._process.wait()
-        if code == -signal.SIGKILL.value:
-            return "the process that worked on it was killed, perhaps because memory ran out"
         if code < 0:
-            return f"the process that worked on it crashed ({signal.Signals(-code).name})"
+            name = signal.Signals(-code).name
+            if name == "SIGKILL":
+                return "the process that worked on it was killed, perhaps because memory ran out"
+            return f"the process that worked on it crashed ({name})"
         return f"the process that worked on it ended with exit code {code}"
 
     def end(self) -> None:
