@@ -523,3 +523,17 @@ def test_the_command_explains_itself_and_its_mistakes(videosr, monkeypatch, clip
         assert (done.code, done.out) == (2, "")
         assert words in done.err
         assert len(done.err.splitlines()) == 1
+
+
+def test_a_source_whose_33_bit_clock_wraps_is_one_line(tmp_path):
+    start = 2**33 - 90_000
+    path = make_clip(
+        tmp_path / "in.ts", pts=[start + n * 3750 for n in range(48)], time_base=Fraction(1, 90_000), options=KEYS
+    )
+    playlist = tmp_path / "live.m3u8"
+    with serving(options(path, str(playlist))) as server:
+        until(server.pipeline.ended.is_set)
+    assert server.ledger.account.delivered == 48
+    with av.open(str(playlist)) as back:
+        times = [p.pts for p in back.decode(video=0)]
+    assert set(np.diff(times)) == {3750}

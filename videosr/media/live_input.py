@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     type Packet = av.Packet[Stream]
 
-OPEN_TIMEOUT = 10.0
+OPEN_TIMEOUT = 5.0
 READ_TIMEOUT = 5.0
 """Seconds of silence after which a network source counts as lost."""
 DEVICES = frozenset({"v4l2", "video4linux2", "x11grab", "fbdev", "kmsgrab", "dshow", "gdigrab", "avfoundation"})
