@@ -29,6 +29,8 @@ IMAGE_BARS = {
     "realtime-2x": {"Urban100 RGB": 28.2, "Set5 Y": 37.0, "B100 Y": 31.5},
     "stream-2x": {"Urban100 RGB": 29.4, "Set5 Y": 37.7, "B100 Y": 31.9},
 }
+SEQUENCES = 4
+"""Of Vid4: what fewer of them say of temporal reuse is no verdict."""
 PARAMETERS = {"realtime-2x": "17 k", "stream-2x": "110 k"}
 BENCHMARK = {"Urban100": 100, "B100": 100, "Set14": 14, "Set5": 5}
 """How many images the field's sets have: a figure on fewer is not comparable."""
@@ -268,7 +270,7 @@ def video_bars(measured: Measured) -> list[list[str]]:
 def time_bars(measured: Measured) -> list[list[str]]:
     rows = []
     for (scale, model), clips in sorted(measured.time.items()):
-        if scale != 2:
+        if scale != 2 or len(clips) < SEQUENCES:
             continue
         off, on = ({k: time_mean(clips, k, mode) for k in clips[0]} for mode in ("off", "adaptive"))
         clean = on["clean"]["psnr"] - off["clean"]["psnr"]
