@@ -68,7 +68,7 @@ def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         return
     for model in registry.shipped():
         mark = " (default)" if model.name == registry.DEFAULT else ""
-        click.echo(f"{model.name:16} {model.scale}x  {model.about}{mark}")
+        click.echo(f"{model.name:18} {model.scale}x  {model.about}{mark}")
     ctx.exit()
 
 

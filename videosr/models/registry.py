@@ -25,7 +25,7 @@ class Model:
 def shipped() -> list[Model]:
     """The networks that come with the package, by name."""
     models = []
-    for path in sorted(_FOLDER.glob("*.onnx")):
+    for path in sorted(_FOLDER.glob("*.onnx"), key=lambda path: path.stem):
         network = Network.open(path)
         _, about, *_ = path.with_suffix(".md").read_text(encoding="utf-8").split("\n\n")
         models.append(Model(path.stem, path, network.number("scale", 1), " ".join(about.split())))
