@@ -13,6 +13,11 @@ import pytest
 # The engines' caches of compiled models go where nobody's own are.
 _CACHE = tempfile.TemporaryDirectory(prefix="videosr-tests-", ignore_cleanup_errors=True)
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+# Whoever runs the tests in the background may have had signals ignored; tests send them, to this process and to others.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _name in ("SIGTERM", "SIGHUP"):
+    if hasattr(signal, _name):
+        signal.signal(getattr(signal, _name), signal.SIG_DFL)
 # Tests that import openvino themselves need what `import videosr` does for it.
 sys.modules.setdefault("openvino_telemetry", None)
 
