@@ -41,7 +41,7 @@ class Page:
     async def until(self, expression: str, seconds: float = 60) -> Any:
         """Wait until an expression is true; the last value if it never is."""
         for _ in range(int(seconds * 4)):
-            if value := await self.evaluate(expression):
+            if value := await self.evaluate(f"document.readyState === 'complete' && ({expression})"):
                 return value
             await asyncio.sleep(0.25)
         return value
