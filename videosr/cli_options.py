@@ -55,7 +55,8 @@ class Size(click.ParamType[tuple[int, int]]):
             self.fail(f"{value!r} is not of the form 1920x1080", param, ctx)
 
 
-def _key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Option values of the form KEY=VALUE as pairs; anything else is wrong usage."""
     pairs = [value.partition("=") for value in values]
     for (key, equals, _), value in zip(pairs, values, strict=True):
         if not key or not equals:
@@ -146,7 +147,7 @@ _OPTIONS = [
         "-x",
         "options",
         multiple=True,
-        callback=_key_values,
+        callback=key_values,
         metavar="KEY=VALUE",
         help="Any other option of the encoder; may be repeated.",
     ),

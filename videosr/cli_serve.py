@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from videosr.cli_options import key_values
+
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
 """x264's presets that a live stream can do with."""
 
@@ -44,13 +46,6 @@ class BitRate(click.ParamType[int]):
         return round(float(found[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[found[2]])
 
 
-def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    for value in values:
-        if not re.match(r"[^=]+=", value):
-            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE", ctx, param)
-    return tuple((value.partition("=")[0], value.partition("=")[2]) for value in values)
-
-
 @click.command()
 @click.argument("source", metavar="INPUT")
 @click.option(
@@ -82,7 +77,7 @@ def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--format", "format_", metavar="NAME", help="FFmpeg's input device or demuxer, if it has to be told: v4l2, lavfi."
 )
-@click.option("-i", "input_options", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="An option of that.")
+@click.option("-i", "input_options", multiple=True, callback=key_values, metavar="KEY=VALUE", help="An option of that.")
 @click.option(
     "--preset", type=click.Choice(PRESETS), default="superfast", metavar="NAME", help="x264's speed against size."
 )

@@ -29,6 +29,7 @@ from videosr.archs.onnx_graph import Form, build
 from videosr.archs.paragonsr2 import FEATURE_BLEND, ParagonSR2
 from videosr.engines.network import PREFIX
 from videosr.errors import NetworkError, UsageError
+from videosr.files import write_atomically
 
 type Padding = Literal["replicate", "zero"]
 type Precision = Literal["fp32", "fp16"]
@@ -197,7 +198,7 @@ def export(
         checks=tuple(_checks(model, Form(form), halo, blend, run)),
     )
     _accept(report)
-    checkpoint.write_atomically(output, data)
+    write_atomically(output, data)
     return report
 
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from videosr.errors import InputError, OutputError, StrictError, UsageError
+from videosr.files import write_atomically
 from videosr.media.segments import Segment
 
 try:
@@ -104,16 +105,11 @@ class Journal:
             )
         if known is None:
             self._clear()
-            partial = path.with_suffix(".part")
             try:
-                with partial.open("w", encoding="utf-8") as file:
-                    json.dump(job, file, indent=1)
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(path)
-            except OSError as exc:
+                write_atomically(path, json.dumps(job, indent=1).encode())
+            except OutputError:
                 self._remove()
-                raise OutputError.writing(self._output, exc) from exc
+                raise
             return
         self._take_stock()
 

@@ -13,13 +13,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import pickle
 import re
 import struct
-import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +29,8 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from videosr.archs.paragonsr2 import BLUR_TAPS, SHARP_TAPS, VARIANTS, ParagonSR2
-from videosr.errors import NetworkError, OutputError, UsageError
+from videosr.errors import NetworkError, UsageError
+from videosr.files import write_atomically
 
 ARCHITECTURE = "ParagonSR2"
 """What the header of our own files names as `architecture`."""
@@ -173,28 +171,6 @@ def save(path: Path, model: ParagonSR2, *, name: str, training: str, license: st
     }
     state = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
     write_atomically(path, bytes_of(state, metadata=header))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either there completely, under its name, or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as exc:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write: {exc.strerror}") from exc
 
 
 def _read(path: Path) -> bytes:

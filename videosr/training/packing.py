@@ -15,6 +15,7 @@ from videosr import scenes
 from videosr.color import to_rgb
 from videosr.errors import InputError
 from videosr.evaluate import IMAGE_SUFFIXES, read_image
+from videosr.files import write_atomically
 from videosr.frame import Frame
 from videosr.media.decoder import Decoder
 from videosr.metrics import imresize
@@ -196,9 +197,7 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
         area = sum(h * w for _, h, w, _ in cell)
         entries += [(start, h, w, h * w / area / len(cells), count) for start, h, w, count in cell]
     temporary.replace(data_path)
-    partial = index_path.with_suffix(".partial")
-    partial.write_text(json.dumps({"key": key, "entries": entries}))
-    partial.replace(index_path)
+    write_atomically(index_path, json.dumps({"key": key, "entries": entries}).encode())
     say(f"packed {len(entries)} pictures, {offset / 3e6:.0f} megapixels; none of them is forbidden")
 
 
