@@ -278,7 +278,7 @@ def from_rgb(
             if factors[0] > 1:
                 values[i] = _downsample(xp, values[i], 1, factors[0], across, columns)
     if chroma:
-        values += enlarge_chroma(*chroma, format, color, (height, width))
+        values += _enlarge_chroma(*chroma, format, color, (height, width))
     planes = []
     for i, value in enumerate(values):
         offset, scale = levels(format, color.range, i)
@@ -286,7 +286,7 @@ def from_rgb(
     return tuple(planes)
 
 
-def enlarge_chroma(
+def _enlarge_chroma(
     planes: tuple[Array, ...],
     source: PixelFormat,
     source_color: ColorSpec,

@@ -17,6 +17,7 @@ import openvino.opset13 as ops
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner, baked_blend
 from videosr.engines.network import Network
 from videosr.engines.openvino_core import core
+from videosr.engines.openvino_planes import supported
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
@@ -108,7 +109,7 @@ class OpenVINOEngine(Engine):
 
     def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
         """See `Engine.planar`."""
-        if not self.deployed or not StripRunner.supports(self.network, source, target, self.scale):
+        if not self.deployed or not supported(self.network, source.format, target.format, self.scale):
             return None
         return StripRunner(
             core(),

@@ -81,20 +81,22 @@ class Emission:
     before: tuple[int, int]
 
     @property
+    def pixels(self) -> int:
+        """How many neighbours in a row are emitted at once: two where that fills a vector of eight."""
+        return 2 if self.gather is None and 2 * len(self.offset) <= 8 else 1
+
+    @property
     def group(self) -> tuple[tuple[int, int], ...]:
-        """(pixel, channel) of everything emitted at once: two pixels of a row where that fills a vector of eight."""
-        count = len(self.offset)
-        pixels = 2 if self.gather is None and 2 * count <= 8 else 1
-        pairs = [(pixel, channel) for pixel in range(pixels) for channel in range(count)]
-        if pixels == 2:  # what lies side by side in the output comes side by side
+        """(pixel, channel) of everything emitted at once."""
+        pairs = [(pixel, channel) for pixel in range(self.pixels) for channel in range(len(self.offset))]
+        if self.pixels == 2:  # what lies side by side in the output comes side by side
             pairs.sort(key=lambda at: (self.samples[at[1]].plane, self.samples[at[1]].row, at[0]))
         return tuple(pairs)
 
     @property
     def layout(self) -> Layout:
         """Of the finished tensor."""
-        pixels = 1 + max(pixel for pixel, _ in self.group)
-        if pixels == 1:
+        if self.pixels == 1:
             return Layout(self.samples, (1, 1))
         wide = 1 + max(s.column for s in self.samples)
         own = [(self.samples[channel], pixel) for pixel, channel in self.group]
@@ -189,8 +191,7 @@ def _conv(x: Node, weights: NDArray[Any], name: str) -> Node:
 
 def _emitting(x: Node, weights: NDArray[np.float64], plan: Emission, name: str) -> Node:
     """The convolution with one kernel a channel of `plan`, as it is grouped: a stride as wide as the group."""
-    pixels = 1 + max(pixel for pixel, _ in plan.group)
-    size = weights.shape[-1]
+    size, pixels = weights.shape[-1], plan.pixels
     kernel = np.zeros((len(plan.group), *weights.shape[1:3], size + pixels - 1), np.float32)
     for k, (pixel, channel) in enumerate(plan.group):
         kernel[k, :, :, pixel : pixel + size] = weights[channel]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from videosr.engines.base import Picture, PlanarRunner
 from videosr.engines.network import Network
-from videosr.engines.openvino_planes import Layout, build, colour_planes, supported
+from videosr.engines.openvino_planes import Layout, build, colour_planes
 from videosr.errors import EngineError
 from videosr.frame import Array
 
@@ -198,11 +198,6 @@ class StripRunner(PlanarRunner):
         self._requests.set_callback(assembler.take)
         # OpenVINO's threads call Python: neither the buffers nor the interpreter may go while one still can.
         weakref.finalize(self, self._requests.wait_all)
-
-    @staticmethod
-    def supports(network: Network, source: Picture, target: Picture, scale: int) -> bool:
-        """Whether planes of these formats can be rewritten for."""
-        return supported(network, source.format, target.format, scale)
 
     def submit(self, frames: Sequence[Sequence[Array]], threshold: float) -> object:
         """See `PlanarRunner.submit`."""
