@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -55,23 +56,13 @@ def serving(wanted: ServeOptions) -> Iterator[Server]:
     said: list[str] = []
     server = Server(wanted, said.append)
     server.said = said
-    errors: list[BaseException] = []
-
-    def run() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.run)
         try:
-            server.run()
-        except BaseException as exc:
-            errors.append(exc)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        thread.join()
-    if errors:
-        raise errors[0]
+            yield server
+        finally:
+            server.stop()
+            running.result()
 
 
 def balanced(server: Server) -> bool:

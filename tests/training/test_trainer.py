@@ -94,23 +94,28 @@ def test_a_run_learns_and_leaves_weights_that_load_and_deploy(config_path: Path)
     assert measured.mean.psnr_y == pytest.approx(max(scores), abs=1e-3)
 
 
+def run_until(iteration: int, config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that Ctrl-C ends after so many iterations."""
+    original = Trainer.step
+
+    def step(self: Trainer, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.iteration == iteration:
+            raise KeyboardInterrupt
+        return original(self, *tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            run(config_path, device="cpu", say=quiet)
+
+
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(config_path, device="cpu", say=quiet)
     straight = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     (tmp_path / "run").rename(tmp_path / "straight")
-    original = Trainer.step
-
-    def interrupted(self: Trainer, *tensors: torch.Tensor) -> torch.Tensor:
-        if self.iteration == 7:
-            raise KeyboardInterrupt
-        return original(self, *tensors)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(config_path, device="cpu", say=quiet)
-    monkeypatch.undo()
+    run_until(7, config_path, monkeypatch)
     with pytest.raises(InputError, match="holds a run already"):
         run(config_path, device="cpu", say=quiet)
     said: list[str] = []
@@ -224,17 +229,7 @@ def test_a_run_with_everything_ends_the_same_when_interrupted(
     assert "; l2 + 0.1 FFT + 0.1 temporal consistency + 0.01 GAN loss; " in metadata["training"]
     assert metadata["chroma"] == "network"
     (tmp_path / "run").rename(tmp_path / "straight")
-    original = Trainer.step
-
-    def interrupted(self: Trainer, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.iteration == 3:
-            raise KeyboardInterrupt
-        return original(self, *tensors)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(config_path, device="cpu", say=quiet)
-    monkeypatch.undo()
+    run_until(3, config_path, monkeypatch)
     run(config_path, resume=True, device="cpu", say=quiet)
     resumed = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert same(resumed["network"], straight["network"])
