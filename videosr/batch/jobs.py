@@ -35,7 +35,6 @@ class Facts:
         seconds: that will be taken, None where unknown.
         size: columns and rows of the source.
         output_size: columns and rows of the output.
-        codec: that the video will have, as far as it was said; "" for the default.
         bits: of its samples.
     """
 
