@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -20,6 +21,27 @@ for _name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, _name), signal.SIG_DFL)
 # Tests that import openvino themselves need what `import videosr` does for it.
 sys.modules.setdefault("openvino_telemetry", None)
+
+
+@cache
+def no_gpu() -> str | None:
+    """Why tests marked `gpu` cannot run here; None where they can."""
+    try:
+        import cupy
+    except ImportError as exc:
+        return f"cupy cannot be imported: {exc}"
+    try:
+        return None if cupy.cuda.runtime.getDeviceCount() else "no CUDA device"
+    except cupy.cuda.runtime.CUDARuntimeError as exc:
+        return f"no CUDA device: {exc}"
+
+
+def pytest_runtest_setup(item):
+    """Tests marked `gpu` skip without one, unless a GPU is required here: then a skip would hide that it is gone."""
+    if item.get_closest_marker("gpu") and (reason := no_gpu()):
+        if os.environ.get("VIDEOSR_REQUIRE_GPU") == "1":
+            pytest.fail(f"VIDEOSR_REQUIRE_GPU=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
