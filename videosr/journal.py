@@ -92,7 +92,7 @@ class Journal:
         path = self.folder / "job.json"
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             known = None
         if not isinstance(known, dict) or (known != job and replace):
             known = None  # a run that was killed before it could write it finished nothing

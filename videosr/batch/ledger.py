@@ -122,12 +122,22 @@ def read(folder: Path) -> dict[str, Known]:
         raise OutputError(f"{path}: cannot be read: {exc.strerror}") from exc
     for line in data.splitlines():
         try:
-            entry = Entry(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # cut short by whatever ended that run: the step is taken again
+            entry = _parse(line)
+        except (ValueError, TypeError, RecursionError):
+            continue  # cut short by whatever ended that run, or damaged: the step is taken again
         before = known.get(entry.output, Known())
         known[entry.output] = before._replace(begun=entry) if entry.state == "begun" else Known(done=entry)
     return known
+
+
+def _parse(line: bytes) -> Entry:
+    """Raises ValueError or TypeError: it is no entry."""
+    entry = Entry(**json.loads(line))
+    texts = (entry.output, entry.input, entry.source, *(() if entry.file is None else (entry.file,)))
+    whole = all(isinstance(text, str) for text in texts) and isinstance(entry.settings, dict)
+    if not whole or entry.state not in ("begun", "done"):
+        raise ValueError("a field is of another type")
+    return entry
 
 
 class Ledger:

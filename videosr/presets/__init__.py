@@ -6,6 +6,7 @@ A key is the name of an option of `videosr upscale`, with `_` for `-`; the encod
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def read(preset: str) -> dict[str, Any]:
         preset: a shipped preset's name, or the path of a TOML file.
 
     Raises:
-        UsageError: there is none of that name, or it is not TOML.
+        UsageError: there is none of that name, it is not TOML, or it sets something to what no option can be.
     """
     path = Path(preset)
     if preset in shipped():
@@ -35,8 +36,14 @@ def read(preset: str) -> dict[str, Any]:
     elif not path.is_file():
         raise UsageError(f"preset {preset!r} is neither a shipped one ({', '.join(shipped())}) nor a file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise UsageError(f"preset {preset}: cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:  # not TOML, or not text
+    except (ValueError, RecursionError) as exc:  # not TOML, or not text; brackets in brackets in brackets
         raise UsageError(f"preset {preset}: is not TOML: {exc}") from exc
+    for key, value in values.items():
+        if key != "options" and (not isinstance(value, str | int | float) or value in (math.inf, -math.inf)):
+            raise UsageError(
+                f"preset {preset}: {key} is {value!r}, which is neither a text, a number nor true or false"
+            )
+    return values

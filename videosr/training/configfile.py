@@ -27,7 +27,7 @@ def load_config(path: str | Path) -> TrainingConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise InputError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InputError(f"{path}: not a TOML file: {exc}") from exc
     config = _build(TrainingConfig, values, str(path), path.parent)
     _check(config, str(path))
