@@ -6,7 +6,6 @@ A key is the name of an option of `videosr upscale`, with `_` for `-`; the encod
 
 from __future__ import annotations
 
-import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ def shipped() -> list[str]:
 
 
 def read(preset: str) -> dict[str, Any]:
-    """The values a preset sets.
+    """The values a preset sets, numbers as they would stand on a command line.
 
     Args:
         preset: a shipped preset's name, or the path of a TOML file.
@@ -42,8 +41,6 @@ def read(preset: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:  # not TOML, or not text; brackets in brackets in brackets
         raise UsageError(f"preset {preset}: is not TOML: {exc}") from exc
     for key, value in values.items():
-        if key != "options" and (not isinstance(value, str | int | float) or value in (math.inf, -math.inf)):
-            raise UsageError(
-                f"preset {preset}: {key} is {value!r}, which is neither a text, a number nor true or false"
-            )
-    return values
+        if key != "options" and not isinstance(value, str | int | float):
+            raise UsageError(f"preset {preset}: {key} is {value!r}, which is no text, number, true or false")
+    return {key: str(value) if type(value) in (int, float) else value for key, value in values.items()}
