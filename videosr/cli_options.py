@@ -14,6 +14,7 @@ from videosr import presets
 from videosr.engines import DEVICES, ENGINES
 from videosr.errors import UsageError
 from videosr.media.codecs import EncoderSettings
+from videosr.media.deinterlace import Deinterlace
 from videosr.media.source import parse_clock
 from videosr.models import registry
 from videosr.temporal import Mode
@@ -124,6 +125,13 @@ _OPTIONS = [
     click.option(
         "--denoise", type=float, default=0.0, help="From 0, keep all grain, to 1, remove what earlier frames allow."
     ),
+    click.option(
+        "--deinterlace",
+        type=click.Choice([d.value for d in Deinterlace]),
+        default="auto",
+        help="Interlaced video: auto looks at its pictures, and matches the fields of telecined film.",
+    ),
+    click.option("--field-rate", is_flag=True, help="Of interlaced video, make a frame of each field."),
     click.option("--height", type=int, help="Resample the result to this many rows, such as 1080."),
     click.option("--size", type=Size(), help="Resample the result to this size; its shape on the screen stays."),
     click.option("--start", type=Clock(), help="Begin at this time: seconds or [HH:]MM:SS."),
@@ -184,6 +192,8 @@ def wanted(
     model: str,
     temporal: str,
     denoise: float,
+    deinterlace: str,
+    field_rate: bool,
     height: int | None,
     size: tuple[int, int] | None,
     start: Fraction | None,
@@ -224,6 +234,8 @@ def wanted(
         start=start,
         duration=duration,
         frames=frames,
+        deinterlace=Deinterlace(deinterlace),
+        field_rate=field_rate,
         overwrite=overwrite,
         strict=strict,
     )

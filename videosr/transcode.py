@@ -19,7 +19,9 @@ from videosr.journal import Journal, fingerprint
 from videosr.media.codecs import EncoderSettings, notes, output_info, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
+from videosr.media.deinterlace import Deinterlace, Plan, deinterlacing
 from videosr.media.encoder import SegmentEncoder, library_versions
+from videosr.media.fields import detect
 from videosr.media.images import image_losses, image_settings, without_idle_alpha, working_format, write_image
 from videosr.media.muxer import mux
 from videosr.media.probe import plan_streams
@@ -42,6 +44,8 @@ class TranscodeOptions:
         start: seconds into the source at which to begin.
         duration: seconds to take.
         frames: frames to take.
+        deinterlace: what to do about interlaced video.
+        field_rate: make a frame of each field of interlaced video, not of both.
         overwrite: replace an existing output, or an unfinished one made with other settings.
         strict: refuse rather than lose or convert anything.
     """
@@ -53,6 +57,8 @@ class TranscodeOptions:
     start: Fraction | None = None
     duration: Fraction | None = None
     frames: int | None = None
+    deinterlace: Deinterlace = Deinterlace.AUTO
+    field_rate: bool = False
     overwrite: bool = False
     strict: bool = False
 
@@ -72,6 +78,8 @@ class TranscodeOptions:
             raise UsageError(f"--height {self.height} is not positive")
         if self.width is not None and min(self.width, self.height or 1) < 1:
             raise UsageError(f"--size {self.width}x{self.height} is not positive")
+        if self.field_rate and self.deinterlace is Deinterlace.OFF:
+            raise UsageError("--field-rate makes frames of fields: it needs --deinterlace auto or bwdif")
 
     @property
     def trimmed(self) -> bool:
@@ -176,7 +184,7 @@ def transcode(source: Path, output: Path, options: TranscodeOptions, progress: P
 
 def _film(source: Path, output: Path, container: str, options: TranscodeOptions, progress: Progress) -> Result:
     """Upscale frames into segments and join them with the other streams."""
-    with _decoder(source, options) as decoder:
+    with open_source(source, options) as decoder:
         plan = plan_streams(source, container)
         upscaler = Upscaler(options.upscale)
         info = upscaler.output_info(decoder.info)
@@ -194,7 +202,7 @@ def _film(source: Path, output: Path, container: str, options: TranscodeOptions,
         report = _Report(progress, decoder, options.strict)
         report.losses([*plan.losses, *notes(settings, info, decoder.hdr)])
 
-        with _journal(source, output, options, upscaler, settings, coded, progress) as journal:
+        with _journal(source, output, options, decoder.deinterlace, upscaler, settings, coded, progress) as journal:
             progress.begin(expected_frames(decoder.info, options), info.rate, journal.frames)
             # A frame depends on itself and the few before it, so the upscaler has to see only those again.
             lead = min(journal.frames, HISTORY)
@@ -233,6 +241,7 @@ def _journal(
     source: Path,
     output: Path,
     options: TranscodeOptions,
+    deinterlace: Plan | None,
     upscaler: Upscaler,
     settings: EncoderSettings,
     coded: StreamInfo,
@@ -247,6 +256,7 @@ def _journal(
         "videosr": __version__,
         "input": fingerprint(source),
         **{name: _text(getattr(options, name)) for name in ("start", "duration", "frames")},
+        "deinterlace": _text(deinterlace),
         "size": f"{coded.width}x{coded.height}",
         **asdict(settings),
         "color": repr(coded.color),
@@ -270,7 +280,7 @@ def _text(value: object) -> str | None:
 
 def _still(source: Path, output: Path, options: TranscodeOptions, progress: Progress) -> Result:
     """Upscale one picture into an image file."""
-    with _decoder(source, options) as decoder:
+    with open_source(source, options) as decoder:
         frames = list(islice(decoder, 2))
         if not frames:
             raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
@@ -292,8 +302,17 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
     )
 
 
-def _decoder(source: Path, options: TranscodeOptions) -> Decoder:
-    return Decoder(source, start=options.start, duration=options.duration, frames=options.frames)
+def open_source(source: Path, options: TranscodeOptions) -> Decoder:
+    """The frames that are to be upscaled.
+
+    Raises:
+        InputError: see `Decoder`.
+    """
+    wanted, why = deinterlacing(options.deinterlace, lambda: detect(source), double=options.field_rate)
+    decoder = Decoder(source, start=options.start, duration=options.duration, frames=options.frames, deinterlace=wanted)
+    if why:
+        decoder.warnings.append(why)
+    return decoder
 
 
 class _Report:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,8 @@ import av.error
 from videosr.errors import InputError
 from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
+from videosr.media.hdr import SideData
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.source import (
     IMAGE_SUFFIXES,
@@ -35,22 +37,6 @@ from videosr.media.source import (
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
-STATIC_HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
-"""Side data of frames that describes the whole stream and that encoders can write again."""
-LOST_SIDE_DATA = {
-    "A53_CC": "embedded captions (A53)",
-    "DYNAMIC_HDR_PLUS": "HDR10+ dynamic metadata",
-    "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
-    "DOVI_RPU_BUFFER": "Dolby Vision metadata",
-    "DOVI_METADATA": "Dolby Vision metadata",
-    "ICC_PROFILE": "ICC profile",
-    "STEREO3D": "stereoscopic 3D description",
-    "SPHERICAL": "spherical (360 degree) description",
-    "S12M_TIMECODE": "frame timecodes",
-    "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
-    "EXIF": "EXIF data",
-}
-"""Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
 
 
 class Decoder:
@@ -65,14 +51,13 @@ class Decoder:
         start: seconds after the beginning of the file at which to begin; frames shown earlier are skipped.
         duration: seconds after `start` at which to end.
         frames: end after that many frames.
+        deinterlace: how interlaced frames are made whole; None leaves them as they are.
         threads: decoder threads; 0 chooses by the machine. The frames do not depend on it.
 
     Attributes:
-        info: what the stream says of itself, colour resolved.
+        info: what the stream says of itself, colour resolved; of its frames as they come.
+        deinterlace: as given.
         warnings: one line for each kind of thing that was repaired, guessed or concealed.
-        losses: what rides on the frames (captions, dynamic HDR, ...) and cannot be carried to another file; those of
-            the first frame are known at once, others are added as they are met.
-        hdr: static HDR side data of the stream, as it is on every frame.
         display_matrix: FFmpeg's 3x3 display matrix as nine integers, None where there is none.
 
     Raises:
@@ -88,14 +73,16 @@ class Decoder:
         start: Fraction | None = None,
         duration: Fraction | None = None,
         frames: int | None = None,
+        deinterlace: Plan | None = None,
         threads: int = 0,
     ) -> None:
         self.name = os.fspath(path)
         self.warnings: list[str] = []
-        self.losses: list[str] = []
         self._noted: set[str] = set()
         self._reader = PlaneReader()
         self._limit = frames
+        self.deinterlace = deinterlace
+        self._early = 0
         self._bad_packets = 0
         self._bad_frames = 0
         self._container = open_input(path)
@@ -121,7 +108,7 @@ class Decoder:
             self._end_pts = math.ceil((origin + (start or 0) + duration) / self._time_base)
         self._threads = threads or min(os.cpu_count() or 1, 8)
         self._prepare()
-        self.hdr: tuple[tuple[str, bytes], ...] = _coded_hdr(context)
+        self._side_data = SideData(context)
         self.display_matrix = coded_display_matrix(context)
 
         self._source = self._pictures()
@@ -174,16 +161,14 @@ class Decoder:
         if guesses:
             self._warn("colour", f"colour not fully tagged, assumed {', '.join(guesses)}")
         sar = stream.sample_aspect_ratio
-        if "dovi_conf" in context.coded_side_data:
-            self._lose("DOVI_METADATA")
-        self._static_hdr(first)
+        self._side_data.of(first)
         for kind, data in first.side_data.items():
             if kind.name == "DISPLAYMATRIX" and self.display_matrix is None:
                 self.display_matrix = unpack_matrix(bytes(data))
         rate = next(
             (r for r in map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r), None
         )
-        self.info = StreamInfo(
+        info = StreamInfo(
             width=first.width,
             height=first.height,
             format=fmt,
@@ -197,6 +182,8 @@ class Decoder:
             codec=codec,
         )
         self._tick = max(1, round(1 / (rate * self._time_base))) if rate else 1
+        self._coded = info
+        self.info = self.deinterlace.info(info) if self.deinterlace else info
 
     def _stated_duration(self) -> Fraction | None:
         """Seconds of video as the container states them, None where it says nothing about this stream."""
@@ -210,6 +197,16 @@ class Decoder:
         if len(timed) == 1 and self._container.duration:
             return Fraction(self._container.duration, 1_000_000)
         return None
+
+    @property
+    def losses(self) -> list[str]:
+        """What rides on the frames and cannot be carried to another file; grows while frames are read."""
+        return self._side_data.losses
+
+    @property
+    def hdr(self) -> tuple[tuple[str, bytes], ...]:
+        """Static HDR side data of the stream, as it is on every frame."""
+        return self._side_data.static
 
     @property
     def format(self) -> PixelFormat:
@@ -259,18 +256,31 @@ class Decoder:
         if self._first_pts is None:
             yield from self._decode_all()
             return
-        self._container.seek(self._first_pts, stream=self._stream, backward=True)
+        lead = LEAD if self.deinterlace else 0
+        self._container.seek(self._first_pts - round(lead / 4 / self._time_base), stream=self._stream, backward=True)
         source = self._decode_all()
-        first = next(source, None)
-        if first is None or first.pts is None or first.pts > self._first_pts:
-            # The index is missing or wrong: only reading from the beginning is sure to find the first frame.
+        shown, earlier = self._reach_start(source, lead)
+        exact = lead == 0 and bool(shown) and shown[0].pts == self._first_pts
+        if earlier < max(lead, 1) and not exact:
+            # The index is missing or wrong, or the beginning is near: only reading from there is sure to find them all.
             self._reopen()
             source = self._decode_all()
-            first = next(source, None)
-        if first is not None:
-            for picture in chain((first,), source):
-                if picture.pts is None or picture.pts >= self._first_pts:
-                    yield picture
+            shown, _ = self._reach_start(source, lead)
+        self._early = max(0, len(shown) - 1)
+        yield from shown
+        for picture in source:
+            if picture.pts is None or picture.pts >= self._first_pts:
+                yield picture
+
+    def _reach_start(self, source: Iterator[av.VideoFrame], lead: int) -> tuple[deque[av.VideoFrame], int]:
+        """The first picture that is wanted, behind up to `lead` earlier ones, and how many earlier ones there were."""
+        assert self._first_pts is not None
+        shown: deque[av.VideoFrame] = deque(maxlen=lead + 1)
+        for earlier, picture in enumerate(source):
+            shown.append(picture)
+            if picture.pts is None or picture.pts >= self._first_pts:
+                return shown, earlier
+        return deque(), len(shown)
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Every frame from where the container stands."""
@@ -295,26 +305,38 @@ class Decoder:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, once."""
+        frames, early, fields = self._timed(), self._early, 1
+        if self.deinterlace:
+            frames = Deinterlacer(self.deinterlace).run(frames)
+            fields = 2 if self.deinterlace.double else 1
         count = 0
         earliest: int | None = None
+        latest: int | None = None
+        for number, frame in enumerate(frames):
+            if number < early * fields and self._first_pts is not None and frame.pts < self._first_pts * fields:
+                continue  # it was only to be seen by its successors
+            if self._end_pts is not None and frame.pts >= self._end_pts * fields:
+                break
+            earliest = frame.pts if earliest is None else earliest
+            latest = frame.pts
+            count += 1
+            yield frame
+            if count == self._limit:
+                break
+        self._conclude(count, earliest, latest)
+
+    def _timed(self) -> Iterator[Frame]:
+        """Every frame, each once the next one's time is known."""
         previous: int | None = None
         held: Frame | None = None
         for picture in self._remaining():
             pts = self._timestamp(picture, previous)
-            if self._end_pts is not None and pts >= self._end_pts:
-                break
             if held is not None:
                 yield self._with_duration(held, pts)
-                held = None
-            if self._limit is not None and count >= self._limit:
-                break
             held = self._frame(picture, pts)
-            earliest = pts if earliest is None else earliest
             previous = pts
-            count += 1
         if held is not None:
             yield self._with_duration(held, None)
-        self._conclude(count, earliest, previous)
 
     def _remaining(self) -> Iterator[av.VideoFrame]:
         if self._pending is not None:
@@ -337,7 +359,7 @@ class Decoder:
         return pts
 
     def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
-        info = self.info
+        info = self._coded
         if (picture.width, picture.height) != (info.width, info.height):
             raise InputError(
                 f"{self.name}: the picture changes from {info.width}x{info.height} to {picture.width}x{picture.height} "
@@ -350,10 +372,8 @@ class Decoder:
             )
         if picture.is_corrupt:
             self._bad_frames += 1
-        if picture.interlaced_frame:
-            self._warn(
-                "interlaced", "the video is interlaced; it is upscaled as it is (deinterlace it first for best results)"
-            )
+        if picture.interlaced_frame and not self.deinterlace:
+            self._warn("interlaced", "frames are marked as interlaced; they are upscaled as they are")
         return Frame(
             planes=self._reader.read(picture, info.format),
             format=info.format,
@@ -364,23 +384,8 @@ class Decoder:
             sar=info.sar,
             interlaced=picture.interlaced_frame,
             key=picture.key_frame,
-            side_data=self._static_hdr(picture),
+            side_data=self._side_data.of(picture),
         )
-
-    def _lose(self, kind: str) -> None:
-        """Note side data that cannot be carried."""
-        line = LOST_SIDE_DATA.get(kind)
-        if line is not None and line not in self.losses:
-            self.losses.append(line)
-
-    def _static_hdr(self, picture: av.VideoFrame) -> tuple[tuple[str, bytes], ...]:
-        """The stream's static HDR data; frames inherit it from earlier ones."""
-        for kind, data in picture.side_data.items():
-            if kind.name in STATIC_HDR:
-                self.hdr = tuple(sorted((dict(self.hdr) | {kind.name: bytes(data)}).items()))
-            else:
-                self._lose(kind.name)
-        return self.hdr
 
     def _with_duration(self, frame: Frame, next_pts: int | None) -> Frame:
         if frame.duration > 0:
@@ -401,7 +406,7 @@ class Decoder:
         if 0 < count < info.frames and self._container.format.name != "avi":  # AVI counts dropped frames as well
             self._warn("short", f"{count} frames found where the container states {info.frames}; it may be truncated")
         elif info.frames == 0 and info.duration is not None:
-            shown = (last_pts + self._tick - first_pts) * self._time_base
+            shown = (last_pts - first_pts) * info.time_base + self._tick * self._time_base
             if shown < info.duration - max(Fraction(1, 2), info.duration / 50):
                 self._warn(
                     "short",
@@ -428,9 +433,3 @@ def _frames_to_hold(picture: av.VideoFrame) -> int:
     """As many as encoders put B-frames in a row, as far as memory allows."""
     size = picture.width * picture.height * picture.format.padded_bits_per_pixel // 8
     return max(2, min(HELD_FRAMES, HELD_BYTES // size))
-
-
-def _coded_hdr(context: av.VideoCodecContext) -> tuple[tuple[str, bytes], ...]:
-    coded = context.coded_side_data
-    names = {"mastering_display_metadata": STATIC_HDR[0], "content_light_level": STATIC_HDR[1]}
-    return tuple(sorted((names[k], bytes(v)) for k, v in coded.items() if k in names))

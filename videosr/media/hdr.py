@@ -1,4 +1,4 @@
-"""Static HDR metadata (SMPTE ST 2086, CTA-861.3) from FFmpeg's structs to the encoders' parameters."""
+"""What rides on frames beside the picture, and static HDR metadata (SMPTE ST 2086, CTA-861.3) for encoders."""
 
 from __future__ import annotations
 
@@ -6,10 +6,28 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 
+import av
+
 _MASTERING = struct.Struct("=20i2i")
 _LIGHT = struct.Struct("=2I")
 CHROMA_UNIT = Fraction(1, 50000)
 LUMA_UNIT = Fraction(1, 10000)
+STATIC_HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+"""Side data of frames that describes the whole stream and that encoders can write again."""
+LOST_SIDE_DATA = {
+    "A53_CC": "embedded captions (A53)",
+    "DYNAMIC_HDR_PLUS": "HDR10+ dynamic metadata",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
+    "DOVI_RPU_BUFFER": "Dolby Vision metadata",
+    "DOVI_METADATA": "Dolby Vision metadata",
+    "ICC_PROFILE": "ICC profile",
+    "STEREO3D": "stereoscopic 3D description",
+    "SPHERICAL": "spherical (360 degree) description",
+    "S12M_TIMECODE": "frame timecodes",
+    "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
+    "EXIF": "EXIF data",
+}
+"""Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +106,39 @@ def encoder_parameters(codec: str, side_data: tuple[tuple[str, bytes], ...]) -> 
         elif kind == "CONTENT_LIGHT_LEVEL" and (light := content_light(payload)) is not None:
             found[names[1]] = f"{light[0]},{light[1]}"
     return found
+
+
+class SideData:
+    """Notes what the frames of one stream carry.
+
+    Args:
+        context: of the stream, opened.
+
+    Attributes:
+        static: static HDR side data, by name; frames inherit it from earlier ones.
+        losses: what cannot be carried to another file (captions, dynamic HDR, ...), in the order in which it was met.
+    """
+
+    def __init__(self, context: av.VideoCodecContext) -> None:
+        coded = context.coded_side_data
+        names = {"mastering_display_metadata": STATIC_HDR[0], "content_light_level": STATIC_HDR[1]}
+        self.static: tuple[tuple[str, bytes], ...] = tuple(
+            sorted((names[k], bytes(v)) for k, v in coded.items() if k in names)
+        )
+        self.losses: list[str] = []
+        if "dovi_conf" in coded:
+            self._lose("DOVI_METADATA")
+
+    def of(self, picture: av.VideoFrame) -> tuple[tuple[str, bytes], ...]:
+        """The static data that holds for a frame."""
+        for kind, data in picture.side_data.items():
+            if kind.name in STATIC_HDR:
+                self.static = tuple(sorted((dict(self.static) | {kind.name: bytes(data)}).items()))
+            else:
+                self._lose(kind.name)
+        return self.static
+
+    def _lose(self, kind: str) -> None:
+        line = LOST_SIDE_DATA.get(kind)
+        if line is not None and line not in self.losses:
+            self.losses.append(line)

@@ -1,0 +1,205 @@
+"""Whether a video is interlaced: what its flags say, and what its pictures show.
+
+Flags lie in both directions (progressive film in an interlaced broadcast, combed pictures in a file marked
+progressive), so FFmpeg's `idet` looks at the pictures of a few places of the file. The places depend on the file alone,
+so every part of it, and every run, is judged alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+import av
+import av.error
+from av.video.stream import VideoStream
+
+from videosr.media.source import open_input, plausible_rate, video_stream
+
+PLACES, PLACE_FRAMES = 5, 40
+"""Where a video that is marked as interlaced is looked at, and frames each."""
+FEW_PLACES, FEW_FRAMES = 3, 24
+"""The same where nothing marks it."""
+FASTEST = 31
+"""Frames per second above which nothing is interlaced unless it says so: 50 and 60 are rates of fields."""
+ROWS = range(402, 1153, 2)
+"""Rows of what may be interlaced without saying so. idet takes fine lines in small moving pictures for combs."""
+FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+"""`AVFieldOrder` by the field shown first: TT, BB, TB (coded top first), BT."""
+
+
+class Scan(StrEnum):
+    """How the pictures of a video came about."""
+
+    PROGRESSIVE = "progressive"
+    INTERLACED = "interlaced"
+    TELECINE = "telecine"
+    """Film at 24 frames per second whose fields fill 30 frames, two and three in turn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fields:
+    """What was found.
+
+    Attributes:
+        scan: the verdict.
+        order: the field shown first: "tff" or "bff"; only a guess where `scan` is progressive.
+        marked: the stream or its frames are marked as interlaced.
+        combed: frames that idet found to be interlaced.
+        clean: frames that it found to be progressive.
+    """
+
+    scan: Scan
+    order: str
+    marked: bool
+    combed: int
+    clean: int
+
+    @property
+    def seen(self) -> str:
+        """The count, for people."""
+        return f"idet: {self.combed} of {self.combed + self.clean} frames are combed"
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What idet said of single frames, and which fields it found repeated."""
+
+    marks: int = 0
+    orders: Counter[str] = field(default_factory=Counter)
+    phases: dict[str, Counter[int]] = field(default_factory=lambda: {"top": Counter(), "bottom": Counter()})
+    frames: int = 0
+
+    def add(self, frames: Iterator[av.VideoFrame]) -> None:
+        """Count consecutive frames."""
+        phases: dict[str, Counter[int]] = {"top": Counter(), "bottom": Counter()}
+        for n, frame in enumerate(frames):
+            self.frames += 1
+            said = frame.metadata
+            self.orders[said.get("lavfi.idet.multiple.current_frame", "")] += 1
+            repeated = said.get("lavfi.idet.repeated.current_frame", "")
+            if repeated in phases:
+                phases[repeated][n % 5] += 1
+        for name, phase in phases.items():  # a place may begin anywhere in the pattern: its strongest phase counts as 0
+            strongest = max(phase.values(), default=0)
+            self.phases[name][0] += strongest
+            self.phases[name][1] += phase.total() - strongest
+
+    @property
+    def telecined(self) -> bool:
+        """Whether in every five frames one top and one bottom field come again, as in 3:2 pulldown."""
+        found = [(phase[0], phase[1]) for phase in self.phases.values()]
+        return all(hits >= 3 and hits >= 0.3 * self.frames / 5 and others <= 0.5 * hits for hits, others in found)
+
+
+def detect(path: str | os.PathLike[str], index: int | None = None) -> Fields:
+    """Look at a video's flags and at its pictures.
+
+    Args:
+        path: the file.
+        index: of the video stream; the best one by default.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with open_input(path) as container:
+        stream = video_stream(container, os.fspath(path), index)
+        context = stream.codec_context
+        stated = FIELD_ORDERS.get(context.field_order)
+        rate = plausible_rate(stream.average_rate) or plausible_rate(stream.guessed_rate)
+        marked = stated is not None
+        seen = _Counts()
+        possible = marked or (context.height in ROWS and (rate is None or rate <= FASTEST))
+        if possible and stream.frames != 1:
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = av.stream.Discard.all
+            context.thread_type = "AUTO"
+            _look(container, stream, seen, *((PLACES, PLACE_FRAMES) if marked else (FEW_PLACES, FEW_FRAMES)))
+        marked |= seen.marks > 0
+        return _judge(seen, marked, stated or ("bff" if context.name == "dvvideo" else "tff"))
+
+
+def _judge(seen: _Counts, marked: bool, stated: str) -> Fields:
+    orders = seen.orders
+    clean = orders["progressive"]
+    order = max(("tff", "bff"), key=lambda name: (orders[name], name == stated))
+    # The order has to be one: where idet finds both, it sees fine lines and no fields.
+    combed = orders[order] if orders[order] >= 9 * (orders["tff"] + orders["bff"] - orders[order]) else 0
+    share = combed / max(1, combed + clean)
+    if marked:
+        scan = Scan.INTERLACED if share >= 0.2 or combed + clean < 5 else Scan.PROGRESSIVE
+    else:
+        scan = Scan.INTERLACED if share >= 0.6 and combed >= 10 else Scan.PROGRESSIVE
+    if scan is Scan.INTERLACED and seen.telecined:
+        scan = Scan.TELECINE
+    return Fields(scan=scan, order=order if combed else stated, marked=marked, combed=combed, clean=clean)
+
+
+def _look(container: av.container.InputContainer, stream: VideoStream, seen: _Counts, places: int, frames: int) -> None:
+    """Have idet count some frames at some places."""
+    begin = Fraction(container.start_time or 0, 1_000_000)
+    length = Fraction(container.duration or 0, 1_000_000)
+    if length <= 4:
+        places, frames = 1, places * frames
+    base = Fraction(stream.time_base.num, stream.time_base.den)
+    for place in range(places):
+        try:
+            if place:
+                container.seek(round((begin + length * place / places) / base), stream=stream, backward=True)
+            seen.add(_idet(container, stream, frames, seen))
+        except av.error.FFmpegError:
+            continue  # a place that cannot be read says nothing; whoever reads the whole file will tell
+
+
+def _idet(
+    container: av.container.InputContainer, stream: VideoStream, count: int, seen: _Counts
+) -> Iterator[av.VideoFrame]:
+    """Frames of the stream with idet's findings in their metadata."""
+    graph: av.filter.Graph | None = None
+    form: tuple[int, int, str] | None = None
+    for frame in _some(container, stream, count):
+        seen.marks += frame.interlaced_frame
+        if graph is None:
+            form = frame.width, frame.height, frame.format.name
+            graph = av.filter.Graph()
+            graph.link_nodes(graph.add_buffer(template=frame), graph.add("idet"), graph.add("buffersink"))
+        if form != (frame.width, frame.height, frame.format.name):
+            break
+        graph.vpush(frame)
+        yield from _ready(graph)
+    if graph is not None:
+        graph.vpush(None)
+        yield from _ready(graph)
+
+
+def _some(container: av.container.InputContainer, stream: VideoStream, count: int) -> Iterator[av.VideoFrame]:
+    """The next frames of the stream, damaged ones left out."""
+    for packet in container.demux(stream):
+        try:
+            frames = stream.codec_context.decode(packet if packet.size else None)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            if not frame.is_corrupt:
+                yield frame
+                count -= 1
+            if not count:
+                stream.codec_context.flush_buffers()
+                return
+
+
+def _ready(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    """What a graph has finished."""
+    while True:
+        try:
+            frame = graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        yield frame
