@@ -152,7 +152,12 @@ cli.add_command(serve)
 @cli.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
-@click.option("--form", type=click.Choice(["deploy", "image", "video"]), default="deploy", help="Interface.")
+@click.option(
+    "--form",
+    type=click.Choice(["deploy", "image", "video"]),
+    show_default="deploy; NEXUS: image",
+    help="Interface.",
+)
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Types inside.")
 @click.option("--alpha", type=float, help="upsampler_alpha, which published checkpoints do not record.")
 @click.option("--window-size", type=int, help="Of the window attention, which checkpoints do not record.")
@@ -164,7 +169,7 @@ cli.add_command(serve)
 def export(checkpoint: Path, output: Path, **options: Any) -> None:
     """Make an ONNX network from a checkpoint.
 
-    CHECKPOINT is a ParagonSR2 .safetensors or .pth file. The network made from it is compared with it; a difference
+    CHECKPOINT is a .safetensors or .pth file of ParagonSR2 or NEXUS. The network made from it is compared with it; a difference
     above the tolerance is an error.
     """
     with _extra("videosr export", "torch"):

@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from videosr.archs import checkpoint
+from videosr.archs import checkpoint, onnx_graph, onnx_nexus
+from videosr.archs.families import Network
 from videosr.archs.fold import HALO, Deployed
-from videosr.archs.onnx_graph import Form, build
+from videosr.archs.nexus import Nexus
+from videosr.archs.onnx_writer import Form
 from videosr.archs.paragonsr2 import FEATURE_BLEND, ParagonSR2
 from videosr.engines.network import PREFIX
 from videosr.errors import NetworkError, UsageError
@@ -37,11 +40,11 @@ type Precision = Literal["fp32", "fp16"]
 METADATA_KEYS = {
     "format": "version of this list, 1",
     "name": "of the network",
-    "variant": "realtime, stream, photo or pro",
+    "variant": "realtime, stream, photo, pro or one of NEXUS",
     "scale": "output pixels per input pixel and axis",
     "form": "deploy, image or video",
     "precision": "of weights and activations, fp32 or fp16",
-    "alpha": "strength of the base path's pre-filter",
+    "alpha": "strength of the base path's pre-filter; absent without a base path",
     "window_size": "of window attention; absent without",
     "halo": "input pixels of replicated rim inside the network; 0: zero padding",
     "reach": "how many input pixels away an output pixel sees; absent where that is the whole picture",
@@ -108,9 +111,10 @@ class Report:
         """The report for people."""
         m = self.metadata
         rim = f"replicated, {m['halo']} pixels" if m["halo"] != "0" else "zero padding"
+        alpha = f"alpha {m['alpha']}, " if "alpha" in m else ""
         lines = [
             f"{self.output}: {m['name']}, {m['variant']} {m['scale']}x, {m['form']} form, {m['precision']}, "
-            f"alpha {m['alpha']}, rim: {rim}, {self.size / 1024:.0f} KiB",
+            f"{alpha}rim: {rim}, {self.size / 1024:.0f} KiB",
             f"checked against torch in {self.runtime}; worst error allowed {self.tolerance:.1e}",
         ]
         for check in self.checks:
@@ -127,7 +131,7 @@ def export(
     source: Path,
     output: Path,
     *,
-    form: str = "deploy",
+    form: str | None = None,
     precision: Precision = "fp32",
     alpha: float | None = None,
     window_size: int | None = None,
@@ -140,7 +144,8 @@ def export(
     Args:
         source: `.safetensors` or `.pth` (see `archs.checkpoint`).
         output: the network file; it appears complete and checked, or not at all.
-        form: "deploy" (ours), "image" or "video" (the published interfaces); see `archs.onnx_graph`.
+        form: "deploy" (ours), "image" or "video" (the published interfaces), see `archs.onnx_graph`; NEXUS has "image"
+            alone. None: the first of these that the network has.
         precision: "fp32", or "fp16" with float32 where it matters; inputs and outputs are float32 in both.
         alpha: `upsampler_alpha` of the training, needed where the checkpoint does not record it.
         window_size: of the window attention, likewise.
@@ -153,40 +158,42 @@ def export(
         UsageError: an option out of range, or needed and not given.
         OutputError: `output` cannot be written.
     """
-    if form not in list(Form):
+    if form is not None and form not in list(Form):
         raise UsageError(f"form {form!r} is not one of {', '.join(Form)}")
     if precision not in TOLERANCE:
         raise UsageError(f"precision {precision!r} is not one of {', '.join(TOLERANCE)}")
     if not 0 <= blend < 1:
         raise UsageError(f"blend {blend} is out of range: 0 to below 1")
     model, info = checkpoint.load(source, alpha=alpha, window_size=window_size)
-    halo = _halo(Form(form), padding, info.metadata.get("padding", "zero"))
-    network = build(model, form=Form(form), half=precision == "fp16", halo=halo, blend=blend)
+    interface = _form(model, form)
+    halo = _halo(interface, padding, info.metadata.get("padding", "zero"))
+    network = _graph(model, interface, half=precision == "fp16", halo=halo, blend=blend)
     reach = model.reach
     metadata = {
         "format": "1",
         "name": name or info.metadata.get("name", source.stem),
         "variant": model.variant,
         "scale": str(model.scale),
-        "form": form,
+        "form": interface.value,
         "precision": precision,
-        "alpha": repr(float(model.base.alpha)),
         "halo": str(halo),
         "chroma": info.metadata.get("chroma", "network"),
         "training": info.metadata.get("training", f"published ParagonSR2 weights, version {info.generation}"),
         "license": info.metadata.get("license", "unknown"),
         "checkpoint_sha256": info.sha256,
     }
+    if isinstance(model, ParagonSR2):
+        metadata["alpha"] = repr(float(model.base.alpha))
     if reach is not None:
         metadata["reach"] = str(reach)
     if model.has_windows:
         metadata["window_size"] = str(model.window_size)
-    if form == Form.VIDEO:
+    if interface is Form.VIDEO:
         metadata["blend"] = repr(float(blend))
     for key, value in metadata.items():
         network.metadata_props.add(key=PREFIX + key, value=value)
     data = network.SerializeToString()
-    rim_is_exact = halo > 0 or form != Form.DEPLOY
+    rim_is_exact = halo > 0 or interface is not Form.DEPLOY
     runtime, run = _runner(data, output)
     report = Report(
         output=output,
@@ -195,11 +202,27 @@ def export(
         runtime=runtime,
         tolerance=TOLERANCE[precision],
         rim_is_exact=rim_is_exact,
-        checks=tuple(_checks(model, Form(form), halo, blend, run)),
+        checks=tuple(_checks(model, interface, halo, blend, run)),
     )
     _accept(report)
     write_atomically(output, data)
     return report
+
+
+def _form(model: Network, form: str | None) -> Form:
+    if isinstance(model, Nexus):
+        if form not in (None, Form.IMAGE):
+            raise UsageError(
+                f"form {form!r} is for ParagonSR2: {model.variant} has one path and the form 'image' alone"
+            )
+        return Form.IMAGE
+    return Form(form or Form.DEPLOY)
+
+
+def _graph(model: Network, form: Form, *, half: bool, halo: int, blend: float) -> onnx.ModelProto:
+    if isinstance(model, Nexus):
+        return onnx_nexus.build(model, half=half, halo=halo)
+    return onnx_graph.build(model, form=form, half=half, halo=halo, blend=blend)
 
 
 def _halo(form: Form, padding: str | None, recorded: str) -> int:
@@ -257,10 +280,10 @@ def _runner(data: bytes, output: Path) -> tuple[str, _Run]:
     return f"ONNX Runtime {onnxruntime.__version__}", lambda inputs: session.run(None, inputs)
 
 
-def _checks(model: ParagonSR2, form: Form, halo: int, blend: float, run: _Run) -> Iterator[Check]:
+def _checks(model: Network, form: Form, halo: int, blend: float, run: _Run) -> Iterator[Check]:
     """Compare on both kinds of pictures in both sizes."""
     generator = torch.Generator().manual_seed(0)
-    folded = Deployed(model, halo) if form is Form.DEPLOY else None
+    folded = Deployed(model, halo) if form is Form.DEPLOY and isinstance(model, ParagonSR2) else None
     for height, width in _SIZES:
         for kind, picture in (
             ("noise", torch.rand(1, 3, height, width, generator=generator)),
@@ -292,11 +315,11 @@ def _difference(got: NDArray[np.float32], expected: Tensor) -> NDArray[np.float3
 
 @torch.no_grad()
 def _expected(
-    model: ParagonSR2, form: Form, halo: int, blend: float, picture: Tensor, generator: torch.Generator
+    model: Network, form: Form, halo: int, blend: float, picture: Tensor, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Inputs of the exported network, and what torch makes of them."""
     inputs = {"input": picture}
-    if form is Form.VIDEO:
+    if form is Form.VIDEO and isinstance(model, ParagonSR2):
         shape = (1, model.conv_in.out_channels, *picture.shape[2:])
         inputs["prev_feat"] = torch.randn(shape, generator=generator)
         return inputs, list(model.forward_video(picture, inputs["prev_feat"], blend))
@@ -306,12 +329,12 @@ def _expected(
 
 
 @torch.no_grad()
-def padded_forward(model: ParagonSR2, halo: int, frame: Tensor, average: Tensor | None = None) -> Tensor:
+def padded_forward(model: Network, halo: int, frame: Tensor, average: Tensor | None = None) -> Tensor:
     """What a network with a halo computes: replicate `halo` rim pixels, run, crop; shapes as `ParagonSR2.forward`."""
     sides = [halo] * 4
-    padded = None if average is None else F.pad(average, sides, mode="replicate")
+    pictures = [F.pad(picture, sides, mode="replicate") for picture in (frame, average) if picture is not None]
     edge = halo * model.scale
-    output: Tensor = model(F.pad(frame, sides, mode="replicate"), padded)
+    output: Tensor = model(*pictures)
     return output[:, :, edge : output.shape[2] - edge, edge : output.shape[3] - edge]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from videosr.archs import checkpoint
-from videosr.archs.fold import HALO, Deployed
+from videosr.archs.families import family_of
 from videosr.engines.base import Engine, Interface
 from videosr.engines.network import Network
 from videosr.errors import EngineError, UsageError
@@ -19,7 +19,7 @@ from videosr.frame import Array
 
 
 class TorchEngine(Engine):
-    """A checkpoint in torch, in the deployment form.
+    """A checkpoint in torch, in the form in which it is deployed.
 
     Args:
         path: `.safetensors` or `.pth`.
@@ -34,8 +34,6 @@ class TorchEngine(Engine):
         UsageError: unknown precision, or a setting the checkpoint does not record.
         EngineError: the device is not there.
     """
-
-    interface = Interface.AVERAGE
 
     def __init__(
         self,
@@ -52,18 +50,21 @@ class TorchEngine(Engine):
         if precision not in ("f32", "f16"):
             raise UsageError(f"precision {precision!r} of the torch engine is not one of auto, f32, f16")
         model, info = checkpoint.load(path, alpha=alpha, window_size=window_size)
-        halo = HALO if info.metadata.get("padding") == "replicate" else 0
+        family = family_of(model.variant)
+        halo = family.halo if info.metadata.get("padding") == "replicate" else 0
+        self.interface = Interface.AVERAGE if family.averages else Interface.IMAGE
         self.network = Network(path=path, sha256=info.sha256, metadata=info.metadata)
         self.scale, self.precision = model.scale, precision
         if threads is not None:
             torch.set_num_threads(threads)
         try:
             self._device = torch.device(device)
-            net = Deployed(model, halo, half=precision == "f16").to(self._device)
+            net = family.deployed(model, halo, precision == "f16").to(self._device)
         except (RuntimeError, AssertionError) as exc:  # torch asserts that it was built with CUDA
             raise EngineError(f"torch cannot use the device {device!r}: {_first_line(exc)}") from exc
         self._net = net.to(memory_format=torch.channels_last)
-        self._settings = f"alpha {model.base.alpha} window {model.window_size} halo {halo}"
+        self._settings = " ".join(f"{k} {v}" for k, v in family.header(model).items())
+        self._settings += f" window {model.window_size} halo {halo}"
 
     @property
     def identity(self) -> str:

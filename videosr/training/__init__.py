@@ -1,4 +1,4 @@
-"""Training of ParagonSR2 networks (needs torch)."""
+"""Training of networks (needs torch)."""
 
 from videosr.training.trainer import run
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videosr.archs.families import Network
 from videosr.archs.paragonsr2 import ParagonSR2
 
 
@@ -29,17 +30,20 @@ def fold_tail(network: ParagonSR2) -> tuple[Tensor, Tensor]:
     return kernel * network.detail_gain, bias * network.detail_gain
 
 
-def forward_folded(network: ParagonSR2, x: Tensor, average: Tensor | None = None) -> Tensor:
+def forward_folded(network: Network, x: Tensor, average: Tensor | None = None) -> Tensor:
     """`network(x, average)`, equal but for rounding and for the rim, where the unfolded one pads inner maps with zeros.
 
     Args:
-        network: any variant and scale.
+        network: any variant and scale. Only ParagonSR2 has a linear tail; others run as they are.
         x: (N, 3, H, W), RGB in 0..1.
-        average: what the detail path sees instead, same shape.
+        average: what ParagonSR2's detail path sees instead, same shape.
 
     Returns:
         (N, 3, scale * H, scale * W), unclamped.
     """
+    if not isinstance(network, ParagonSR2):
+        output: Tensor = network(x)
+        return output
     kernel, bias = fold_tail(network)
     if x.is_contiguous(memory_format=torch.channels_last):
         kernel = kernel.contiguous(memory_format=torch.channels_last)

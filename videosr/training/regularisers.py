@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videosr.archs.paragonsr2 import ParagonSR2
+from videosr.archs.families import Network
 
 BANDS = 8
 """Rings of equal width that a spectrum is cut into, from zero frequency to the corner."""
@@ -27,7 +27,7 @@ def drop_bands(features: Tensor, kept: Tensor) -> Tensor:
     return left
 
 
-def add_frequency_dropout(network: ParagonSR2, share: float) -> None:
+def add_frequency_dropout(network: Network, share: float) -> None:
     """Random bands of the spectrum of every group's features are left out in training; nothing changes in use.
 
     Dropout for super-resolution as in Kong et al. 2022, of frequencies instead of channels. Each band goes with the

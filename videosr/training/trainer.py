@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from videosr.archs import checkpoint
-from videosr.archs.fold import HALO, Deployed
-from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
+from videosr.archs.families import Network, Start, family_of
+from videosr.archs.paragonsr2 import ResidualGroup, WindowAttention
 from videosr.errors import InputError, NetworkError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
 from videosr.training.config import NetworkConfig, TrainingConfig
@@ -42,14 +42,15 @@ def learning_rate(iteration: int, config: TrainingConfig) -> float:
     return s.learning_rate * 0.5 * (1 + math.cos(math.pi * (iteration - s.warmup) / (s.iterations - s.warmup)))
 
 
-def upscaler(network: ParagonSR2) -> Upscale:
-    """A network as it is deployed: folded, a picture's border repeated by `HALO` and cropped away again.
+def upscaler(network: Network) -> Upscale:
+    """A network as it is deployed: a ParagonSR2 folded, a picture's border repeated and cropped away again.
 
     Args:
-        network: of a variant without window attention, on any device; its present weights are copied.
+        network: on any device; its present weights are copied.
     """
     device = next(network.parameters()).device
-    deployed = Deployed(network, HALO).to(device)
+    family = family_of(network.variant)
+    deployed = family.deployed(network, family.halo, False).to(device)
 
     def upscale(image: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.no_grad():
@@ -59,7 +60,7 @@ def upscaler(network: ParagonSR2) -> Upscale:
     return upscale
 
 
-def new_network(config: NetworkConfig) -> tuple[ParagonSR2, Mapping[str, str]]:
+def new_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
     """The network as training starts it, and the header of the weights it starts from (empty for random ones).
 
     Raises:
@@ -75,16 +76,15 @@ def new_network(config: NetworkConfig) -> tuple[ParagonSR2, Mapping[str, str]]:
     return network, header
 
 
-def _plain_network(config: NetworkConfig) -> tuple[ParagonSR2, Mapping[str, str]]:
+def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
     if config.weights is None:
-        network = ParagonSR2(
-            config.variant,
-            config.scale,
-            upsampler_alpha=config.upsampler_alpha,
-            detail_gain=config.detail_gain,
-            layer_scale=config.layer_scale,
+        start = Start(
+            upsampler_alpha=config.upsampler_alpha, detail_gain=config.detail_gain, layer_scale=config.layer_scale
         )
-        return network, {}
+        try:
+            return family_of(config.variant).new(config.variant, config.scale, start), {}
+        except ValueError as exc:
+            raise UsageError(f"network: {exc}") from exc
     network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
     if (network.variant, network.scale) != (config.variant, config.scale):
         raise NetworkError(
@@ -121,6 +121,8 @@ class Trainer:
         self.journal = Journal(self.folder)
         torch.manual_seed(config.schedule.seed)
         network, self._before = new_network(config.network)
+        if config.schedule.window != "off" and not family_of(network.variant).averages:
+            raise UsageError(f"schedule: window: {network.variant} takes no average of frames; leave it off")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         if config.network.expansion:
