@@ -169,8 +169,8 @@ cli.add_command(serve)
 def export(checkpoint: Path, output: Path, **options: Any) -> None:
     """Make an ONNX network from a checkpoint.
 
-    CHECKPOINT is a .safetensors or .pth file of ParagonSR2 or NEXUS. The network made from it is compared with it; a difference
-    above the tolerance is an error.
+    CHECKPOINT is a .safetensors or .pth file of ParagonSR2 or NEXUS. The network made from it is compared with it; a
+    difference above the tolerance is an error.
     """
     with _extra("videosr export", "torch"):
         from videosr.export import export as export_network
