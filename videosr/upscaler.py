@@ -18,6 +18,7 @@ from videosr.errors import UsageError
 from videosr.frame import Array, Frame, PixelFormat, StreamInfo
 from videosr.models import registry
 from videosr.temporal import Mode
+from videosr.tiling import Tiling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,8 @@ class UpscaleOptions:
         temporal: what the detail path sees besides the frame.
         denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
         pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
+        tile: edge of the tiles that pictures are cut into where the network takes R'G'B' tensors (see `tiling`); 0 never
+            cuts, None goes by the network. Runners of planes cut as they need to.
     """
 
     model: str = registry.DEFAULT
@@ -43,6 +46,7 @@ class UpscaleOptions:
     temporal: Mode = Mode.ADAPTIVE
     denoise: float = 0.0
     pix_fmt: str | None = None
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -56,6 +60,8 @@ class UpscaleOptions:
             raise UsageError("denoising averages over time: it needs --temporal adaptive or ema")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"{self.threads} threads are too few")
+        if self.tile is not None and self.tile < 0:
+            raise UsageError(f"tiles of {self.tile} pixels are none: give their edge, or 0 to take pictures whole")
 
 
 class Seen(NamedTuple):
@@ -115,6 +121,13 @@ class Upscaler:
             precision=self.options.precision,
             threads=self.options.threads,
         )
+        network, recurrent = self.engine.network, self.engine.interface is Interface.RECURRENT
+        self.tiling = Tiling.of(
+            0 if recurrent else self.options.tile,  # a state has the size of the picture
+            window=network.number("window_size", 0),
+            reach=network.number("reach", 0) if "reach" in network.metadata else None,
+        )
+        """How pictures are cut."""
         self.reused = 0
         """Frames whose picture repeated the one before and were not computed again."""
         self._history: deque[Seen] = deque(maxlen=temporal.HISTORY)
@@ -141,7 +154,8 @@ class Upscaler:
     def identity(self) -> str:
         """Everything the output's bits depend on beside the frames."""
         o = self.options
-        return f"{self.engine.identity} {self.mode} denoise={o.denoise} {o.pix_fmt or 'input format'}"
+        made = f"{self.engine.identity} {self.mode} denoise={o.denoise}"
+        return f"{made} {o.pix_fmt or 'input format'} {self.tiling}"
 
     def output_info(self, info: StreamInfo) -> StreamInfo:
         """What the upscaled stream says of itself, given what the input stream says."""
@@ -300,7 +314,8 @@ class Upscaler:
                 share = rgb.dtype.type(self.options.denoise)
                 rgb = rgb + share * (average - rgb)
                 frame = tuple(f + share * (a - f) for f, a in zip(frame, planes, strict=False))
-            out = self.engine.run(rgb[None], None if average is None else average[None])[0]
+            pictures = (rgb[None], None if average is None else average[None])
+            out = self.tiling.run(self.engine.run, self.scale, *pictures)[0]
         opaque = _opaque(target.format)
         apart = self.engine.network.chroma_apart(source.format, opaque)
         chroma = (frame, source.format, source.color) if apart else None

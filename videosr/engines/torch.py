@@ -53,7 +53,10 @@ class TorchEngine(Engine):
         family = family_of(model.variant)
         halo = family.halo if info.metadata.get("padding") == "replicate" else 0
         self.interface = Interface.AVERAGE if family.averages else Interface.IMAGE
-        self.network = Network(path=path, sha256=info.sha256, metadata=info.metadata)
+        told = {key: value for key, value in info.metadata.items() if model.has_windows or key != "window_size"}
+        if model.reach is not None:
+            told["reach"] = str(model.reach)
+        self.network = Network(path=path, sha256=info.sha256, metadata=told)
         self.scale, self.precision = model.scale, precision
         if threads is not None:
             torch.set_num_threads(threads)
