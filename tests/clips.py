@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
+from videosr import cli_options
 from videosr.frame import Array, PixelFormat
 from videosr.media.planes import to_av_frame
+from videosr.media.segments import SegmentRule
 
 VFR_PTS = (0, 40, 83, 125, 292, 333, 375, 541, 542, 600, 733, 800, 842, 1000, 1041, 1083)
 """Uneven times in milliseconds, a single tick among them."""
 SUBTITLES = ((100, 200, "first line"), (400, 150, "second <i>line</i>"), (400, 100, "at the same time"))
 """(start, length, text) of every subtitle stream, in milliseconds."""
+
+
+def use_rule(monkeypatch, **rule: int) -> None:
+    """Let the command line's segments close by a `SegmentRule` of these values."""
+    wanted = cli_options.wanted
+    monkeypatch.setattr("videosr.cli.wanted", lambda **o: replace(wanted(**o), segments=SegmentRule(**rule)))
 
 
 def picture(index: int, fmt: PixelFormat, height: int, width: int, noise: float = 0.0) -> tuple[Array, ...]:

@@ -20,7 +20,7 @@ from videosr.batch.estimate import estimate, need
 from videosr.batch.inputs import find
 from videosr.batch.jobs import Facts, Measured
 from videosr.batch.ledger import Entry, Known, Ledger, Verdict, judge, read
-from videosr.batch.pool import Done, Failed, Pool
+from videosr.distributed.pool import Done, Failed, Pool
 from videosr.errors import OutputError, UsageError
 from videosr.media.codecs import EncoderSettings
 

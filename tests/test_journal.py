@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -9,13 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from clips import make_clip
+from clips import make_clip, use_rule
 
-from videosr import transcode as module
+from videosr import machine
 from videosr.errors import OutputError
 from videosr.journal import Journal
 from videosr.media.encoder import SegmentEncoder
-from videosr.media.segments import SegmentRule
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast")
 UPSCALE = (sys.executable, "-m", "videosr", "upscale")
@@ -31,7 +31,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def short_segments(monkeypatch):
-    monkeypatch.setattr(module, "SegmentRule", lambda: SegmentRule(shortest=3, longest=7))
+    use_rule(monkeypatch, shortest=3, longest=7)
 
 
 def fail_at(monkeypatch, frames, error):
@@ -136,6 +136,38 @@ def test_other_settings_are_refused_by_name(clip, unfinished, videosr):
     assert events(anew.out, "done")[0]["frames"] == 9
 
 
+def test_another_machine_is_refused_by_what_it_lacks(clip, unfinished, videosr, monkeypatch):
+    sets = machine.instruction_sets()
+    monkeypatch.setattr(machine, "instruction_sets", lambda: f"{sets} avx1024")
+    done = videosr("upscale", clip, unfinished, *FAST, "--crf", "20")
+    assert done.code == 2
+    assert "cpu: '' then, 'avx1024' now" in done.err
+    assert "where it was begun" in done.err
+
+
+def test_instruction_sets_are_those_that_sums_depend_on(tmp_path):
+    x86, arm = tmp_path / "x86", tmp_path / "arm"
+    x86.write_text(
+        "processor : 0\nflags\t\t: fpu sse4_2 smep avx2 avx512_bf16 amx_tile sse4a fma\nflags : never read\n"
+    )
+    arm.write_text("Features\t: fp asimd evtstrm sve2 i8mm\n")
+    own = platform.machine()
+    assert machine.instruction_sets(x86) == f"{own} amx_tile avx2 avx512_bf16 fma sse4_2"
+    assert machine.instruction_sets(arm) == f"{own} asimd i8mm sve2"
+    assert machine.instruction_sets(tmp_path / "none") == own
+
+
+def test_numpy_tells_what_it_uses_here():
+    """What is switched off in a process is not told of: its sums may differ."""
+    features = machine.numpy_build().split()[2:]
+    if not features:
+        pytest.skip("numpy has only its baseline here")
+    command = (sys.executable, "-c", "from videosr import machine; print(machine.numpy_build())")
+    environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": features[-1]}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert features[-1] not in run.stdout.split()
+
+
 def test_another_input_is_refused_whatever_its_name(clip, unfinished, videosr, tmp_path):
     other = tmp_path / "other.mkv"
     data = bytearray(clip.read_bytes())
@@ -152,7 +184,7 @@ def test_another_input_is_refused_whatever_its_name(clip, unfinished, videosr, t
 def test_what_is_damaged_is_made_again(clip, unfinished, videosr, damage, tmp_path):
     straight = tmp_path / "straight.mkv"
     assert videosr("upscale", clip, straight, *FAST, "--crf", "20").code == 0
-    second = unfinished.parent / ".out.mkv.videosr" / "000001.seg"
+    second = unfinished.parent / ".out.mkv.videosr" / "000000007.seg"
     data = bytearray(second.read_bytes())
     data[len(data) * 3 // 4] ^= 0x40
     if damage == "missing":
@@ -161,7 +193,7 @@ def test_what_is_damaged_is_made_again(clip, unfinished, videosr, damage, tmp_pa
         second.write_bytes(data if damage == "flipped" else data[: len(data) // 2])
     again = videosr("upscale", clip, unfinished, *FAST, "--crf", "20", "--json")
     assert again.code == 0
-    assert 0 < events(again.out, "begin")[0]["resumed"] <= 7
+    assert events(again.out, "begin")[0]["resumed"] == 14  # the segments before it and behind it
     assert unfinished.read_bytes() == straight.read_bytes()
 
 
@@ -180,11 +212,11 @@ def test_a_journal_killed_at_its_birth_is_begun_again(tmp_path):
     folder = tmp_path / ".out.mkv.videosr"
     for content in (None, "", '{"a": ', "[1]"):
         folder.mkdir()
-        (folder / ".000000.seg.part").write_bytes(b"half")
+        (folder / ".000000000.seg.part").write_bytes(b"half")
         if content is not None:
             (folder / "job.json").write_text(content)
         with Journal(tmp_path / "out.mkv", {"a": (1, 2)}) as journal:
-            assert (journal.segments, journal.frames) == ([], 0)
+            assert (journal.segments(), list(journal.gaps())) == ([], [(0, None)])
             assert left_in(folder)[0] == "job.json"
             assert set(left_in(folder)) <= {"job.json", "lock"}
         assert left_in(tmp_path) == []

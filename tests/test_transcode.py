@@ -8,13 +8,12 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from clips import SUBTITLES, VFR_PTS, make_clip
+from clips import SUBTITLES, VFR_PTS, make_clip, use_rule
 
 from videosr import transcode as module
 from videosr.errors import OutputError
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
-from videosr.media.segments import SegmentRule
 from videosr.media.verify import verify
 from videosr.upscaler import Upscaler
 
@@ -105,7 +104,7 @@ def test_the_output_holds_the_upscalers_frames(tmp_path, videosr):
 def segments_of(monkeypatch, **rule):
     """Let segments close after few frames; returns a list that will hold the paths of those made."""
     made = []
-    monkeypatch.setattr(module, "SegmentRule", lambda: SegmentRule(**rule))
+    use_rule(monkeypatch, **rule)
     monkeypatch.setattr(
         module, "mux", lambda segments, *a, mux=module.mux, **k: (made.extend(segments), mux(segments, *a, **k))[1]
     )

@@ -67,6 +67,11 @@ class Timing:
     blocked: float = 0.0
     frames: int = 0
 
+    def __add__(self, other: Timing) -> Timing:
+        """Both runs of a node together."""
+        sums = (getattr(self, key) + getattr(other, key) for key in ("busy", "starved", "blocked", "frames"))
+        return Timing(self.name, *sums)
+
 
 class _Stopped(Exception):  # noqa: N818 - not an error: another thread asked to stop
     """The graph is being torn down."""

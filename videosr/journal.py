@@ -4,7 +4,8 @@ Whatever ends a run (a kill, a power cut, a full disk) costs the segment it was 
 and goes on behind the last finished segment; the output is the same, byte for byte. A command that would give other
 bits is refused, with the difference.
 
-The journal is a hidden folder beside the output: `job.json`, `000000.seg`, `000001.seg`, ... (`media.segments`).
+The journal is a hidden folder beside the output: `job.json`, and segments (`media.segments`) under the number of their
+first frame, `000000000.seg`, `000000240.seg`, ... They may come in any order, so there may be gaps between them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from videosr.errors import InputError, OutputError, StrictError, UsageError
 from videosr.files import write_atomically
@@ -29,6 +30,7 @@ except ImportError:  # Windows: two runs into one output are not told apart ther
     fcntl = None  # type: ignore[assignment]
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+_LONG = 80  # letters of two values from which on only what differs in them is told
 
 
 def fingerprint(path: Path) -> str:
@@ -49,6 +51,56 @@ def fingerprint(path: Path) -> str:
     return f"{size} bytes, {digest.hexdigest()[:32]}"
 
 
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], *, names: tuple[str, str] = ("then", "now")) -> str:
+    """What two jobs differ in, at most three things of it, in words; empty where they are the same.
+
+    Args:
+        then: a job.
+        now: another.
+        names: what to call the two.
+    """
+    changes = []
+    for key in [key for key in (*then, *(k for k in now if k not in then)) if then.get(key) != now.get(key)][:3]:
+        a, b = then.get(key), now.get(key)
+        if isinstance(a, str) and isinstance(b, str) and len(a + b) > _LONG:
+            # Of lists of words, such as the processor's instruction sets, what is not in both.
+            in_a, in_b = a.split(), b.split()
+            a, b = (" ".join(w for w in x if w not in y) for x, y in ((in_a, in_b), (in_b, in_a)))
+        changes.append(f"{key}: {a!r} {names[0]}, {b!r} {names[1]}")
+    return "; ".join(changes)
+
+
+def segment_name(first: int) -> str:
+    """The name of the file of a segment that begins with this frame."""
+    return f"{first:09d}.seg"
+
+
+class Finished(NamedTuple):
+    """A finished segment.
+
+    Attributes:
+        first: the number of its first frame in the output.
+        frames: how many it has.
+        path: its file.
+    """
+
+    first: int
+    frames: int
+    path: Path
+
+
+class Gap(NamedTuple):
+    """Frames that are not made yet.
+
+    Attributes:
+        first: the number of the first one.
+        end: of the first one behind them; None: all there are.
+    """
+
+    first: int
+    end: int | None
+
+
 class Journal:
     """The journal of one output, kept for the next run if this one ends early with something finished.
 
@@ -58,9 +110,7 @@ class Journal:
         replace: throw an unfinished run with another job away instead of refusing.
 
     Attributes:
-        folder: where segments go.
-        segments: finished ones, from the first on.
-        frames: in those.
+        folder: where segments go, each under `segment_name` when it is whole.
 
     Raises:
         OutputError: nothing can be written beside the output, or another run is making the same file.
@@ -72,8 +122,6 @@ class Journal:
         if len(name) > 50:  # the names of files are limited
             name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
         self.folder = output.absolute().with_name(f".{name}.videosr")
-        self.segments: list[Path] = []
-        self.frames = 0
         self._output = output
         try:
             self.folder.mkdir(exist_ok=True)
@@ -97,39 +145,46 @@ class Journal:
         if not isinstance(known, dict) or (known != job and replace):
             known = None  # a run that was killed before it could write it finished nothing
         if known is not None and known != job:
-            keys = [key for key in (known | job) if known.get(key) != job.get(key)]
-            changes = "; ".join(f"{key}: {known.get(key)!r} then, {job.get(key)!r} now" for key in keys[:3])
             raise UsageError(
-                f"{self._output}: an unfinished run with other settings is there ({changes}): "
-                f"repeat its command, or give --overwrite to throw away what is in {self.folder}"
+                f"{self._output}: an unfinished run of another kind is there ({differences(known, job)}): repeat its "
+                f"command where it was begun, or give --overwrite to throw away what is in {self.folder}"
             )
         if known is None:
-            self._clear()
+            self._clear(())
             try:
                 write_atomically(path, json.dumps(job, indent=1).encode())
             except OutputError:
                 self._remove()
                 raise
             return
-        self._take_stock()
+        self._clear(s for s in self.segments() if _sound(s.path))
 
-    def _take_stock(self) -> None:
-        """Check what is finished; what is damaged, and all behind it, is made again."""
+    def segments(self) -> list[Finished]:
+        """What is finished, from the first on."""
+        found: list[Finished] = []
+        end = 0
         for path in sorted(self.folder.glob("*.seg")):
-            if path.name != f"{len(self.segments):06d}.seg":
-                break
             try:
-                segment = Segment(path)
-                frames = sum(1 for _ in segment.packets())  # every checksum
-            except InputError:
-                break
-            self.segments.append(path)
-            self.frames += frames
-        self._clear()
+                first, frames = int(path.stem), Segment(path).frames
+            except (InputError, ValueError):
+                continue
+            if frames and first >= end:
+                found.append(Finished(first, frames, path))
+                end = first + frames
+        return found
 
-    def _clear(self) -> None:
-        """Delete all but the job and the finished segments."""
-        keep = {"job.json", "lock", *(path.name for path in self.segments)}
+    def gaps(self) -> Iterator[Gap]:
+        """What is still to be made, in order; last all that comes behind the last segment, if there is anything."""
+        at = 0
+        for first, frames, _ in self.segments():
+            if first > at:
+                yield Gap(at, first)
+            at = first + frames
+        yield Gap(at, None)
+
+    def _clear(self, finished: Iterable[Finished]) -> None:
+        """Delete all but the job and what is finished."""
+        keep = {"job.json", "lock", *(segment.path.name for segment in finished)}
         for path in self.folder.iterdir():
             if path.name not in keep:
                 path.unlink(missing_ok=True)
@@ -154,6 +209,14 @@ class Journal:
         if not finished:
             self._remove()
         self._lock.close()
+
+
+def _sound(path: Path) -> bool:
+    """Whether every checksum of a segment is right."""
+    try:
+        return all(True for _ in Segment(path).packets())
+    except InputError:
+        return False
 
 
 def _lock(path: Path) -> contextlib.ExitStack:

@@ -181,6 +181,22 @@ class Upscaler:
         while len(self._pending) > self._in_flight:
             yield self.finish(self._pending.popleft())
 
+    @property
+    def sequential(self) -> bool:
+        """Whether frames have to come in order, from the beginning: the network keeps a state of its own."""
+        return self.engine.interface is Interface.RECURRENT
+
+    def remember(self, frame: Frame) -> None:
+        """Take a frame of a sequence that is not wanted itself, but may be what later ones depend on.
+
+        After `HISTORY` of them, or all there are, `process` gives the frames behind them as it would after all.
+        """
+        if self.sequential:
+            for _ in self.process(frame):
+                pass
+        else:
+            self._history.append(self.look(frame, self._history[-1] if self._history else None))
+
     def flush(self) -> Iterator[Frame]:
         """The frames still under way; the next frame then begins a new sequence."""
         while self._pending:
@@ -202,7 +218,8 @@ class Upscaler:
             seen.append(self.look(frame, seen[-1] if seen else None))
         return self.finish(self.begin(seen))
 
-    def look(self, frame: Frame, before: Seen | None, cut: bool | None = None) -> Seen:
+    @staticmethod
+    def look(frame: Frame, before: Seen | None, cut: bool | None = None) -> Seen:
         """Compare a frame with the one before it.
 
         Args:

@@ -12,12 +12,13 @@ from typing import Any
 
 from videosr.batch.ledger import Known, Verdict, judge
 from videosr.errors import OutputError
+from videosr.film import TranscodeOptions, expected_frames
 from videosr.journal import fingerprint
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.resize import wanted_size
 from videosr.progress import Progress
-from videosr.transcode import Result, TranscodeOptions, expected_frames, transcode
+from videosr.transcode import Result, transcode
 
 _EVERY = 0.1  # seconds between two words on progress
 

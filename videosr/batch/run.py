@@ -16,8 +16,8 @@ from videosr.batch.estimate import Estimate, estimate, human, need, space
 from videosr.batch.inputs import Found, Item
 from videosr.batch.jobs import Begun, Facts, Frames, Look, Made, Make, Measured, Try, Warned
 from videosr.batch.ledger import Entry, Known, Ledger, read
-from videosr.batch.pool import Done, Failed, Pool, Told
 from videosr.batch.report import Report, count
+from videosr.distributed.pool import Done, Failed, Pool, Told
 from videosr.errors import OutputError, UsageError
 from videosr.frame import PixelFormat, StreamInfo
 from videosr.media.codecs import resolve
@@ -303,7 +303,7 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
     """
     values = asdict(options)
     upscale, encoder = values.pop("upscale"), values.pop("encoder")
-    del values["overwrite"], values["strict"], upscale["threads"]
+    del values["overwrite"], values["strict"], values["segments"], upscale["threads"]
     network = registry.find(options.upscale.model)
     with network.open("rb") as file:
         upscale["model"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]

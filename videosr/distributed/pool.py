@@ -134,7 +134,7 @@ class _Worker:
     """The parent's side of a worker."""
 
     def __init__(self, messages: queue.Queue[tuple[_Worker, Outcome | None]]) -> None:
-        command = [sys.executable, "-m", "videosr.batch.pool"]
+        command = [sys.executable, "-m", "videosr.distributed.pool"]
         with _signals_blocked():
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
@@ -234,15 +234,20 @@ def _work() -> None:
 
 def _take(source: BinaryIO, jobs: queue.SimpleQueue[Job]) -> None:
     """Take jobs; the parent's end is this process's."""
-    with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
+    try:
         while True:
             jobs.put(pickle.load(source))
-    os._exit(1)
+    except (EOFError, pickle.UnpicklingError, OSError):
+        pass
+    except ImportError as exc:  # the package has changed since the parent began
+        print(f"videosr: a worker cannot take its job: {exc}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(1)
 
 
 if __name__ == "__main__":
     # By its other name, so that what is pickled here is what the parent knows.
-    from videosr.batch import pool
+    from videosr.distributed import pool
 
     try:
         pool._work()

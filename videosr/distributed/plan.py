@@ -1,0 +1,144 @@
+"""A fast first pass: where the segments of a film begin and end, and what their frames are.
+
+The pass decodes the film once and looks for scene cuts, as the upscaler does, so it finds the segments that one process
+would make. It notes a checksum of every frame: who decodes a part of the film from somewhere in its middle can tell
+whether that gave the frames that decoding from the beginning gives. It does not where groups of pictures refer to
+each other, where a picture is refreshed bit by bit, and where an index is wrong.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from videosr.frame import Frame
+from videosr.temporal import HISTORY
+from videosr.upscaler import Seen, Upscaler
+
+EARLIER = 2
+"""Frames by which decoding in the middle begins before the first needed one: a field's time is not its frame's."""
+
+
+class Mark(NamedTuple):
+    """What a decoded frame is known by.
+
+    Attributes:
+        pts: its presentation time in ticks.
+        duration: in ticks.
+        crc: CRC-32 of its planes.
+    """
+
+    pts: int
+    duration: int
+    crc: int
+
+    @staticmethod
+    def of(frame: Frame) -> Mark:
+        """A frame's."""
+        crc = 0
+        for plane in frame.planes:
+            crc = zlib.crc32(np.ascontiguousarray(plane), crc)
+        return Mark(frame.pts, frame.duration, crc)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A segment to be made.
+
+    Attributes:
+        first: the number of its first frame.
+        lead: how many of `marks` are of frames before that.
+        marks: of those and of its own frames, in order.
+    """
+
+    first: int
+    lead: int
+    marks: tuple[Mark, ...]
+
+    @property
+    def frames(self) -> int:
+        """How many it has."""
+        return len(self.marks) - self.lead
+
+
+def pieces(frames: Iterable[Frame], closes: Callable[[int, bool], bool]) -> Iterator[Piece]:
+    """The segments that consecutive frames fall into.
+
+    Args:
+        frames: decoded, from the first one on.
+        closes: whether a segment of so many frames closes before the next one, which begins a scene or not.
+    """
+    before: deque[Mark] = deque(maxlen=HISTORY + EARLIER)
+    marks: list[Mark] = []
+    first = 0
+    seen: Seen | None = None
+    for frame in frames:
+        seen = Upscaler.look(frame, seen)
+        if marks and closes(len(marks), seen.cut):
+            yield Piece(first, len(before), (*before, *marks))
+            first += len(marks)
+            before.extend(marks)
+            marks = []
+        marks.append(Mark.of(frame))
+    if marks:
+        yield Piece(first, len(before), (*before, *marks))
+
+
+def ahead[T](items: Iterator[T], depth: int) -> Generator[T]:
+    """The same items, made in a thread of their own while earlier ones are worked on.
+
+    Args:
+        items: what to make; if it can be closed, it is.
+        depth: how many may wait.
+
+    Raises:
+        BaseException: what making them raised.
+    """
+    ready: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: tuple[T] | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item,)):
+                    break
+            else:
+                put(None)
+        except BaseException as exc:  # carried over to the caller's thread, where it is raised
+            put(exc)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = threading.Thread(target=work, name="videosr-plan", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def planned(frames: Iterable[Frame], closes: Callable[[int, bool], bool], depth: int) -> closing[Generator[Piece]]:
+    """`pieces`, found in a thread of their own; to be left by `with`, which ends that."""
+    return closing(ahead(pieces(frames, closes), depth))

@@ -1,0 +1,324 @@
+"""A video file opened for upscaling: all that its frames pass through, and the making of segments of it.
+
+A segment depends on its own frames and the few before them, so segments may be made in any order, in any process and on
+any machine of a kind, with the same bits: `Film.job` says of which kind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from videosr import __version__, machine
+from videosr.errors import UsageError
+from videosr.frame import Frame, StreamInfo
+from videosr.graph import Graph, Stage, Timing
+from videosr.journal import Gap, fingerprint, segment_name
+from videosr.media.codecs import EncoderSettings, output_info, resolve
+from videosr.media.decoder import Decoder
+from videosr.media.deinterlace import Deinterlace, deinterlacing
+from videosr.media.encoder import SegmentEncoder, library_versions
+from videosr.media.fields import detect
+from videosr.media.resize import Resizer, wanted_size
+from videosr.media.segments import SegmentRule
+from videosr.temporal import HISTORY
+from videosr.upscaler import UpscaleOptions, Upscaler
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TranscodeOptions:
+    """What to make of a file.
+
+    Attributes:
+        upscale: how frames are upscaled.
+        encoder: how the video is encoded; empty fields are chosen by the picture and the container.
+        width: columns of the output; None follows the network, or `height`.
+        height: rows of the output; None follows the network, or `width`.
+        start: seconds into the source at which to begin.
+        duration: seconds to take.
+        frames: frames to take.
+        deinterlace: what to do about interlaced video.
+        field_rate: make a frame of each field of interlaced video, not of both.
+        segments: where the work is cut into pieces that are encoded apart.
+        overwrite: replace an existing output, or an unfinished one made with other settings.
+        strict: refuse rather than lose or convert anything.
+    """
+
+    upscale: UpscaleOptions = field(default_factory=UpscaleOptions)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    width: int | None = None
+    height: int | None = None
+    start: Fraction | None = None
+    duration: Fraction | None = None
+    frames: int | None = None
+    deinterlace: Deinterlace = Deinterlace.AUTO
+    field_rate: bool = False
+    segments: SegmentRule = field(default_factory=SegmentRule)
+    overwrite: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UsageError: a negative start, nothing to take, or a size that is none.
+        """
+        if self.start is not None and self.start < 0:
+            raise UsageError(f"--start {float(self.start):g} lies before the beginning")
+        if self.duration is not None and self.duration <= 0:
+            raise UsageError(f"--duration {float(self.duration):g} is not positive")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"--frames {self.frames} is not positive")
+        if self.height is not None and self.width is None and self.height < 1:
+            raise UsageError(f"--height {self.height} is not positive")
+        if self.width is not None and min(self.width, self.height or 1) < 1:
+            raise UsageError(f"--size {self.width}x{self.height} is not positive")
+        if self.field_rate and self.deinterlace is Deinterlace.OFF:
+            raise UsageError("--field-rate makes frames of fields: it needs --deinterlace auto or bwdif")
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether only a part of the source is taken."""
+        return self.start is not None or self.duration is not None or self.frames is not None
+
+
+class SegmentSink:
+    """Encodes frames into segment files, closing one and opening the next where the rule says.
+
+    Args:
+        folder: where the files go.
+        film: whose frames they are.
+        first: the number of the first frame.
+    """
+
+    def __init__(self, folder: Path, film: Film, first: int) -> None:
+        self._folder, self._film, self._next = folder, film, first
+        self._encoder: SegmentEncoder | None = None
+        self._frames = 0  # in the open segment
+
+    def write(self, frame: Frame) -> None:
+        """Encode a frame. Raises OutputError."""
+        if self._encoder is not None and self._film.closes(self._frames, frame.scene_start):
+            self.finish()
+        if self._encoder is None:
+            path = self._folder / segment_name(self._next)
+            self._encoder = SegmentEncoder(path, self._film.settings, self._film.coded)
+            self._frames = 0
+        self._encoder.encode(frame)
+        self._frames += 1
+        self._next += 1
+
+    def finish(self) -> None:
+        """Close the open segment. Raises OutputError."""
+        if self._encoder is not None:
+            self._encoder.finish()
+            self._encoder = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._encoder is not None:
+            self._encoder.abort()
+
+
+class Film:
+    """A video file, and how it is to be made. To be left by `with`, or by `close`.
+
+    Args:
+        source: what PyAV can read.
+        container: of the output, by FFmpeg's name.
+        options: what to make of it.
+
+    Attributes:
+        source: the file.
+        container: of the output.
+        options: as given.
+        decoder: gives the frames that are to be upscaled.
+        upscaler: of them.
+        settings: of the encoder, resolved.
+        coded: the stream that is encoded.
+        job: all that the output's bits depend on, as flat JSON values.
+        timings: where each thread's time has gone.
+
+    Raises:
+        VideosrError: the file, the network or the encoder cannot be used.
+    """
+
+    def __init__(self, source: Path, container: str, options: TranscodeOptions) -> None:
+        self.source, self.container, self.options = source, container, options
+        self.timings: list[Timing] = []
+        self.decoder = open_source(source, options)
+        try:
+            self._prepare()
+        except BaseException:
+            self.decoder.close()
+            raise
+
+    def _prepare(self) -> None:
+        options, decoder = self.options, self.decoder
+        resized = bool(options.width or options.height)
+        upscaler = Upscaler(options.upscale)
+        info = upscaler.output_info(decoder.info)
+        if resized:
+            # The upscaler gives the format the encoder takes, and the resampler works in that.
+            info = Resizer(info, *wanted_size(info, options.width, options.height)).info
+        self.settings: EncoderSettings = resolve(options.encoder, info, self.container, hdr=decoder.hdr)
+        self.upscaler = Upscaler(replace(options.upscale, pix_fmt=self.settings.pix_fmt), upscaler.engine)
+        self.coded: StreamInfo = output_info(self.settings, info)
+        self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
+        if resized:
+            resizer = Resizer(self.upscaler.output_info(decoder.info), self.coded.width, self.coded.height)
+            self._stages.append(("resize", resizer))
+        self.job: dict[str, Any] = {
+            "videosr": __version__,
+            "input": fingerprint(self.source),
+            **{name: _text(getattr(options, name)) for name in ("start", "duration", "frames")},
+            "deinterlace": _text(decoder.deinterlace),
+            "size": f"{self.coded.width}x{self.coded.height}",
+            **asdict(self.settings),
+            "color": repr(self.coded.color),
+            "upscaler": self.upscaler.identity,
+            "encoders": library_versions(),
+            "numpy": machine.numpy_build(),
+            "cpu": machine.instruction_sets(),
+            "segments": asdict(options.segments),
+        }
+
+    @property
+    def expected(self) -> int | None:
+        """Frames that will come, as far as the container says."""
+        return expected_frames(self.decoder.info, self.options)
+
+    def closes(self, frames: int, cut: bool) -> bool:
+        """Whether a segment of so many frames closes before the next one (`SegmentRule.closes`)."""
+        return self.settings.segmented and self.options.segments.closes(frames, cut)
+
+    def fill(self, gaps: Iterable[Gap], folder: Path, told: Callable[[int], None]) -> int:
+        """Make the segments of some gaps, in one pass over the file. Once: the decoder's frames are then used up.
+
+        Args:
+            gaps: in order.
+            folder: where segments go.
+            told: is called with the number of frames made so far.
+
+        Returns:
+            How many frames were repeats and not computed again.
+
+        Raises:
+            VideosrError: something could not be made; whole segments stay.
+        """
+        gaps = list(gaps)
+        if self.upscaler.sequential:
+            gaps = [Gap(gaps[0].first, None)]  # its state comes from the beginning and cannot be taken up later
+        source = iter(self.decoder)
+        recent: deque[Frame] = deque(maxlen=HISTORY)
+        at = made = 0
+
+        def frames() -> Iterator[Frame]:
+            for frame in source:
+                recent.append(frame)
+                yield frame
+
+        passing = frames()
+        try:
+            for gap in gaps:
+                # What is finished is decoded all the same: that is quick, exact and always possible.
+                for frame in islice(passing, gap.first - at):
+                    if self.upscaler.sequential:
+                        self.upscaler.remember(frame)
+                count = None if gap.end is None else gap.end - gap.first
+                made += self.make(recent, islice(passing, count), gap.first, folder, _beyond(made, told))
+                at = gap.end or 0
+        finally:
+            if isinstance(source, Generator):
+                source.close()
+        return self.upscaler.reused
+
+    def make(
+        self,
+        before: Iterable[Frame],
+        frames: Iterable[Frame],
+        first: int,
+        folder: Path,
+        told: Callable[[int], None],
+    ) -> int:
+        """Make segments of consecutive frames, the first of which begins one.
+
+        Args:
+            before: the `HISTORY` frames before those, or as many as there are.
+            frames: the frames.
+            first: the number of the first one.
+            folder: where the segments go.
+            told: is called with the number of frames made so far.
+
+        Returns:
+            The number of frames.
+
+        Raises:
+            VideosrError: something could not be made; whole segments stay.
+        """
+        if not self.upscaler.sequential:
+            for frame in before:
+                self.upscaler.remember(frame)
+        with SegmentSink(folder, self, first) as sink:
+            graph = Graph(frames, self._stages, sink, progress=lambda n, _: told(n))
+            graph.run()
+        self.timings = [a + b for a, b in zip(self.timings, graph.timings, strict=False)] or graph.timings
+        return graph.timings[-1].frames
+
+    def close(self) -> None:
+        """Release the file."""
+        self.decoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _beyond(made: int, told: Callable[[int], None]) -> Callable[[int], None]:
+    """Counts on from what was made before."""
+    return lambda frames: told(made + frames)
+
+
+def open_source(source: Path, options: TranscodeOptions) -> Decoder:
+    """The frames that are to be upscaled.
+
+    Raises:
+        InputError: see `Decoder`.
+    """
+    wanted, why = deinterlacing(options.deinterlace, lambda: detect(source), double=options.field_rate)
+    decoder = Decoder(source, start=options.start, duration=options.duration, frames=options.frames, deinterlace=wanted)
+    if why:
+        decoder.warnings.append(why)
+    return decoder
+
+
+def expected_frames(info: StreamInfo, options: TranscodeOptions) -> int | None:
+    """Frames that will come, as far as the container says."""
+    total = info.frames or None
+    if total is None and info.duration and info.rate:
+        total = round(info.duration * info.rate)
+    if total and info.rate:
+        total -= min(total, round((options.start or 0) * info.rate))
+        if options.duration is not None:
+            total = min(total, round(options.duration * info.rate))
+    if options.frames is not None:
+        total = min(total, options.frames) if total else options.frames
+    return total
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
