@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from videosr.archs import checkpoint
 from videosr.archs.families import Network, Start, family_of
-from videosr.archs.paragonsr2 import ResidualGroup, WindowAttention
+from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
 from videosr.errors import InputError, NetworkError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
 from videosr.training.config import NetworkConfig, TrainingConfig
@@ -32,6 +32,10 @@ from videosr.training.losses import Objective
 from videosr.training.packing import build_pack
 from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
+from videosr.training.start import whitening
+
+_SEEN = 16
+"""Batches of pictures that the first convolution is made for."""
 
 
 def learning_rate(iteration: int, config: TrainingConfig) -> float:
@@ -257,6 +261,8 @@ class Trainer:
         """
         schedule = self.config.schedule
         sampler = PatchSampler(self.folder, self.config)
+        if self.iteration == 0 and self.config.network.weights is None:
+            self._whiten(sampler)
         reports: list[dict[str, Tensor]] = []
         clock = time.monotonic()
         try:
@@ -274,6 +280,19 @@ class Trainer:
         except KeyboardInterrupt:
             self.save_checkpoint()
             raise
+
+    @torch.no_grad()
+    def _whiten(self, sampler: PatchSampler) -> None:
+        """Begin with a first convolution made for the data (see `start`); only ParagonSR2 has a linear one."""
+        if not isinstance(self.network, ParagonSR2):
+            return
+        pictures = torch.cat([self._to_tensor(sampler.batch(iteration).lr) for iteration in range(_SEEN)])
+        kernel, bias = whitening(pictures, self.network.conv_in.out_channels)
+        for network in (self.network, self.average):
+            values = dict(network.named_parameters())
+            expanded = values.get("conv_in.parametrizations.weight.original")
+            (values["conv_in.weight"] if expanded is None else expanded).copy_(kernel)
+            values["conv_in.bias"].copy_(bias)
 
     def _due(self, every: int) -> bool:
         return self.iteration % every == 0 or self.iteration == self.config.schedule.iterations

@@ -1,0 +1,39 @@
+"""How random weights begin: a first convolution whose features of natural pictures are equally strong.
+
+Random kernels see little but brightness, and a network takes hundreds of updates to find out that there are edges. So
+the first ones are the principal components of training patches, scaled to variance 1 (patch whitening: Coates, Ng and
+Lee 2011, "An analysis of single-layer networks in unsupervised feature learning").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FLOOR = 1e-4
+"""Added to variances, of values in 0..1: what is weaker than about two code values is noise, not a feature."""
+
+
+def whitening(pictures: Tensor, channels: int, size: int = 3) -> tuple[Tensor, Tensor]:
+    """Kernels and biases of a convolution whose outputs on such pictures have mean 0, variance 1 and no correlation.
+
+    Args:
+        pictures: (N, C, H, W).
+        channels: of the output. The strongest components come first; where there are more channels than components,
+            random mixtures of all of them fill up.
+        size: of the kernel, rows and columns.
+
+    Returns:
+        (channels, C, size, size) and (channels,).
+    """
+    patches = F.unfold(pictures.double(), size).transpose(1, 2).flatten(0, 1)
+    mean = patches.mean(dim=0)
+    variances, components = torch.linalg.eigh(torch.cov(patches.T))  # ascending
+    kernels = (components / (variances.clamp(min=0) + FLOOR).sqrt()).T.flip(0)
+    if channels > len(kernels):
+        mixtures = torch.randn(channels - len(kernels), len(kernels)).double() * len(kernels) ** -0.5
+        kernels = torch.cat([kernels, mixtures @ kernels])
+    kernels = kernels[:channels]
+    weight = kernels.reshape(channels, pictures.shape[1], size, size)
+    return weight.to(pictures), (-kernels @ mean).to(pictures)
