@@ -19,15 +19,15 @@ import click
 from videosr import __version__
 from videosr.cli_batch import batch
 from videosr.cli_evaluate import evaluate
-from videosr.cli_options import transcode_options, wanted
+from videosr.cli_options import ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
-from videosr.errors import InputError, MissingExtraError, VideosrError
+from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError
 from videosr.media.containers import container_format
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
 from videosr.models import registry
 from videosr.progress import Progress
-from videosr.transcode import transcode
+from videosr.transcode import Crew, transcode
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
@@ -53,6 +53,8 @@ def cli(debug: bool) -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @transcode_options
+@click.option("--jobs", type=int, default=1, help="Processes that work on the film at once; the output is the same.")
+@ray_option
 @click.option(
     "--json",
     "as_json",
@@ -60,7 +62,9 @@ def cli(debug: bool) -> None:
     help="Tell of progress as JSON lines on stdout: begin, progress, warning, done, error.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def upscale(source: Path, output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+def upscale(
+    source: Path, output: Path, jobs: int, ray: str | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
     """Upscale a video, or an image.
 
     SOURCE is any file that FFmpeg reads. OUTPUT ends in .mkv .mp4 .mov .webm, or .png .jpg .webp for an image.
@@ -71,8 +75,9 @@ def upscale(source: Path, output: Path, as_json: bool, quiet: bool, **options: A
     request = wanted(**options)
     progress = Progress(source.name, as_json=as_json, quiet=quiet)
     try:
-        result = transcode(source, output, request, progress)
-        progress.done(output, f"{result.width}x{result.height}", result.frames, result.reused)
+        result = transcode(source, output, request, progress, _crew(jobs, ray))
+        size, mended, replaced = f"{result.width}x{result.height}", result.mended, result.replaced
+        progress.done(output, size, result.frames, result.reused, mended=mended, replaced=replaced)
     except VideosrError as exc:
         progress.error(str(exc), exc.exit_code)
         raise
@@ -81,6 +86,21 @@ def upscale(source: Path, output: Path, as_json: bool, quiet: bool, **options: A
         raise
     finally:
         progress.close()
+
+
+def _crew(jobs: int, ray: str | None) -> Crew | None:
+    """Who makes the film; None: this process."""
+    if ray is not None:
+        if jobs != 1:
+            raise UsageError("--ray has the cluster's nodes work; leave --jobs out")
+        from videosr.distributed.cluster import RayCrew
+
+        return RayCrew(ray)
+    if jobs == 1:
+        return None
+    from videosr.distributed.crew import LocalCrew
+
+    return LocalCrew(jobs)
 
 
 cli.add_command(batch)

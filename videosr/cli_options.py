@@ -19,7 +19,7 @@ from videosr.media.source import parse_clock
 from videosr.models import registry
 from videosr.temporal import Mode
 from videosr.transcode import TranscodeOptions
-from videosr.upscaler import UpscaleOptions
+from videosr.upscaler import OnNan, UpscaleOptions
 
 
 class Clock(click.ParamType[Fraction]):
@@ -181,6 +181,12 @@ _OPTIONS = [
         show_default="512 with window attention, else 2048",
         help="Edge of the tiles in which large pictures go through a network; 0: always whole.",
     ),
+    click.option(
+        "--on-nan",
+        type=click.Choice([o.value for o in OnNan]),
+        default="fail",
+        help="A frame for which the network gives NaN or infinity, in f32 too: end the run, or interpolate it.",
+    ),
     click.option("--threads", type=int, show_default="all", help="CPU threads of the network."),
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
     click.option("--strict", is_flag=True, help="Refuse rather than lose or convert anything."),
@@ -192,6 +198,14 @@ def transcode_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+ray_option = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Have the nodes of a Ray cluster work: its address, auto, or local for one of this machine alone.",
+)
+"""Where else the work may be done."""
 
 
 def wanted(
@@ -216,6 +230,7 @@ def wanted(
     precision: str,
     tile: int | None,
     threads: int | None,
+    on_nan: str,
     overwrite: bool,
     strict: bool,
 ) -> TranscodeOptions:
@@ -236,6 +251,7 @@ def wanted(
             threads=threads,
             temporal=Mode(temporal),
             denoise=denoise,
+            on_nan=OnNan(on_nan),
         ),
         encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options),
         width=size[0] if size else None,

@@ -334,6 +334,16 @@ def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
     return xp.clip(xp.floor(codes + shift), 0, (1 << format.bits) - 1).astype(format.dtype)
 
 
+def enlarge(rgb: Array, scale: int) -> Array:
+    """R'G'B', (3, H, W) float32, enlarged by Catmull-Rom interpolation to (3, scale*H, scale*W)."""
+    xp = namespace(rgb)
+    height, width = rgb.shape[1:]
+    for axis, size in ((1, height), (2, width)):
+        at = (scale - 1) / 2
+        rgb = xp.stack([_upsample(xp, plane, axis - 1, scale, at, size * scale) for plane in rgb])
+    return rgb
+
+
 def resize_plane(plane: Array, format: PixelFormat, scale: int, target: PixelFormat) -> Array:
     """A full-range plane enlarged by Catmull-Rom interpolation: for planes no network sees (alpha).
 

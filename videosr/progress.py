@@ -91,13 +91,23 @@ class Progress:
         """Tell a JSON reader how it ended; people get the error itself."""
         self._event("error", name=self._name, message=text, exit_code=exit_code)
 
-    def done(self, output: Path, size: str, frames: int, reused: int) -> None:
-        """Say what was made; ends the bar."""
+    def done(self, output: Path, size: str, frames: int, reused: int, *, mended: int = 0, replaced: int = 0) -> None:
+        """Say what was made; ends the bar.
+
+        Args:
+            output: the file.
+            size: of its picture.
+            frames: in it.
+            reused: of them, repeats.
+            mended: of them, those that had to be computed again in float32.
+            replaced: of them, those that the network could not make.
+        """
         if self._bar is not None:
             self._bar.total = self._bar.n  # it was an estimate where the container does not state a number
         self.close()
         seconds = time.monotonic() - self._begun
-        self._event("done", output=str(output), size=size, frames=frames, reused=reused, seconds=round(seconds, 3))
+        counts = {"frames": frames, "reused": reused, "mended": mended, "replaced": replaced}
+        self._event("done", output=str(output), size=size, **counts, seconds=round(seconds, 3))
         line = f"{output}: {size}"
         if self._first is not None:
             fps = (frames - self._before) / max(seconds, 1e-6)

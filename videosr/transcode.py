@@ -34,6 +34,8 @@ class Result:
         frames: video frames of the output.
         resumed: of them, those that an earlier run had finished.
         reused: of them, repeats that were not computed again.
+        mended: of them, those whose result was not finite and was computed again in float32.
+        replaced: of them, those for which that did not help either, and that were interpolated (`--on-nan bicubic`).
         width: of the output.
         height: of the output.
         timings: where each thread's time went; empty where other processes did the work.
@@ -43,6 +45,8 @@ class Result:
     frames: int
     resumed: int
     reused: int
+    mended: int
+    replaced: int
     width: int
     height: int
     timings: tuple[Timing, ...]
@@ -103,6 +107,7 @@ def _film(
             else:
                 reused = crew.fill(film, journal, progress)
             report.losses([])
+            report.warnings(_not_finite(film.upscaler))
             segments = journal.segments()
             if not segments:
                 raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
@@ -113,6 +118,8 @@ def _film(
         frames=sum(segment.frames for segment in segments),
         resumed=resumed,
         reused=reused,
+        mended=film.upscaler.mended,
+        replaced=film.upscaler.replaced,
         width=film.coded.width,
         height=film.coded.height,
         timings=tuple(film.timings),
@@ -156,9 +163,24 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
             info = upscaler.output_info(info)
             (made,) = Resizer(info, *wanted_size(info, options.width, options.height)).process(made)
         made = write_image(output, made, settings, decoder.display_matrix)
+        report.warnings(_not_finite(upscaler))
     return Result(
-        frames=1, resumed=0, reused=0, width=made.width, height=made.height, timings=(), warnings=tuple(report.said)
+        frames=1,
+        resumed=0,
+        reused=0,
+        mended=upscaler.mended,
+        replaced=upscaler.replaced,
+        width=made.width,
+        height=made.height,
+        timings=(),
+        warnings=tuple(report.said),
     )
+
+
+def _not_finite(upscaler: Upscaler) -> list[str]:
+    """What became of frames for which the network gave NaN or infinity."""
+    counts = ((upscaler.mended, "computed again in f32"), (upscaler.replaced, "interpolated"))
+    return [f"the network gave NaN or infinity for {n} frame{'s' * (n > 1)}: {how}" for n, how in counts if n]
 
 
 class _Report:

@@ -6,19 +6,29 @@ A result depends on the frame and at most `HISTORY - 1` earlier frames of its sc
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from videosr import color, scenes, temporal
-from videosr.engines import Engine, Interface, Picture, PlanarRunner, load
-from videosr.errors import UsageError
+from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner, load
+from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, Frame, PixelFormat, StreamInfo
 from videosr.models import registry
 from videosr.temporal import Mode
 from videosr.tiling import Tiling
+
+
+class OnNan(StrEnum):
+    """What to do about a frame that the network cannot make: its result is not finite, in float32 neither."""
+
+    FAIL = "fail"
+    BICUBIC = "bicubic"
+    """The frame is interpolated instead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +44,8 @@ class UpscaleOptions:
         temporal: what the detail path sees besides the frame.
         denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
         pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
-        tile: edge of the tiles that pictures are cut into where the network takes R'G'B' tensors (see `tiling`); 0 never
+        on_nan: what to do about frames that the network cannot make.
+        tile: edge of the tiles that pictures are cut into where a network takes R'G'B' tensors (see `tiling`); 0 never
             cuts, None goes by the network. Runners of planes cut as they need to.
     """
 
@@ -46,6 +57,7 @@ class UpscaleOptions:
     temporal: Mode = Mode.ADAPTIVE
     denoise: float = 0.0
     pix_fmt: str | None = None
+    on_nan: OnNan = OnNan.FAIL
     tile: int | None = None
 
     def __post_init__(self) -> None:
@@ -130,6 +142,13 @@ class Upscaler:
         """How pictures are cut."""
         self.reused = 0
         """Frames whose picture repeated the one before and were not computed again."""
+        self.mended = 0
+        """Frames whose result held NaN or infinity, and was sound when computed again in float32."""
+        self.replaced = 0
+        """Frames whose result was not finite then either, and that were interpolated."""
+        self._exact: Engine | None = None  # computes in float32; loaded when it is needed
+        self._broken = False  # the state of a recurrent network is not finite
+        self._mending = threading.Lock()
         self._history: deque[Seen] = deque(maxlen=temporal.HISTORY)
         self._pending: deque[Pending] = deque()
         self._in_flight = 0
@@ -256,7 +275,7 @@ class Upscaler:
         """Wait for a frame that has begun.
 
         Raises:
-            EngineError: the engine failed.
+            EngineError: the engine failed, or the network's result is not finite and `on_nan` is "fail".
         """
         frame = pending.window.frames[0]
         fmt = self._output_format(frame.format)
@@ -302,7 +321,10 @@ class Upscaler:
         if not dither and (self.mode is not Mode.EMA or len(frames) == 1):
             runner = self._runner(source, target, 1 if len(frames) == 1 else temporal.DEPTH)
         if runner is None:
-            planes = self._by_tensors(frames, source, target, likeness, cut, dither)
+            try:
+                planes = self._by_tensors(self.engine, window, source, target, cut=cut, dither=dither)
+            except NotFinite:
+                planes = self._mend(window, source, target, dither=dither)
             return Pending(window, cut, lambda: planes)
         self._in_flight = runner.in_flight
         ticket = runner.submit([f.planes for f in frames], likeness)
@@ -310,19 +332,27 @@ class Upscaler:
 
         def wait() -> tuple[Array, ...]:
             if not done:
-                done.append((*runner.result(ticket), *self._alpha(frame, target.format)))
+                try:
+                    done.append((*runner.result(ticket), *self._alpha(frame, target.format)))
+                except NotFinite:
+                    done.append(self._mend(window, source, target, dither=dither))
             return done[0]
 
         return Pending(window, cut, wait)
 
     def _by_tensors(
-        self, frames: tuple[Frame, ...], source: Picture, target: Picture, likeness: float, cut: bool, dither: bool
+        self, engine: Engine, window: _Window, source: Picture, target: Picture, *, cut: bool, dither: bool
     ) -> tuple[Array, ...]:
-        """The long way, for any network and format: planes to R'G'B', the network, back to planes."""
+        """The long way, for any network and format: planes to R'G'B', the network, back to planes.
+
+        Raises:
+            NotFinite: the network gave NaN or infinity.
+        """
+        frames, likeness = window
         frame: tuple[Array, ...] = frames[0].planes
         rgb = color.to_rgb(frame, source.format, source.color)
         if self.engine.interface is Interface.RECURRENT:
-            out = self.engine.step(rgb[None], reset=cut)[0]
+            out = engine.step(rgb[None], reset=cut or self._broken)[0]
         else:
             average = None
             if len(frames) > 1:
@@ -332,12 +362,48 @@ class Upscaler:
                 rgb = rgb + share * (average - rgb)
                 frame = tuple(f + share * (a - f) for f, a in zip(frame, planes, strict=False))
             pictures = (rgb[None], None if average is None else average[None])
-            out = self.tiling.run(self.engine.run, self.scale, *pictures)[0]
+            out = self.tiling.run(engine.run, self.scale, *pictures)[0]
+        self._broken = not color.namespace(out).isfinite(out.sum())
+        if self._broken:
+            raise NotFinite(f"{engine.network.path}: gave values that are not finite")
+        return (*self._planes(out, frame, source, target, dither=dither), *self._alpha(frames[0], target.format))
+
+    def _planes(
+        self, rgb: Array, frame: tuple[Array, ...], source: Picture, target: Picture, *, dither: bool
+    ) -> tuple[Array, ...]:
+        """A result's colour planes, given those of the frame that it is an enlargement of."""
         opaque = _opaque(target.format)
         apart = self.engine.network.chroma_apart(source.format, opaque)
         chroma = (frame, source.format, source.color) if apart else None
-        planes = color.from_rgb(out, opaque, target.color, dither=dither, chroma=chroma)
-        return (*planes, *self._alpha(frames[0], target.format))
+        return color.from_rgb(rgb, opaque, target.color, dither=dither, chroma=chroma)
+
+    def _mend(self, window: _Window, source: Picture, target: Picture, *, dither: bool) -> tuple[Array, ...]:
+        """A frame whose result was not finite: once more in float32, else as `on_nan` says. By one thread at a time.
+
+        Raises:
+            EngineError: it is not finite in float32 either, and `on_nan` says so.
+        """
+        o, network, frame = self.options, self.engine.network, window.frames[0]
+        with self._mending:
+            if self._exact is None:
+                self._exact = self.engine
+                if self.engine.precision != "f32":
+                    self._exact = load(network.path, o.engine, device=o.device, precision="f32", threads=o.threads)
+            try:
+                planes = self._by_tensors(self._exact, window, source, target, cut=True, dither=dither)
+                self._broken = True  # the state that comes from here is not that of the engine itself
+                self.mended += 1
+            except NotFinite as exc:
+                if o.on_nan is OnNan.FAIL:
+                    raise EngineError(
+                        f"{network.path}: gives NaN or infinity for the frame at {float(frame.time):.3f} s (pts "
+                        f"{frame.pts}), in f32 too; use another network, or --on-nan bicubic to replace such frames"
+                    ) from exc
+                rgb = color.enlarge(color.to_rgb(frame.planes, source.format, source.color), self.scale)
+                planes = self._planes(rgb, frame.planes, source, target, dither=dither)
+                planes = (*planes, *self._alpha(frame, target.format))
+                self.replaced += 1
+        return planes
 
     def _alpha(self, frame: Frame, target: PixelFormat) -> tuple[Array, ...]:
         if not target.alpha:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
+from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.network import Network
 from videosr.errors import MissingExtraError, UsageError
 
 ENGINES = ("openvino", "onnxruntime", "torch")
 DEVICES = ("cpu", "cuda")
-__all__ = ["DEVICES", "ENGINES", "Engine", "Interface", "Network", "Picture", "PlanarRunner", "load"]
+__all__ = ["DEVICES", "ENGINES", "Engine", "Interface", "Network", "NotFinite", "Picture", "PlanarRunner", "load"]
 
 
 def load(

@@ -17,6 +17,10 @@ from videosr.errors import EngineError
 from videosr.frame import Array, ColorSpec, PixelFormat
 
 
+class NotFinite(EngineError):  # noqa: N818 - what it is called where floats are defined, IEEE 754
+    """A network's result holds NaN or infinity."""
+
+
 class Interface(StrEnum):
     """How a network takes part in temporal reuse."""
 
@@ -68,7 +72,12 @@ class PlanarRunner(ABC):
 
     @abstractmethod
     def result(self, ticket: object) -> tuple[Array, ...]:
-        """Wait for a ticket: the output's colour planes, owned by the caller."""
+        """Wait for a ticket: the output's colour planes, owned by the caller.
+
+        Raises:
+            NotFinite: codes were not finite before they were rounded, where they cannot be told from others after.
+            EngineError: the library failed.
+        """
 
 
 class Engine(ABC):

@@ -291,8 +291,9 @@ class StripModels:
 
     Attributes:
         detail: planes to the detail path's part of the codes, (1, channels, rows, columns) float32; None in one piece.
-        picture: planes (and `detail`) to finished samples, a (pictures, rows, columns, samples) tensor an output.
-        layouts: of every output: one for each of its pictures.
+        picture: planes (and `detail`) to finished samples, a (pictures, rows, columns, samples) tensor an output; its
+            last output is the sum of the network's codes before they are rounded, which is finite if all of them are.
+        layouts: of every output but the last: one for each of its pictures.
     """
 
     detail: ov.Model | None
@@ -370,12 +371,14 @@ def build(
     def finished(still: list[Node], detail: Node) -> tuple[list[Node], tuple[tuple[Layout, ...], ...]]:
         components = _values(still, source)[0] if luma_alone else _components(still, source)
         codes = ops.add(_biased(detail, bias), _emitting(components, base, plan, "base_planes"))
-        outputs, layouts = [_finish(_gathered(codes, plan), target)], ((plan.layout,),)
+        codes = _gathered(codes, plan)
+        total = ops.result(ops.reduce_sum(codes, ops.constant(np.arange(4)), keep_dims=False))
+        outputs, layouts = [_finish(codes, target)], ((plan.layout,),)
         if not apart:
-            return outputs, layouts
+            return [*outputs, total], layouts
         chroma, layout = _chroma(still[1:], source, target, scale)
         second = Layout(tuple(Sample(2, s.row, s.column) for s in layout.samples), layout.cell)
-        return [*outputs, chroma], (*layouts, (layout, second))
+        return [*outputs, chroma, total], (*layouts, (layout, second))
 
     if not split:
         outputs, layouts = finished(still, detail)

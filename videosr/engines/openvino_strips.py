@@ -17,7 +17,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from videosr.engines.base import Picture, PlanarRunner
+from videosr.engines.base import NotFinite, Picture, PlanarRunner
 from videosr.engines.network import Network
 from videosr.engines.openvino_planes import Layout, build, colour_planes
 from videosr.errors import EngineError
@@ -107,6 +107,8 @@ class _Assembler:
                 tensor = finished.get_output_tensor(output).data
                 for cells, layout in zip(tensor, layouts, strict=True):
                     self._paste(cells, layout, ticket.planes, self._plan.tops[strip])
+            if not np.isfinite(finished.get_output_tensor(len(self._layouts)).data):
+                raise NotFinite("the network gave values that are not finite")
         except Exception as exc:  # whatever it is, `result` raises it; a ticket left open would wait forever
             ticket.finished(exc)
         else:
@@ -226,6 +228,8 @@ class StripRunner(PlanarRunner):
         """See `PlanarRunner.result`."""
         assert isinstance(ticket, _Ticket)
         ticket.done.wait()
+        if isinstance(ticket.error, NotFinite):
+            raise ticket.error
         if ticket.error is not None:
             raise EngineError(f"OpenVINO failed: {ticket.error}") from ticket.error
         return ticket.planes
