@@ -311,7 +311,8 @@ class _Mux:
         except av.error.FFmpegError:
             count = 0
         if count != len(self._decode_order):
-            raise OutputError(f"{self._plan.container} cannot hold the damaged packets of {self._name}; choose .mkv")
+            remedy = "take its damaged tracks out" if self._plan.container == "matroska" else "choose .mkv"
+            raise InputError(f"{self._name}: {self._plan.container} cannot hold its damaged packets; {remedy}")
         self.warnings.append(f"{self._refused} damaged packets of the source could not be stored and were left out")
 
     def _write_aspect(self) -> None:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import av
 import av.error
@@ -16,6 +18,11 @@ from videosr.errors import InputError
 from videosr.media.languages import quicktime_language
 from videosr.media.source import is_attached_picture, open_input, video_stream
 
+if TYPE_CHECKING:
+    type Packet = av.Packet[Stream]
+
+SAMPLES = 3
+"""Packets of a stream that are tried in its new container."""
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text", "srt", "stl", "sami", "microdvd"})
 
@@ -206,7 +213,8 @@ def _facts(stream: Stream) -> StreamFacts:
 def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | None = None) -> Plan:
     """Decide what becomes of every stream of a file in another container.
 
-    Whether a stream can be copied is found by writing a header with it, the very thing the muxer will do.
+    Whether a stream can be copied is found by writing a header with it, and its first packets if it is audio: the very
+    thing the muxer will do.
 
     Args:
         path: the source.
@@ -219,10 +227,11 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
     name = os.fspath(path)
     with open_input(path) as source:
         chosen = video_stream(source, name, video).index
+        samples = _samples(source)
         plans = tuple(
             StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
             if s.index == chosen
-            else _plan_stream(s, source, container)
+            else _plan_stream(s, source, container, samples.get(s.index, []))
             for s in source.streams
         )
         losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target != "chapters"]
@@ -264,7 +273,23 @@ def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: 
     return [f"stream {stream.index}: tag {key} has no place in the container" for key in sorted(lost)]
 
 
-def _plan_stream(stream: Stream, source: av.container.InputContainer, container: str) -> StreamPlan:
+def _samples(source: av.container.InputContainer) -> dict[int, list[Packet]]:
+    """The first packets of every audio stream, as far as they come early in the file."""
+    found: dict[int, list[Packet]] = {s.index: [] for s in source.streams.audio}
+    try:
+        for packet in islice(source.demux(*source.streams.audio) if found else (), SAMPLES * 8 * len(found)):
+            if packet.size and len(found[packet.stream_index]) < SAMPLES:
+                found[packet.stream_index].append(packet)
+            if all(len(packets) == SAMPLES for packets in found.values()):
+                break
+    except av.error.FFmpegError:
+        pass  # a damaged file: whoever reads it to its end will say so
+    return found
+
+
+def _plan_stream(
+    stream: Stream, source: av.container.InputContainer, container: str, samples: list[Packet]
+) -> StreamPlan:
     codec = codec_name(stream)
 
     def plan(action: str, target: str = "", reason: str = "") -> StreamPlan:
@@ -284,7 +309,7 @@ def _plan_stream(stream: Stream, source: av.container.InputContainer, container:
         return plan(COPY) if container == "matroska" else plan(DROP, reason=f"{container} holds no attachments")
     if stream.type == "unknown" or (codec == "unknown" and stream.type != "data"):
         return plan(DROP, reason="its codec is unknown to FFmpeg")
-    problem = _refusal(stream, container)
+    problem = _refusal(stream, container, samples)
     if problem is None:
         return plan(COPY)
     if stream.type == "subtitle" and codec in TEXT_SUBTITLES:
@@ -297,12 +322,20 @@ def _plan_stream(stream: Stream, source: av.container.InputContainer, container:
     return plan(DROP, reason=problem)
 
 
-def _refusal(stream: Stream, container: str) -> str | None:
+def _refusal(stream: Stream, container: str, samples: list[Packet]) -> str | None:
     """Why a muxer does not take a stream as it is, None if it does."""
     out = av.open(io.BytesIO(), "w", format=container)
     try:
-        out.add_stream_from_template(stream, opaque=True)
+        made = out.add_stream_from_template(stream, opaque=True)
         out.start_encoding()
     except (ValueError, av.error.FFmpegError):
         return f"{container} holds no {codec_name(stream)}"
-    return None
+    refused = 0
+    for packet in samples:
+        packet.stream = made
+        packet.pts = packet.dts = packet.pts or 0
+        try:
+            out.mux(packet)
+        except (av.error.InvalidDataError, av.error.ArgumentError):
+            refused += 1
+    return "its packets are not what its header says" if samples and refused == len(samples) else None
