@@ -38,6 +38,8 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
         ("iterations = 500", "iterations = true", "iterations: True is not int"),
         ("iterations = 500", "iterations = 0", "iterations 0 must be positive"),
         ("iterations = 500", "iterations = 100", "warmup 200 must be below iterations"),
+        ("iterations = 500", "iterations = 500\ncycle = 200", "cycle 200 must be above warmup, or 0"),
+        ("iterations = 500", "iterations = 500\nleast_rate = 1", "least_rate 1.0 must be below learning_rate"),
         ("iterations = 500", 'iterations = 500\nloss = "l3"', "loss: 'l3' is not 'l1' or 'charbonnier' or 'l2'"),
         ("iterations = 500", "iterations = 500\nema = 1.0", "ema 1.0 must be in"),
         ("iterations = 500", "iterations = 500\nloss_border = 48", "patch 48 leaves nothing"),

@@ -72,6 +72,12 @@ def test_learning_rate_rises_and_falls_to_zero(config_path: Path) -> None:
     assert rates[550] == pytest.approx(1.25e-3)
     assert rates[1000] == pytest.approx(0)
     assert all(a >= b for a, b in pairwise(rates[100:]))
+    restarting = replace(config, schedule=replace(config.schedule, cycle=400, least_rate=1e-4))
+    rates = [learning_rate(i, restarting) for i in range(1000)]
+    assert rates[99] == rates[100] == rates[400] == rates[800] == 2.5e-3
+    assert rates[250] == rates[600] == pytest.approx(1.3e-3)
+    assert rates[399] == pytest.approx(1e-4, rel=1e-2)
+    assert min(rates[100:]) >= 1e-4
 
 
 def test_a_run_learns_and_leaves_weights_that_load_and_deploy(config_path: Path) -> None:

@@ -182,7 +182,9 @@ class ScheduleConfig:
 
     Attributes:
         iterations: length of the run.
-        learning_rate: at its peak; linear warm-up to it, then half a cosine to zero.
+        learning_rate: at its peak; linear warm-up to it, then half a cosine down.
+        least_rate: where the cosine ends.
+        cycle: iterations after which the rate starts from its peak again; 0: never.
         warmup: iterations of the warm-up.
         gradient_clip: longer gradients are shortened to it. Those of squared errors are some 0.003 long in a sound run
             (of absolute ones ten times that); over-parameterised networks diverge at one bad batch without it.
@@ -195,6 +197,8 @@ class ScheduleConfig:
 
     iterations: int
     learning_rate: float = 2.5e-3
+    least_rate: float = 0.0
+    cycle: int = 0
     warmup: int = 200
     gradient_clip: float = 0.005
     ema: float = 0.999

@@ -90,7 +90,15 @@ def _check(config: TrainingConfig, where: str) -> None:
         (config.network.expansion >= 0, f"network: expansion {config.network.expansion} must not be negative"),
         (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),
         (schedule.learning_rate > 0, f"schedule: learning_rate {schedule.learning_rate} must be positive"),
+        (
+            0 <= schedule.least_rate < schedule.learning_rate,
+            f"schedule: least_rate {schedule.least_rate} must be below learning_rate",
+        ),
         (0 <= schedule.warmup < schedule.iterations, f"schedule: warmup {schedule.warmup} must be below iterations"),
+        (
+            schedule.cycle == 0 or schedule.cycle > schedule.warmup,
+            f"schedule: cycle {schedule.cycle} must be above warmup, or 0",
+        ),
         (schedule.gradient_clip > 0, f"schedule: gradient_clip {schedule.gradient_clip} must be positive"),
         (0 <= schedule.ema < 1, f"schedule: ema {schedule.ema} must be in [0, 1)"),
         (schedule.loss_border >= 0, f"schedule: loss_border {schedule.loss_border} must not be negative"),

@@ -13,7 +13,8 @@ def history(config: TrainingConfig, iterations: int) -> str:
         f"{iterations} of {s.iterations} iterations, {d.batch} patches of {d.patch}x{d.patch} input pixels each",
         _inputs(config),
         f"{_loss(config)} loss",
-        f"AdamW, {s.learning_rate:g} to 0 by cosine",
+        f"AdamW, {s.learning_rate:g} to {s.least_rate:g} by cosine"
+        + f", anew every {s.cycle} iterations" * (s.cycle > 0),
         f"weights averaged at {s.ema:g}",
         f"convolutions over-parameterised {n.expansion} times",
     ]

@@ -39,11 +39,14 @@ _SEEN = 16
 
 
 def learning_rate(iteration: int, config: TrainingConfig) -> float:
-    """Of the step that `iteration` (from 0) takes: linear warm-up, then half a cosine to zero."""
+    """Of the step that `iteration` (from 0) takes: linear warm-up, then half a cosine, anew each cycle."""
     s = config.schedule
     if iteration < s.warmup:
         return s.learning_rate * (iteration + 1) / s.warmup
-    return s.learning_rate * 0.5 * (1 + math.cos(math.pi * (iteration - s.warmup) / (s.iterations - s.warmup)))
+    first = iteration // s.cycle * s.cycle if s.cycle else 0
+    start, end = max(first, s.warmup), first + (s.cycle or s.iterations)
+    passed = (iteration - start) / (end - start)
+    return s.least_rate + (s.learning_rate - s.least_rate) * 0.5 * (1 + math.cos(math.pi * passed))
 
 
 def upscaler(network: Network) -> Upscale:
