@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from torch.nn import functional as F  # noqa: E402
 
-from videosr.training.start import whitening  # noqa: E402
+from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
+from videosr.training.start import open_gates, whitening  # noqa: E402
 
 
 @pytest.mark.parametrize("channels", [5, 27, 40])
@@ -30,3 +31,15 @@ def test_what_is_flat_is_not_blown_up() -> None:
     weight, bias = whitening(pictures, 16)
     assert weight.abs().max() <= 100
     assert F.conv2d(pictures, weight, bias).abs().max() < 1e-3
+
+
+def test_gates_of_the_stream_network_are_open() -> None:
+    torch.manual_seed(0)
+    network = ParagonSR2("stream", 2, upsampler_alpha=0.0, detail_gain=1.0, layer_scale=0.1)
+    features = torch.randn(1, 32, 32, 32)
+    before = (network.body(features) - features).std()
+    open_gates(network)
+    after = (network.body(features) - features).std()
+    assert before < 0.03 < 0.1 < after < 1
+    picture = torch.rand(1, 3, 32, 32)
+    assert (network(picture) - network.base(picture)).std() < 0.2

@@ -1,4 +1,4 @@
-"""How random weights begin: a first convolution whose features of natural pictures are equally strong.
+"""How random weights begin: features of natural pictures equally strong, and gates open.
 
 Random kernels see little but brightness, and a network takes hundreds of updates to find out that there are edges. So
 the first ones are the principal components of training patches, scaled to variance 1 (patch whitening: Coates, Ng and
@@ -8,8 +8,10 @@ Lee 2011, "An analysis of single-layer networks in unsupervised feature learning
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from videosr.archs.paragonsr2 import ParagonSR2, StreamBlock
 
 FLOOR = 1e-4
 """Added to variances, of values in 0..1: what is weaker than about two code values is noise, not a feature."""
@@ -37,3 +39,20 @@ def whitening(pictures: Tensor, channels: int, size: int = 3) -> tuple[Tensor, T
     kernels = kernels[:channels]
     weight = kernels.reshape(channels, pictures.shape[1], size, size)
     return weight.to(pictures), (-kernels @ mean).to(pictures)
+
+
+@torch.no_grad()
+def open_gates(network: ParagonSR2) -> None:
+    """Start the stream network anew: kernels that keep the variance, gates that let half of the channels through.
+
+    With torch's kernels, each of which takes two thirds of the variance away, the product of two branches is next to
+    nothing, and so are its gradients. Variance kept as in He et al. 2015, for layers without a rectifier.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad and module.bias is not None:
+            module.weight.normal_(std=module.weight[0].numel() ** -0.5)
+            module.bias.zero_()
+    for module in network.modules():
+        if isinstance(module, StreamBlock) and module.gate.bias is not None:
+            module.gate.bias[len(module.gate.bias) // 2 :] = 1
+    network.conv_out.weight.mul_(0.1)  # the base path is a good picture already: begin near it

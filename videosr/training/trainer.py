@@ -32,7 +32,7 @@ from videosr.training.losses import Objective
 from videosr.training.packing import build_pack
 from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
-from videosr.training.start import whitening
+from videosr.training.start import open_gates, whitening
 
 _SEEN = 16
 """Batches of pictures that the first convolution is made for."""
@@ -89,9 +89,12 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
             upsampler_alpha=config.upsampler_alpha, detail_gain=config.detail_gain, layer_scale=config.layer_scale
         )
         try:
-            return family_of(config.variant).new(config.variant, config.scale, start), {}
+            network = family_of(config.variant).new(config.variant, config.scale, start)
         except ValueError as exc:
             raise UsageError(f"network: {exc}") from exc
+        if isinstance(network, ParagonSR2) and network.variant == "stream":
+            open_gates(network)
+        return network, {}
     network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
     if (network.variant, network.scale) != (config.variant, config.scale):
         raise NetworkError(
