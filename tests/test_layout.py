@@ -42,7 +42,7 @@ KNOWS = {
     "openvino": {"engines", "export", "bench"},
     "onnxruntime": {"engines", "export", "bench"},
     "torch": {"archs", "training", "export", "engines", "bench", "evaluate"},
-    "onnx": {"archs", "export"},
+    "onnx": {"archs", "export", "engines"},
     "click": {"cli", "cli_batch", "cli_evaluate", "cli_options", "cli_serve"},
     "aiohttp": {"live"},
 }
@@ -110,7 +110,8 @@ def test_libraries_stay_in_their_rooms(library):
 
 BLOCKED = ["torch", "onnx", "onnxruntime", "cupy", "tensorrt", "tensorrt_rtx", "vapoursynth", "ray", "aiohttp"]
 BLOCKED += ["safetensors", "PIL", "scipy"]
-HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", "bench", "live.web"]
+GPU = ["engines.tensorrt_cupy", "engines.tensorrt_half"]
+HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", *GPU, "bench", "live.web"]
 LIGHT = {"av", "numpy", "click", "tqdm", "openvino", "packaging", "videosr"}  # packaging is openvino's
 
 SCRIPT = """

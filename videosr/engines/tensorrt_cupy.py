@@ -1,0 +1,126 @@
+"""The GPU as cupy gives it. Nothing in here has run on a GPU yet; `scripts/check_tensorrt.py` runs all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+import cupyx
+import numpy as np
+from numpy.typing import NDArray
+
+from videosr.engines.tensorrt_device import Device, Event, Gpu, Graph, Stream
+from videosr.errors import EngineError
+from videosr.frame import Array
+
+_ERRORS = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
+
+
+class CupyDevice(Device):
+    """A CUDA device.
+
+    Args:
+        index: of it, as CUDA counts (`CUDA_VISIBLE_DEVICES` applies).
+
+    Raises:
+        EngineError: it is not there, or the driver is too old for cupy's CUDA.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        try:
+            self._device = cupy.cuda.Device(index)
+            self._device.use()
+            facts = cupy.cuda.runtime.getDeviceProperties(index)
+            driver = cupy.cuda.runtime.driverGetVersion()
+        except _ERRORS as exc:
+            raise EngineError(f"no CUDA device {index}: {exc} (see videosr doctor)") from exc
+        self.gpu = Gpu(
+            name=facts["name"].decode(),
+            capability=(facts["major"], facts["minor"]),
+            driver=f"{driver // 1000}.{driver % 1000 // 10}",
+            memory=facts["totalGlobalMem"],
+        )
+
+    def stream(self) -> Stream:
+        """See `Device.stream`."""
+        return cupy.cuda.Stream(non_blocking=True)
+
+    def handle(self, stream: Stream) -> int:
+        """See `Device.handle`."""
+        return int(stream.ptr)
+
+    def event(self) -> Event:
+        """See `Device.event`."""
+        return cupy.cuda.Event(disable_timing=True)
+
+    def record(self, event: Event, stream: Stream) -> None:
+        """See `Device.record`."""
+        event.record(stream)
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        """See `Device.wait`."""
+        stream.wait_event(event)
+
+    def synchronize(self, event: Event) -> None:
+        """See `Device.synchronize`.
+
+        Raises:
+            EngineError: what was queued before it failed.
+        """
+        try:
+            event.synchronize()
+        except _ERRORS as exc:
+            raise EngineError(f"{self.gpu.name}: {exc}") from exc
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """See `Device.empty`.
+
+        Raises:
+            EngineError: out of memory.
+        """
+        self._device.use()  # the current device belongs to a thread
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as exc:
+            raise EngineError(f"{self.gpu.name}: out of memory; close other programs or give --tile") from exc
+
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """See `Device.pinned`."""
+        array: NDArray[Any] = cupyx.empty_pinned(shape, np.dtype(dtype))
+        return array
+
+    def address(self, array: Array) -> int:
+        """See `Device.address`."""
+        return int(array.data.ptr)
+
+    def upload(self, source: NDArray[Any], target: Array, stream: Stream) -> None:
+        """See `Device.upload`."""
+        target.set(source, stream=stream)
+
+    def download(self, source: Array, target: NDArray[Any], stream: Stream) -> None:
+        """See `Device.download`."""
+        source.get(stream=stream, out=target, blocking=False)
+
+    def queue(self, work: Callable[[], None], stream: Stream) -> None:
+        """See `Device.queue`. Arrays made on the way are freed to the stream's own pool, so in its order."""
+        self._device.use()
+        with stream:
+            work()
+
+    def capture(self, work: Callable[[], None], stream: Stream) -> Graph:
+        """See `Device.capture`."""
+        stream.begin_capture()
+        try:
+            work()
+        finally:
+            try:
+                graph: Graph = stream.end_capture()
+            except _ERRORS as exc:
+                raise EngineError(f"{self.gpu.name}: no CUDA graph of this engine: {exc}") from exc
+        return graph
+
+    def used_memory(self) -> int:
+        """See `Device.used_memory`."""
+        free, total = cupy.cuda.runtime.memGetInfo()
+        return int(total - free)

@@ -1,0 +1,119 @@
+"""The little of CUDA that the execution of an engine needs: arrays, streams, events, graphs.
+
+`tensorrt_cupy.CupyDevice` is the real thing. Tests run the same buffers, streams, graphs and ping-pong on the host,
+with a device that runs what is queued in any order that streams and events allow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from videosr.frame import Array
+
+type Stream = Any
+"""A queue of work on the device; work of one stream happens in order."""
+type Event = Any
+"""A point in a stream's work that other streams, or the host, can wait for."""
+
+
+class Graph(Protocol):
+    """Work that was recorded once and is started with one call."""
+
+    def launch(self, stream: Stream) -> None:
+        """Queue all of it on a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU, by what an engine's fitness for it depends on.
+
+    Attributes:
+        name: the product.
+        capability: CUDA compute capability.
+        driver: version of the CUDA driver, as "13.2".
+        memory: bytes in all.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    driver: str
+    memory: int
+
+    def __str__(self) -> str:
+        major, minor = self.capability
+        return f"{self.name} (compute capability {major}.{minor}, CUDA driver {self.driver})"
+
+
+class Device(ABC):
+    """A GPU and its memory.
+
+    Attributes:
+        gpu: which.
+    """
+
+    gpu: Gpu
+
+    @abstractmethod
+    def stream(self) -> Stream:
+        """A new stream that does not wait for the default stream."""
+
+    @abstractmethod
+    def handle(self, stream: Stream) -> int:
+        """The `cudaStream_t` of a stream."""
+
+    @abstractmethod
+    def event(self) -> Event:
+        """A new event; waiting for it before it is recorded returns at once."""
+
+    @abstractmethod
+    def record(self, event: Event, stream: Stream) -> None:
+        """Put the event behind all that is queued on the stream."""
+
+    @abstractmethod
+    def wait(self, stream: Stream, event: Event) -> None:
+        """Let what is queued on the stream from now on wait for the event. The host does not wait."""
+
+    @abstractmethod
+    def synchronize(self, event: Event) -> None:
+        """Let the host wait for the event."""
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """An array on the device, C-contiguous, not initialised."""
+
+    @abstractmethod
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """An array on the host in page-locked memory, which copies need to be asynchronous."""
+
+    @abstractmethod
+    def address(self, array: Array) -> int:
+        """Of an array on the device."""
+
+    @abstractmethod
+    def upload(self, source: NDArray[Any], target: Array, stream: Stream) -> None:
+        """Queue a copy from pinned memory to the device."""
+
+    @abstractmethod
+    def download(self, source: Array, target: NDArray[Any], stream: Stream) -> None:
+        """Queue a copy from the device to pinned memory."""
+
+    @abstractmethod
+    def queue(self, work: Callable[[], None], stream: Stream) -> None:
+        """Queue what `work` does to arrays of the device."""
+
+    @abstractmethod
+    def capture(self, work: Callable[[], None], stream: Stream) -> Graph:
+        """Record what `work` queues on the stream, without doing it.
+
+        Raises:
+            EngineError: it does something that cannot be recorded.
+        """
+
+    @abstractmethod
+    def used_memory(self) -> int:
+        """Bytes in use on the GPU, by everyone."""

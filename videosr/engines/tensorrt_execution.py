@@ -1,0 +1,324 @@
+"""How frames go through an engine on the GPU: buffers, streams, events, graphs, and the state of recurrent networks.
+
+Three streams, one a stage, and events between them; the host waits only for finished results:
+
+    in    upload -> to the network's inputs ---. uploaded
+    net                                        '-> network ---. computed
+    out                                                       '-> to the output's planes -> download ---> downloaded
+
+A frame lives in a slot: pinned host buffers and device buffers for each of these steps, made once. While the network
+works on one slot, another is filled and a third emptied. A slot is used again only after its download is done and its
+result copied out, so within a slot no more has to be waited for. With several execution contexts ("lanes") networks of
+several slots run at once, which pays where one small frame does not fill the GPU.
+
+The state of a recurrent network goes back and forth between two buffers: each frame reads one and writes the other.
+Nothing is copied, and the frames run in order, because they share one `net` stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videosr.engines.base import baked_blend
+from videosr.engines.tensorrt_device import Device, Event, Graph, Stream
+from videosr.errors import EngineError
+from videosr.frame import Array
+
+STATE_IN, STATE_OUT = "prev_feat", "feature_map"
+
+
+class Context(Protocol):
+    """An engine ready to run at one picture size."""
+
+    def bind(self, name: str, address: int) -> None:
+        """Tell where a tensor lies on the device, for what is queued from now on."""
+
+    def enqueue(self, stream: int) -> None:
+        """Queue the network on a `cudaStream_t`.
+
+        Raises:
+            EngineError: the library refused.
+        """
+
+    def capturable(self, stream: int) -> bool:
+        """Whether `enqueue` may be recorded into a CUDA graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Shape and type of a buffer."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What is done on the device around the network.
+
+    Attributes:
+        uploads: what comes from the host for a frame.
+        downloads: what goes back.
+        before: (uploaded, inputs, parameters) -> None: writes the network's inputs.
+        after: (uploaded, outputs, downloaded, parameters) -> None: writes what is downloaded.
+    """
+
+    uploads: Sequence[Layout]
+    downloads: Sequence[Layout]
+    before: Callable[[Sequence[Array], Mapping[str, Array], Any], None]
+    after: Callable[[Sequence[Array], Mapping[str, Array], Sequence[Array], Any], None]
+
+
+class Ticket:
+    """A frame under way; `Execution.result` waits for it."""
+
+    def __init__(self, slot: _Slot) -> None:
+        self.slot: _Slot | None = slot
+        self.lock = threading.Lock()
+        self.arrays: tuple[NDArray[Any], ...] = ()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The buffers and events of a frame under way."""
+
+    lane: int
+    host_in: list[NDArray[Any]]
+    device_in: list[Array]
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    device_out: list[Array]
+    host_out: list[NDArray[Any]]
+    uploaded: Event
+    computed: Event
+    downloaded: Event
+    graphs: dict[int, Graph] = field(default_factory=dict)
+    ticket: Ticket | None = None
+
+
+class Execution:
+    """An engine's contexts with everything they need to run frame after frame at one size.
+
+    `submit` is for one thread at a time; `result` for any.
+
+    Args:
+        device: where.
+        contexts: one a lane. A recurrent network has one: its frames depend on each other.
+        inputs: the network's, by name, the picture first.
+        outputs: likewise.
+        conversion: what is done around the network; None: pictures come and go as the network has them.
+        slots: frames under way at most.
+        graphs: whether the network is recorded into CUDA graphs.
+
+    Attributes:
+        blend: of a recurrent network (`engines.base.baked_blend`); 0 for others.
+
+    Raises:
+        EngineError: out of memory, or the network's state is not a running average of features.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        contexts: Sequence[Context],
+        inputs: Mapping[str, Layout],
+        outputs: Mapping[str, Layout],
+        conversion: Conversion | None = None,
+        *,
+        slots: int = 3,
+        graphs: bool = True,
+    ) -> None:
+        self._device, self._contexts, self._conversion = device, contexts, conversion
+        self._graphs = graphs
+        self._warm = [False] * len(contexts)
+        self._in, self._out = device.stream(), device.stream()
+        self._net = [device.stream() for _ in contexts]
+        self._states: list[Array] = []
+        self._current = 0
+        self.blend = 0.0
+        if STATE_IN in inputs:
+            layout = inputs[STATE_IN]
+            self._states = [device.empty(layout.shape, layout.dtype) for _ in range(2)]
+        inputs = {name: layout for name, layout in inputs.items() if name != STATE_IN}
+        outputs = {name: layout for name, layout in outputs.items() if name != STATE_OUT}
+        self._slots = [self._slot(i % len(contexts), inputs, outputs) for i in range(slots)]
+        self._next = 0
+        self._warm_up()
+        if self._states:
+            self.blend = self._measure_blend()
+
+    @property
+    def in_flight(self) -> int:
+        """Frames to keep under way beside the one being submitted."""
+        return len(self._slots) - 1
+
+    def submit(self, arrays: Sequence[NDArray[Any]], parameters: Any = None, *, reset: bool = True) -> Ticket:
+        """Start on a frame. The arrays may be changed when this returns.
+
+        Args:
+            arrays: as `Conversion.uploads`, or the network's inputs; where there are fewer, the others are not looked
+                at (the conversion knows by its parameters).
+            parameters: for the conversion.
+            reset: of a recurrent network: the frame begins a scene.
+
+        Raises:
+            EngineError: the library refused.
+        """
+        slot = self._slots[self._next]
+        self._next = (self._next + 1) % len(self._slots)
+        if slot.ticket is not None:
+            self.result(slot.ticket)
+        device, net, conversion = self._device, self._net[slot.lane], self._conversion
+        for array, host, target in zip(arrays, slot.host_in, slot.device_in, strict=False):
+            np.copyto(host, array, casting="same_kind")
+            device.upload(host, target, self._in)
+        if conversion is not None:
+            device.queue(lambda: conversion.before(slot.device_in, slot.inputs, parameters), self._in)
+        device.record(slot.uploaded, self._in)
+        device.wait(net, slot.uploaded)
+        if self._states and reset:
+            self._restart(slot)
+        self._advance(slot)
+        device.record(slot.computed, net)
+        device.wait(self._out, slot.computed)
+        if conversion is not None:
+            device.queue(lambda: conversion.after(slot.device_in, slot.outputs, slot.device_out, parameters), self._out)
+        for array, target in zip(slot.device_out, slot.host_out, strict=True):
+            device.download(array, target, self._out)
+        device.record(slot.downloaded, self._out)
+        slot.ticket = Ticket(slot)
+        return slot.ticket
+
+    def result(self, ticket: Ticket) -> tuple[NDArray[Any], ...]:
+        """Wait for a frame: as `Conversion.downloads`, or the network's outputs; owned by the caller.
+
+        Raises:
+            EngineError: something failed on the device.
+        """
+        with ticket.lock:
+            slot = ticket.slot
+            if slot is not None:
+                self._device.synchronize(slot.downloaded)
+                ticket.arrays = tuple(array.copy() for array in slot.host_out)
+                ticket.slot = slot.ticket = None
+        return ticket.arrays
+
+    def run(self, arrays: Sequence[NDArray[Any]], parameters: Any = None, *, reset: bool = True) -> tuple[Array, ...]:
+        """`submit` and `result` in one."""
+        return self.result(self.submit(arrays, parameters, reset=reset))
+
+    def _slot(self, lane: int, inputs: Mapping[str, Layout], outputs: Mapping[str, Layout]) -> _Slot:
+        device, conversion = self._device, self._conversion
+        net_in = {name: device.empty(layout.shape, layout.dtype) for name, layout in inputs.items()}
+        net_out = {name: device.empty(layout.shape, layout.dtype) for name, layout in outputs.items()}
+        if conversion is None:
+            uploads, downloads = list(inputs.values()), list(outputs.values())
+            device_in, device_out = list(net_in.values()), list(net_out.values())
+        else:
+            uploads, downloads = list(conversion.uploads), list(conversion.downloads)
+            device_in = [device.empty(layout.shape, layout.dtype) for layout in uploads]
+            device_out = [device.empty(layout.shape, layout.dtype) for layout in downloads]
+        return _Slot(
+            lane=lane,
+            host_in=[device.pinned(layout.shape, layout.dtype) for layout in uploads],
+            device_in=device_in,
+            inputs=net_in,
+            outputs=net_out,
+            device_out=device_out,
+            host_out=[device.pinned(layout.shape, layout.dtype) for layout in downloads],
+            uploaded=device.event(),
+            computed=device.event(),
+            downloaded=device.event(),
+        )
+
+    def _restart(self, slot: _Slot) -> None:
+        """Make the state from which the slot's frame comes out as if it stood alone.
+
+        From a state of zeros the network makes features (1 - blend) times too small; divided by that they are it.
+        """
+        state, factor = self._states[self._current], 1 / (1 - self.blend)
+        self._device.queue(lambda: state.fill(0), self._net[slot.lane])
+        self._advance(slot)
+        made = self._states[self._current]
+        self._device.queue(lambda: _scale(made, factor), self._net[slot.lane])
+
+    def _advance(self, slot: _Slot) -> None:
+        """Queue the network once; a recurrent one reads the current state and its result is current after."""
+        stream, parity = self._net[slot.lane], self._current
+        graph = slot.graphs.get(parity) or self._record(slot, stream)
+        if graph is None:
+            self._bind(slot)
+            self._contexts[slot.lane].enqueue(self._device.handle(stream))
+            self._warm[slot.lane] = True
+        else:
+            graph.launch(stream)
+        if self._states:
+            self._current = 1 - parity
+
+    def _record(self, slot: _Slot, stream: Stream) -> Graph | None:
+        """The network as a CUDA graph with this slot's buffers; None where that cannot be, or not yet.
+
+        An engine compiles and loads kernels the first time it runs, which cannot be recorded.
+        """
+        context, handle = self._contexts[slot.lane], self._device.handle(stream)
+        if not self._graphs or not self._warm[slot.lane] or not context.capturable(handle):
+            return None
+        self._bind(slot)
+        try:
+            graph = self._device.capture(lambda: context.enqueue(handle), stream)
+        except EngineError:
+            self._graphs = False  # slower, and right
+            return None
+        slot.graphs[self._current] = graph
+        return graph
+
+    def _bind(self, slot: _Slot) -> None:
+        tensors = slot.inputs | slot.outputs
+        if self._states:
+            tensors[STATE_IN], tensors[STATE_OUT] = self._states[self._current], self._states[1 - self._current]
+        for name, array in tensors.items():
+            self._contexts[slot.lane].bind(name, self._device.address(array))
+
+    def _warm_up(self) -> None:
+        """Run the network once in every lane, so that what compiles or loads when it first runs has done so."""
+        device = self._device
+        for lane, stream in enumerate(self._net):
+            slot = next(slot for slot in self._slots if slot.lane == lane)
+            for array in (*slot.inputs.values(), *self._states):
+                device.queue(partial(array.fill, 0), stream)
+            self._advance(slot)
+            device.record(slot.computed, stream)
+            device.synchronize(slot.computed)
+
+    def _measure_blend(self) -> float:
+        """The blend baked into a recurrent network, from a picture seen after a state of zeros."""
+        slot, stream, device = self._slots[0], self._net[0], self._device
+        picture, state = next(iter(slot.inputs.values())), self._states[self._current]
+        ramp = device.pinned(picture.shape, picture.dtype.name)
+        ramp.reshape(-1)[:] = np.linspace(0, 1, ramp.size)
+        device.upload(ramp, picture, stream)
+        device.queue(lambda: state.fill(0), stream)
+        seen = []
+        for _ in range(2):
+            self._advance(slot)
+            made = self._states[self._current]
+            host = device.pinned(made.shape, made.dtype.name)
+            device.download(made, host, stream)
+            seen.append(host)
+        device.record(slot.computed, stream)
+        device.synchronize(slot.computed)
+        blend = baked_blend(seen[0].astype(np.float32), seen[1].astype(np.float32))
+        if blend is None:
+            raise EngineError("the network's state is not a running average of features")
+        return blend
+
+
+def _scale(array: Array, factor: float) -> None:
+    array *= array.dtype.type(factor)
