@@ -15,7 +15,7 @@ import pytest
 from clips import make_clip
 
 from videosr import presets
-from videosr.batch import inputs, run
+from videosr.batch import inputs, jobs, run
 from videosr.batch.estimate import estimate, need
 from videosr.batch.inputs import find
 from videosr.batch.jobs import Facts, Measured
@@ -23,6 +23,7 @@ from videosr.batch.ledger import Entry, Known, Ledger, Verdict, judge, read
 from videosr.distributed.pool import Done, Failed, Pool
 from videosr.errors import OutputError, UsageError
 from videosr.media.codecs import EncoderSettings
+from videosr.transcode import TranscodeOptions
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast", "--temporal", "off")
 BATCH = (sys.executable, "-m", "videosr", "batch")
@@ -309,6 +310,20 @@ def test_only_what_is_not_done_is_made(films, once, videosr, tmp_path):
     assert "other settings: crf None then, 30.0 now" in other.out
     assert "time: unknown" not in other.out
     assert outputs(out) == first
+
+
+def test_an_output_that_does_not_hold_its_source_is_not_passed_off(tmp_path, monkeypatch):
+    """Made from another film: as long, but with other pictures."""
+    source, other, output = tmp_path / "in.mkv", tmp_path / "other.mkv", tmp_path / "out.mkv"
+    make_clip(source, frames=6)
+    make_clip(other, frames=6, width=128, height=96, noise=90)
+    monkeypatch.setattr(jobs, "transcode", lambda source, output, *_: other.replace(output))
+    with pytest.raises(
+        OutputError, match=r"out\.failed\.mkv: does not hold what .*in\.mkv does: video: pictures differ"
+    ):
+        jobs.Make(source, output, TranscodeOptions())(lambda _: None)
+    assert not output.exists()
+    assert (tmp_path / "out.failed.mkv").exists()
 
 
 def test_a_dry_run_leaves_nothing(films, tmp_path, videosr):

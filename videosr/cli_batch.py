@@ -19,6 +19,7 @@ from videosr.errors import VideosrError
 @click.option("--jobs", type=int, default=1, help="Files under way at once; they share the CPU's threads.")
 @click.option("--dry-run", is_flag=True, help="Look, try a few frames, say what would be done, and do nothing.")
 @click.option("--no-space-check", is_flag=True, help="Begin even if the disk seems too small.")
+@click.option("--no-verify", is_flag=True, help="Do not compare each finished file with its source.")
 @transcode_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines on stdout: file, plan, begin, progress, done, ...")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what failed.")
@@ -30,6 +31,7 @@ def batch(
     jobs: int,
     dry_run: bool,
     no_space_check: bool,
+    no_verify: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -45,7 +47,8 @@ def batch(
     from videosr.batch.report import Report, count
     from videosr.batch.run import Batch, BatchOptions
 
-    request = BatchOptions(out=out, to=to, transcode=wanted(**options), jobs=jobs, check_space=not no_space_check)
+    checks = {"check_space": not no_space_check, "verify": not no_verify}
+    request = BatchOptions(out=out, to=to, transcode=wanted(**options), jobs=jobs, **checks)
     report = Report(as_json=as_json, quiet=quiet)
     try:
         work = Batch(find(sources, out, to, pattern), request, report)

@@ -12,6 +12,7 @@ from videosr.errors import UsageError
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, deinterlacing
 from videosr.media.fields import Scan, detect
+from videosr.media.verify import verify
 from videosr.transcode import TranscodeOptions
 
 WIDTH, HEIGHT = 96, 416
@@ -180,6 +181,18 @@ def test_a_part_comes_out_as_in_the_whole(clips, name, double):
         wanted = [f for f in whole if origin + start <= f.time < origin + start + Fraction(1, 5)]
         assert [f.time for f in part] == [f.time for f in wanted]
         assert all(a.same_picture(b) for a, b in zip(part, wanted, strict=True))
+
+
+@pytest.mark.parametrize("fields", [1, 2])
+def test_a_whole_run_is_understood_by_verify(clips, fields, tmp_path, videosr):
+    output = tmp_path / "out.mkv"
+    options = ["--field-rate"] if fields == 2 else []
+    done = videosr("upscale", clips["small"], output, "--preset", "ultrafast", "--temporal", "off", *options)
+    assert done.code == 0, done.err
+    assert "interlaced, bottom field first" in done.err
+    report = verify(clips["small"], output, scale=2)
+    assert report.problems == []
+    assert (report.facts["frames_each"], report.facts["frames_out"]) == (fields, 30 * fields)
 
 
 def test_field_rate_needs_deinterlacing():

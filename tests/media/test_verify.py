@@ -44,6 +44,8 @@ def tampered(
     attachment=None,
     flip=None,
     language=None,
+    late=None,
+    brief=None,
 ):
     """A copy of an output with one thing wrong."""
     with av.open(str(output)) as source, av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as out:
@@ -77,6 +79,11 @@ def tampered(
                 if count - 1 == shift:
                     packet.pts += 2
                     packet.dts = packet.pts
+            elif packet.stream_index == 1 and late:
+                packet.pts += late
+                packet.dts = packet.pts
+            elif packet.stream_index == 3 and brief:
+                packet.duration -= brief
             elif packet.stream_index == 1 and flip:
                 payload = bytearray(bytes(packet))
                 payload[-1] ^= 1
@@ -119,6 +126,17 @@ DAMAGE = {
     "changed title": ({"retitle": "Another"}, "tag title"),
     "wrong language": ({"language": "fra"}, "tag language"),
     "lost chapters": ({"chapters": []}, "0 chapters, expected 2"),
+    "cut chapter": (
+        {
+            "chapters": [
+                {"id": n, "start": a, "end": b, "time_base": Fraction(1, 1000), "metadata": {"title": title}}
+                for n, a, b, title in ((1, 0, 400, "One"), (2, 500, 1100, "Two"))
+            ]
+        },
+        "chapter 0: 'One' from 0.000 to 0.400 s, expected 'One' from 0.000 to 0.500 s",
+    ),
+    "late audio": ({"late": 3}, r"stream 1 .*packet 0 is \+0.0030 s off"),
+    "short subtitle": ({"brief": 20}, r"stream 3 .*packet 0 lasts 0.1800 s, expected 0.2000 s"),
     "changed audio": ({"flip": True}, r"stream 1 .*other content"),
 }
 
@@ -160,3 +178,24 @@ def test_damaged_pictures_in_the_output_are_found(tmp_path):
 def test_a_file_that_is_not_there_is_an_error(pair, tmp_path):
     with pytest.raises(InputError, match=r"none\.mkv"):
         verify(pair[0], tmp_path / "none.mkv")
+
+
+def test_other_hdr_values_are_found(tmp_path):
+    def clip(name, light):
+        params = f"log-level=none:hdr10=1:max-cll={light}:repeat-headers=1"
+        options = {"preset": "ultrafast", "x265-params": params}
+        return make_clip(tmp_path / name, frames=3, codec="libx265", pix_fmt="yuv420p10le", options=options)
+
+    source = clip("a.mkv", "1000,400")
+    assert verify(source, clip("same.mkv", "1000,400")).problems == []
+    problems = verify(source, clip("other.mkv", "1000,300")).problems
+    assert any("content light level has other values" in line for line in problems), problems
+
+
+def test_other_pictures_are_found(pair, tmp_path):
+    source, _ = pair
+    other = make_clip(tmp_path / "other.mkv", pts=VFR_PTS, width=128, height=96, noise=90)
+    assert any("pictures differ" in line for line in verify(source, other).problems)
+    report = verify(source, pair[1])
+    assert report.facts["likeness"]["samples"] == len(VFR_PTS)
+    assert report.facts["likeness"]["median_psnr"] > 35

@@ -17,6 +17,7 @@ from videosr.journal import fingerprint
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.resize import wanted_size
+from videosr.media.verify import verify
 from videosr.progress import Progress
 from videosr.transcode import Result, transcode
 
@@ -166,14 +167,26 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Make:
-    """Makes a file."""
+    """Makes a file.
+
+    Attributes:
+        source: the file.
+        output: what it becomes.
+        options: how.
+        verify: compare the two when it is made; not if only a part is taken, nor of a still image.
+    """
 
     source: Path
     output: Path
     options: TranscodeOptions
+    verify: bool = True
 
     def __call__(self, tell: Callable[[Any], None]) -> Made:
-        """Make it."""
+        """Make it.
+
+        Raises:
+            VideosrError: it cannot be made, or does not hold what its source does; it then has another name.
+        """
         begun = time.monotonic()
         try:
             self.output.parent.mkdir(parents=True, exist_ok=True)
@@ -183,8 +196,28 @@ class Make:
         result = transcode(
             self.source, self.output, replace(self.options, overwrite=True), _Relay(self.source.name, tell)
         )
+        if self.verify and not self.options.trimmed and container_format(self.output) != "image":
+            self._compare(tell)
         seconds = time.monotonic() - begun
         return Made(made_of, fingerprint(self.output), result, self.output.stat().st_size, seconds)
+
+    def _compare(self, tell: Callable[[Any], None]) -> None:
+        """Compare the output with its source."""
+        report = verify(self.source, self.output)
+        if report.ok:
+            return
+        if report.facts["input_errors"] or report.facts["input_damaged"]:
+            # What a damaged file holds depends on who reads it.
+            for line in report.problems:
+                tell(Warned(f"compared with its damaged source: {line}"))
+            return
+        failed = self.output.with_name(f"{self.output.stem}.failed{self.output.suffix}")
+        try:
+            self.output.replace(failed)
+        except OSError as exc:
+            raise OutputError.writing(failed, exc) from exc
+        more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
+        raise OutputError(f"{failed}: does not hold what {self.source} does: {report.problems[0]}{more}")
 
 
 @dataclass(frozen=True, slots=True)

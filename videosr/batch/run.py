@@ -40,6 +40,7 @@ class BatchOptions:
         transcode: how each is made. `overwrite` is about outputs that no batch has made.
         jobs: files under way at once, each in a process of its own; they share the processor's threads.
         check_space: refuse to begin if the disk is likely to fill up.
+        verify: compare every finished file with its source.
     """
 
     out: Path
@@ -47,6 +48,7 @@ class BatchOptions:
     transcode: TranscodeOptions = field(default_factory=TranscodeOptions)
     jobs: int = 1
     check_space: bool = True
+    verify: bool = True
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -241,7 +243,7 @@ class Batch:
                 if full is not None:
                     return
                 ledger.add(self._entry("begun", item, facts.input, facts.file))
-                yield n, Make(item.source, self._options.out / item.output, self._transcode)
+                yield n, Make(item.source, self._options.out / item.output, self._transcode, self._options.verify)
 
         for n, outcome in pool.run(jobs()):
             item = files[n].item

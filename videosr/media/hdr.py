@@ -89,6 +89,25 @@ def content_light(payload: bytes) -> tuple[int, int] | None:
     return brightest, average
 
 
+def same_static(name: str, a: bytes, b: bytes) -> bool:
+    """Whether two payloads of one kind of static metadata (`STATIC_HDR`) say the same, as finely as codecs write it.
+
+    AV1 has chromaticities in 1/65536 and luminance in 1/256 and 1/16384 cd/m2, HEVC in 1/50000 and 1/10000.
+    """
+    if name == "CONTENT_LIGHT_LEVEL":
+        return content_light(a) == content_light(b)
+    one, other = MasteringDisplay.parse(a), MasteringDisplay.parse(b)
+    if one is None or other is None:
+        return one == other
+    places = (one.red, one.green, one.blue, one.white), (other.red, other.green, other.blue, other.white)
+    pairs = [(x, y) for p, q in zip(*places, strict=True) for x, y in zip(p, q, strict=True)]
+    return (
+        all(abs(x - y) <= CHROMA_UNIT for x, y in pairs)
+        and abs(one.darkest - other.darkest) <= LUMA_UNIT
+        and abs(one.brightest - other.brightest) <= Fraction(1, 100)
+    )
+
+
 def encoder_parameters(codec: str, side_data: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     """The parameters that make an encoder write this metadata again.
 

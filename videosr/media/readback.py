@@ -14,6 +14,7 @@ import av.error
 from av.stream import Stream
 
 from videosr.errors import InputError
+from videosr.media.similarity import Samples
 from videosr.media.source import coded_display_matrix, open_input
 
 HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
@@ -21,13 +22,28 @@ HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 
 @dataclass(slots=True)
 class Track:
-    """The packets of one stream: times in ticks, payload hashes."""
+    """The packets of one stream.
+
+    Attributes:
+        tick: seconds.
+        times: presentation times in ticks, decoding times where there are none.
+        hashes: of the payloads.
+        sizes: bytes of the payloads.
+        durations: in ticks, 0 where unknown.
+        length: ticks at which the last one ends.
+        disorder: packets that are to be decoded before the one ahead of them, or after they are shown.
+        errors: packets that could not be decoded, where that was tried.
+    """
 
     tick: Fraction
     times: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
     length: int = 0
+    disorder: int = 0
+    errors: int = 0
+    _decoded: int | None = None
 
     def add(self, packet: av.Packet[Stream]) -> None:
         """Note a packet."""
@@ -35,6 +51,11 @@ class Track:
         self.times.append(time)
         self.hashes.append(hashlib.blake2b(bytes(packet), digest_size=8).digest())
         self.sizes.append(packet.size)
+        self.durations.append(packet.duration or 0)
+        if packet.dts is not None:
+            early = self._decoded is not None and packet.dts < self._decoded
+            self.disorder += early or (packet.pts is not None and packet.pts < packet.dts)
+            self._decoded = packet.dts
         self.length = max(self.length, time + (packet.duration or 0))
 
     def without_blanks(self, merged: bool = False) -> Track:
@@ -51,6 +72,7 @@ class Track:
             [self.times[i] for i in full],
             [self.hashes[i] for i in full],
             [self.sizes[i] for i in full],
+            [self.durations[i] for i in full],
             self.length,
         )
 
@@ -81,11 +103,15 @@ class Reading:
         rotation: degrees counter-clockwise.
         errors: packets that could not be decoded, and readings that broke off.
         corrupt: frames that the decoder marked as damaged.
-        last_duration: ticks of the last frame.
+        changed: frames of another size or format than the first one has.
         pts: presentation time of every frame in ticks.
+        durations: of every frame in ticks, 0 where unknown.
+        samples: small copies of some frames.
+        fields: of one field of those; None where that was not asked for.
         color: code points of the first frame.
         hdr: static HDR side data of the first frame.
         tracks: every other stream by its index.
+        form: (width, height, pixel format) of the first frame.
     """
 
     tick: Fraction
@@ -96,32 +122,57 @@ class Reading:
     rotation: int = 0
     errors: int = 0
     corrupt: int = 0
-    last_duration: int = 0
+    changed: int = 0
     pts: list[int | None] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    samples: Samples = field(default_factory=Samples)
+    fields: Samples | None = None
     color: dict[str, int] = field(default_factory=dict)
     hdr: dict[str, bytes] = field(default_factory=dict)
     tracks: dict[int, Track] = field(default_factory=dict)
+    form: tuple[int, int, str] | None = None
 
 
-def read_file(path: str | os.PathLike[str], index: int) -> Reading:
-    """Read a file to its end; a damaged one on one thread, where damage is concealed the same way every time."""
+def read_file(
+    path: str | os.PathLike[str],
+    index: int,
+    *,
+    like: Reading | None = None,
+    parity: int | None = None,
+    decode_audio: bool = False,
+) -> Reading:
+    """Read a file to its end; a damaged one on one thread, where damage is concealed the same way every time.
+
+    Args:
+        path: the file.
+        index: of the video stream.
+        like: the reading of another file, with which this one's pictures are to be compared.
+        parity: of the field whose pictures are sampled as well (`Samples.parity`); None: there are no fields.
+        decode_audio: decode the audio streams as well.
+    """
     with open_input(path) as container:
-        file = _read_video(container, index, 0)
+        file = _read_video(container, index, 0, like, parity)
     if file.errors or file.corrupt:
         with open_input(path) as container:
-            file = _read_video(container, index, 1)
+            file = _read_video(container, index, 1, like, parity)
     # A second pass for the other streams: what a damaged container yields depends on which streams are asked for.
     with open_input(path) as container:
         others = [s for s in container.streams if s.index != index and s.type != "attachment"]
         container.streams[index].discard = av.stream.Discard.all
         file.tracks = {s.index: Track(Fraction(s.time_base.num, s.time_base.den)) for s in others}
         for packet in _packets(container, others, file) if others else ():
-            if packet.size or packet.pts is not None:
-                file.tracks[packet.stream_index].add(packet)
+            if not packet.size and packet.pts is None:
+                continue  # the demuxer's mark of the end
+            track = file.tracks[packet.stream_index]
+            track.add(packet)
+            if decode_audio and packet.stream.type == "audio" and packet.size:
+                track.errors += _undecodable(packet)
     return file
 
 
-def _read_video(container: av.container.InputContainer, index: int, threads: int) -> Reading:
+def _read_video(
+    container: av.container.InputContainer, index: int, threads: int, like: Reading | None, parity: int | None
+) -> Reading:
     stream = container.streams[index]
     assert isinstance(stream, av.video.stream.VideoStream)
     for other in container.streams:
@@ -137,6 +188,8 @@ def _read_video(container: av.container.InputContainer, index: int, threads: int
         height=context.height,
         sar=Fraction(sar.num, sar.den) if sar.num and sar.den else Fraction(1),
         matrix=coded_display_matrix(context),
+        samples=Samples(like.samples.size if like else None),
+        fields=None if parity is None else Samples(None, parity),
     )
     try:
         context.open(strict=False)
@@ -165,6 +218,14 @@ def _packets(
         file.errors += 1
 
 
+def _undecodable(packet: av.Packet[Stream]) -> bool:
+    try:
+        packet.decode()
+    except av.error.FFmpegError:
+        return True
+    return False
+
+
 def _note_frame(file: Reading, frame: av.VideoFrame) -> None:
     if not file.pts:
         file.width, file.height, file.rotation = frame.width, frame.height, frame.rotation
@@ -176,6 +237,12 @@ def _note_frame(file: Reading, frame: av.VideoFrame) -> None:
             "siting": frame.chroma_location,
         }
         file.hdr = {kind.name: bytes(data) for kind, data in frame.side_data.items() if kind.name in HDR}
+        file.form = frame.width, frame.height, frame.format.name
+    if (frame.width, frame.height, frame.format.name) == file.form:
+        for samples in filter(None, (file.samples, file.fields)):
+            samples.add(len(file.pts), frame)
+    else:
+        file.changed += 1
     file.pts.append(frame.pts)
-    file.last_duration = frame.duration
+    file.durations.append(frame.duration)
     file.corrupt += frame.is_corrupt

@@ -13,9 +13,12 @@ import av.error
 from av.stream import Disposition, Stream
 
 from videosr.media.containers import container_format
+from videosr.media.fields import Scan, detect
+from videosr.media.hdr import same_static
 from videosr.media.languages import same_language
 from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, TRACK_BOOKKEEPING, Plan, StreamPlan, plan_streams
 from videosr.media.readback import Reading, Track, read_file
+from videosr.media.similarity import compare
 from videosr.media.source import clean_tags, clean_text, open_input, video_stream
 
 AUDIO_TOLERANCE = Fraction(1, 10)
@@ -49,8 +52,8 @@ class Report:
 def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, scale: int | None = None) -> Report:
     """Compare an output with what it was made from.
 
-    Frames are counted and timed by decoding both files; every other stream is compared packet by packet. Which streams
-    must be there is what `plan_streams` promises for the output's container.
+    Frames are counted and timed by decoding both files, and sampled ones compared; every other stream is compared
+    packet by packet. Which streams must be there is what `plan_streams` promises for the output's container.
 
     Args:
         source: the input video.
@@ -65,10 +68,16 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
     check = _Check(plan)
     with open_input(source) as a, open_input(output) as b:
         main = _upscaled_stream(plan, b, os.fspath(output))
-        before = read_file(source, plan.video)
-        after = read_file(output, main)
+        scan = detect(source, plan.video)
+        interlaced = scan.scan is not Scan.PROGRESSIVE
+        parity = ("tff", "bff").index(scan.order) if interlaced else None
+        before = read_file(source, plan.video, parity=parity)
+        after = read_file(output, main, like=before, decode_audio=True)
         check.picture(before, after, scale)
-        check.times(before, after)
+        # Each field of interlaced video may have become a frame.
+        fields = 2 if interlaced and before.pts and len(after.pts) == 2 * len(before.pts) else 1
+        check.times(before, after, fields)
+        check.likeness(before, after, fields)
         check.streams(a, b, main, before, after)
         check.chapters(a, b)
         check.tags("file", a.metadata, b.metadata, _lost(plan, "tag "))
@@ -118,19 +127,24 @@ class _Check:
                 self._differ(f"video: colour {name} {b.color.get(name)}, expected {value}")
         self.facts["color"] = b.color
         self.facts["hdr"] = sorted(b.hdr)
-        for name in sorted(set(a.hdr) - set(b.hdr)):
-            self._differ(f"video: {name.lower().replace('_', ' ')} is missing")
+        for name in sorted(a.hdr):
+            if name not in b.hdr:
+                self._differ(f"video: {name.lower().replace('_', ' ')} is missing")
+            elif not same_static(name, a.hdr[name], b.hdr[name]):
+                self._differ(f"video: {name.lower().replace('_', ' ')} has other values")
         if b.errors or b.corrupt:
             self._differ(f"video: {b.errors} decoding errors, {b.corrupt} damaged frames")
 
-    def times(self, a: Reading, b: Reading) -> None:
-        """Number, presentation times and last duration of the frames."""
+    def times(self, a: Reading, b: Reading, fields: int = 1) -> None:
+        """Number, presentation times and last duration of the frames, `fields` of them for each of the input."""
+        was_pts, was_durations = _in_fields(a, fields)
+        tick = a.tick / fields
         self.facts |= {
             "frames_in": len(a.pts), "frames_out": len(b.pts), "input_errors": a.errors, "input_damaged": a.corrupt,
-            "tick_in": str(a.tick), "tick_out": str(b.tick),
+            "tick_in": str(a.tick), "tick_out": str(b.tick), "frames_each": fields,
         }  # fmt: skip
-        if len(a.pts) != len(b.pts):
-            self._differ(f"video: {len(b.pts)} frames, expected {len(a.pts)}")
+        if len(was_pts) != len(b.pts):
+            self._differ(f"video: {len(b.pts)} frames, expected {len(was_pts)}")
         if not a.pts or not b.pts or a.pts[0] is None or b.pts[0] is None:
             return
         shift = b.pts[0] * b.tick - a.pts[0] * a.tick
@@ -138,23 +152,42 @@ class _Check:
         self.facts["shift"] = float(self._shift)
         wrong = []
         latest: int | None = None
-        for i, (was, now) in enumerate(zip(a.pts, b.pts, strict=False)):
+        for i, (was, now) in enumerate(zip(was_pts, b.pts, strict=False)):
             if was is None or (latest is not None and was <= latest) or now is None:
                 continue  # no time, or one that goes back, cannot be kept
             latest = was
-            expected = was * a.tick + self._shift
+            expected = was * tick + self._shift
             if abs(now * b.tick - expected) > b.tick / 2:
                 wrong.append((i, float(expected), float(now * b.tick)))
         if wrong:
             i, expected_s, found_s = wrong[0]
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             self._differ(f"video: frame {i} is shown at {found_s:.6f} s, expected {expected_s:.6f} s{more}")
-        if a.last_duration and b.last_duration and len(a.pts) == len(b.pts):
-            lengths = (a.last_duration * a.tick, b.last_duration * b.tick)
+        if was_durations[-1] and b.durations[-1] and len(was_pts) == len(b.pts):
+            lengths = (was_durations[-1] * tick, b.durations[-1] * b.tick)
             if abs(lengths[0] - lengths[1]) > max(a.tick, b.tick):
                 self._differ(
                     f"video: the last frame lasts {float(lengths[1]):.6f} s, expected {float(lengths[0]):.6f} s"
                 )
+
+    def likeness(self, a: Reading, b: Reading, fields: int = 1) -> None:
+        """Pictures, by small copies of sampled frames (`similarity`)."""
+        if a.changed:  # where the picture changes its shape, the two are not cut alike
+            self.facts["likeness"] = None
+            return
+        # A deinterlaced frame shows the moment of its first field, one that was left interlaced those of both.
+        found = max(
+            (compare(samples, b.samples, fields) for samples in (a.samples, a.fields) if samples is not None),
+            key=lambda likeness: likeness.median,
+        )
+        self.facts["likeness"] = {
+            "samples": found.samples, "median_psnr": round(found.median, 2), "worst_psnr": round(found.worst, 2),
+            "worst_frame": found.worst_frame, "colour": round(found.colour, 2),
+        }  # fmt: skip
+        if b.changed:
+            self._differ(f"video: {b.changed} frames have another size or format than the first one")
+        for line in found.problems:
+            self._differ(f"video: {line}")
 
     # -- the other streams --------------------------------------------------------------------------------------
 
@@ -214,6 +247,10 @@ class _Check:
 
     def _track(self, plan: StreamPlan, was: Track, now: Track) -> None:
         name = f"stream {plan.index} ({plan.type}, {plan.codec})"
+        if now.errors:
+            self._differ(f"{name}: {now.errors} packets cannot be decoded")
+        if now.disorder and not was.disorder:
+            self._differ(f"{name}: {now.disorder} packets are out of order")
         if plan.action == CONVERT and plan.type == "audio":
             self._converted_audio(name, was, now)
             return
@@ -225,7 +262,9 @@ class _Check:
         if plan.action == COPY and was.hashes != now.hashes and not _only_repacked(plan, was, now):
             first = next(i for i, (x, y) in enumerate(zip(was.hashes, now.hashes, strict=True)) if x != y)
             self._differ(f"{name}: packet {first} has other content")
-        self._synchrony(name, was, now, was.tick + now.tick)
+        self._synchrony(name, was, now, max(was.tick, now.tick))
+        if plan.action == COPY:
+            self._durations(name, was, now)
 
     def _converted_audio(self, name: str, was: Track, now: Track) -> None:
         """Begin and end; what lies before 0 is the old encoder's delay, which decoding removes."""
@@ -239,6 +278,14 @@ class _Check:
             offset = y * now.tick - x * was.tick - self._shift
             if abs(offset) > tolerance:
                 self._differ(f"{name}: packet {i} is {float(offset):+.4f} s off against the video")
+                return
+
+    def _durations(self, name: str, was: Track, now: Track) -> None:
+        """Every packet that says how long it lasts, in both files, lasts as long."""
+        for i, (x, y) in enumerate(zip(was.durations, now.durations, strict=True)):
+            if x and y and abs(x * was.tick - y * now.tick) > max(was.tick, now.tick):
+                lengths = float(y * now.tick), float(x * was.tick)
+                self._differ(f"{name}: packet {i} lasts {lengths[0]:.4f} s, expected {lengths[1]:.4f} s")
                 return
 
     def chapters(self, a: av.container.InputContainer, b: av.container.InputContainer) -> None:
@@ -258,9 +305,11 @@ class _Check:
             return
         for i, (was, now) in enumerate(zip(*lists, strict=True)):
             millisecond = Fraction(1, 1000)
-            if was[2] != now[2] or abs(now[0] - was[0] - self._shift) > millisecond:
+            ends = abs(now[1] - was[1] - self._shift)
+            if was[2] != now[2] or abs(now[0] - was[0] - self._shift) > millisecond or ends > millisecond:
                 self._differ(
-                    f"chapter {i}: {now[2]!r} at {float(now[0]):.3f} s, expected {was[2]!r} at {float(was[0]):.3f} s"
+                    f"chapter {i}: {now[2]!r} from {float(now[0]):.3f} to {float(now[1]):.3f} s, "
+                    f"expected {was[2]!r} from {float(was[0]):.3f} to {float(was[1]):.3f} s"
                 )
 
     def tags(self, name: str, was: dict[str, str], now: dict[str, str], lost: set[str]) -> None:
@@ -284,6 +333,21 @@ class _Check:
                 same = any(same_language(value, other) for other in have)
             if not same:
                 self._differ(f"{name}: tag {key} is {have[0] if have else None!r}, expected {value!r}")
+
+
+def _in_fields(a: Reading, fields: int) -> tuple[list[int | None], list[int]]:
+    """Times and durations of the frames that should be there, in ticks of the input or, for fields, in halves."""
+    if fields == 1:
+        return a.pts, a.durations
+    pts: list[int | None] = []
+    durations: list[int] = []
+    for i, (time, duration) in enumerate(zip(a.pts, a.durations, strict=True)):
+        following = a.pts[i + 1] if i + 1 < len(a.pts) else None
+        if time is not None and following is not None:
+            duration = min(duration or following - time, following - time)
+        pts += [None, None] if time is None else [2 * time, 2 * time + duration]
+        durations += [duration, duration]
+    return pts, durations
 
 
 def _fraction(chapter: Any) -> Fraction:

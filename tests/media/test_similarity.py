@@ -1,0 +1,81 @@
+"""Pictures that are the same but for size and coding pass; other pictures, colours and times do not."""
+
+import av
+import numpy as np
+import pytest
+
+from videosr.media.readback import read_file
+from videosr.media.similarity import MOST, Samples, compare
+
+
+def scene(n, height=72, width=128):
+    """R'G'B' of a coloured texture that pans."""
+    rng = np.random.default_rng(2)
+    texture = rng.random((height // 8 + 2, width // 4 + 40, 3))
+    picture = np.kron(texture, np.ones((8, 8, 1)))[:height, 4 * n : 4 * n + width]
+    for axis in (0, 1):
+        picture = sum(np.roll(picture, k, axis) for k in range(-2, 3)) / 5
+    return (20 + 215 * picture).astype(np.uint8)
+
+
+def write(path, pictures, *, matrix=1, tagged=1, range_=1, tagged_range=1, scale=1):
+    """A lossy clip whose codes are made by one matrix and range and tagged with others."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "28", "preset": "ultrafast", "threads": "1"})
+        stream.height, stream.width = (scale * side for side in pictures[0].shape[:2])
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = tagged, tagged_range
+        for n, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p",
+                width=stream.width,
+                height=stream.height,
+                dst_colorspace=matrix,
+                dst_color_range=range_,
+                interpolation="BICUBIC",
+            )
+            frame.colorspace, frame.color_range, frame.pts = tagged, tagged_range, n
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+PICTURES = [scene(n) for n in range(12)]
+
+
+def green(pictures):
+    return [*pictures[:5], np.zeros_like(pictures[5]) + np.uint8([0, 135, 0]), *pictures[6:]]
+
+
+CHANGES = {
+    "nothing": (PICTURES, {}, []),
+    "wrong matrix": (PICTURES, {"matrix": 5}, ["colours are off"]),
+    "wrong range": (PICTURES, {"range_": 2}, ["colours are off"]),
+    "one green frame": (green(PICTURES), {}, ["frame 5 shows another picture"]),
+    "all black": ([p * 0 for p in PICTURES], {}, ["pictures differ", "colours are off"]),
+    "late": ([PICTURES[0], *PICTURES[:-1]], {}, ["one frame late"]),
+    "early": ([*PICTURES[1:], PICTURES[-1]], {}, ["one frame early"]),
+    "another range that is tagged": (PICTURES, {"range_": 2, "tagged_range": 2}, []),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_are_seen(tmp_path, change):
+    pictures, how, said = CHANGES[change]
+    a = read_file(write(tmp_path / "a.mkv", PICTURES), 0)
+    b = read_file(write(tmp_path / "b.mkv", pictures, scale=2, **how), 0, like=a)
+    problems = compare(a.samples, b.samples).problems
+    assert all(any(line in found for found in problems) for line in said), problems
+    assert bool(problems) == bool(said), problems
+
+
+def test_samples_of_a_long_video_are_few_and_the_same_in_every_one():
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    small, large = Samples((8, 6)), Samples((8, 6))
+    for samples in (small, large):
+        for n in range(5000):
+            samples.add(n, frame)
+    assert small.pictures.keys() == large.pictures.keys()
+    assert MOST <= sum(n % small.step == 0 for n in small.pictures) <= 2 * MOST
+    assert max(small.pictures) > 4900
