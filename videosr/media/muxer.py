@@ -147,6 +147,11 @@ class _Mux:
         options = {"fflags": "+bitexact"}
         if plan.container == "matroska":
             options["avoid_negative_ts"] = "disabled"
+        # An MP4 is shown from 0 on, and of H.264 in Matroska FFmpeg does not believe negative times: all is moved.
+        first = min(pts for pts, _ in self._decode_order) * self._tick
+        self._delay = -first if first < 0 and not trimmed else Fraction(0)
+        if self._delay:
+            options["output_ts_offset"] = f"{round(self._delay * 1_000_000)}us"
         if plan.metadata_tags:
             options["movflags"] = "+use_metadata_tags"
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
@@ -239,6 +244,9 @@ class _Mux:
         chapters = self._source.chapters()
         for chapter in chapters:
             chapter["metadata"] = clean_tags(chapter["metadata"])
+            tick = Fraction(chapter["time_base"].num, chapter["time_base"].den)
+            chapter["start"] += round(self._delay / tick)
+            chapter["end"] += round(self._delay / tick)
         if self._window is not None:
             chapters = [c for c in (self._cut_chapter(chapter, self._window) for chapter in chapters) if c is not None]
         if chapters:
