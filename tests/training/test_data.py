@@ -345,3 +345,21 @@ def test_cutblur_puts_undegraded_pixels_in(tmp_path: Path, photos: Path) -> None
     assert (clean.hr == batch.hr).all()
     kept = (clean.lr == batch.lr).all(axis=3).mean(axis=(1, 2))
     assert ((kept > 0) & (kept < 1)).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_patterns_keep_their_contrast_in_the_input(photos: Path, tmp_path: Path, scale: int) -> None:
+    data = DataConfig(train=(photos,), factors=(1.0,), patch=10, batch=40, patterns=1.0)
+    config = TrainingConfig(
+        network=NetworkConfig(scale=scale),
+        data=data,
+        schedule=ScheduleConfig(iterations=10),
+        output=OutputConfig(folder=tmp_path),
+    )
+    build_pack(tmp_path, data, 14 * scale, lambda _: None)
+    batch = PatchSampler(tmp_path, config).batch(0)
+    steps = np.abs(np.diff(batch.lr.astype(int), axis=2)).max((1, 2, 3))
+    assert (steps > 200).any()
+    assert (np.abs(np.diff(batch.lr.astype(int), axis=1)).max((1, 2, 3)) > 200).any()
+    blocks = batch.hr.reshape(40, 10, scale, 10, scale, 3)
+    assert (blocks == blocks[:, :, :1, :, :1]).all()  # an LR pixel is one colour

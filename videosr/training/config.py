@@ -49,6 +49,7 @@ class DataConfig:
         patch: edge of a training patch in LR pixels.
         batch: patches an iteration.
         candidates: patches drawn for each one used; the most textured is taken.
+        patterns: share of patches that are noise, stripes or checkerboards instead (see `patterns`).
         workers: threads that prepare batches ahead; 0 prepares them in line.
     """
 
@@ -61,6 +62,7 @@ class DataConfig:
     patch: int = 48
     batch: int = 16
     candidates: int = 4
+    patterns: float = 0.0
     workers: int = 0
 
 

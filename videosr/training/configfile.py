@@ -137,6 +137,7 @@ def _degradation_rules(config: TrainingConfig) -> list[tuple[bool, str]]:
     """Of what befalls pictures and features."""
     d, r = config.degradation, config.regularisation
     shares = {f"degradation: {n}": getattr(d, n) for n in ("blur", "noise", "grain", "jpeg", "chroma", "video")}
+    shares |= {"data: patterns": config.data.patterns}
     shares |= {f"regularisation: {n}": getattr(r, n) for n in ("cutblur", "frequency_dropout")}
     limits = {
         "blur_sigma": (0.0, 4.0),

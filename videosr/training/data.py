@@ -20,6 +20,7 @@ from videosr.metrics import resize_taps
 from videosr.training import degradations
 from videosr.training.config import TrainingConfig
 from videosr.training.packing import Entry, Pixels
+from videosr.training.patterns import pattern
 
 STILL = 0.4
 """Share of panned images that do not move at all: there the temporal window helps most."""
@@ -138,7 +139,14 @@ class PatchSampler:
         return temporal.average(window, mode, min(temporal.threshold(noise[::-1]) for noise in noises))
 
     def _most_textured(self, rng: np.random.Generator) -> Pixels:
-        """The candidate with the most gradient energy, (T, hr_size, hr_size, 3), turned and mirrored at random."""
+        """The candidate with the most gradient energy, (T, hr_size, hr_size, 3), turned and mirrored at random.
+
+        Or, as often as the configuration says, a pattern that stands still.
+        """
+        if self.data.patterns and rng.random() < self.data.patterns:
+            offset = -self.margin % self.scale  # LR pixels begin where the margin ends
+            still = pattern(self.hr_size + offset, self.scale, rng)[offset:, offset:]
+            return np.broadcast_to(np.rot90(still, rng.integers(2)), (self.data.frames, *still.shape))
         candidates = [self._crop(rng) for _ in range(self.data.candidates)]
         patch = max(candidates, key=lambda clip: _texture(clip[-1])) if len(candidates) > 1 else candidates[0]
         patch = np.rot90(patch, rng.integers(4), (1, 2))

@@ -26,6 +26,7 @@ def _inputs(config: TrainingConfig) -> str:
     d, r, window = config.degradation, config.regularisation, config.schedule.window
     shares = {"blur": d.blur, "noise": d.noise, "grain": d.grain, "JPEG": d.jpeg, "4:2:0 chroma": d.subsampled}
     shares |= {"CutBlur": r.cutblur, "frequency dropout": r.frequency_dropout}
+    shares |= {"patterns": config.data.patterns}
     told = [f"{name} {share:.0%}" for name, share in shares.items() if share]
     if d.video:
         told.append(f"{' and '.join(d.codecs)} {d.video:.0%} at CRF {d.crf[0]:g} to {d.crf[1]:g}")
