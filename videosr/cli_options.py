@@ -15,6 +15,7 @@ from videosr.engines import DEVICES, ENGINES
 from videosr.errors import UsageError
 from videosr.media.codecs import EncoderSettings
 from videosr.media.deinterlace import Deinterlace
+from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.source import parse_clock
 from videosr.models import registry
 from videosr.temporal import Mode
@@ -188,6 +189,13 @@ _OPTIONS = [
         help="A frame for which the network gives NaN or infinity, in f32 too: end the run, or interpolate it.",
     ),
     click.option("--threads", type=int, show_default="all", help="CPU threads of the network."),
+    click.option(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="Refuse sources of larger pictures, before memory is asked for.",
+    ),
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
     click.option("--strict", is_flag=True, help="Refuse rather than lose or convert anything."),
 ]
@@ -231,6 +239,7 @@ def wanted(
     tile: int | None,
     threads: int | None,
     on_nan: str,
+    max_pixels: int,
     overwrite: bool,
     strict: bool,
 ) -> TranscodeOptions:
@@ -261,6 +270,7 @@ def wanted(
         frames=frames,
         deinterlace=Deinterlace(deinterlace),
         field_rate=field_rate,
+        max_pixels=max_pixels,
         overwrite=overwrite,
         strict=strict,
     )

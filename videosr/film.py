@@ -25,6 +25,7 @@ from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, deinterlacing
 from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.fields import detect
+from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.resize import Resizer, wanted_size
 from videosr.media.segments import SegmentRule
 from videosr.temporal import HISTORY
@@ -46,6 +47,7 @@ class TranscodeOptions:
         deinterlace: what to do about interlaced video.
         field_rate: make a frame of each field of interlaced video, not of both.
         segments: where the work is cut into pieces that are encoded apart.
+        max_pixels: pictures of the source with more are refused before memory is asked for.
         overwrite: replace an existing output, or an unfinished one made with other settings.
         strict: refuse rather than lose or convert anything.
     """
@@ -60,6 +62,7 @@ class TranscodeOptions:
     deinterlace: Deinterlace = Deinterlace.AUTO
     field_rate: bool = False
     segments: SegmentRule = field(default_factory=SegmentRule)
+    max_pixels: int = DEFAULT_MAX_PIXELS
     overwrite: bool = False
     strict: bool = False
 
@@ -79,6 +82,8 @@ class TranscodeOptions:
             raise UsageError(f"--height {self.height} is not positive")
         if self.width is not None and min(self.width, self.height or 1) < 1:
             raise UsageError(f"--size {self.width}x{self.height} is not positive")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max-pixels {self.max_pixels} is not positive")
         if self.field_rate and self.deinterlace is Deinterlace.OFF:
             raise UsageError("--field-rate makes frames of fields: it needs --deinterlace auto or bwdif")
 
@@ -299,8 +304,16 @@ def open_source(source: Path, options: TranscodeOptions) -> Decoder:
     Raises:
         InputError: see `Decoder`.
     """
-    wanted, why = deinterlacing(options.deinterlace, lambda: detect(source), double=options.field_rate)
-    decoder = Decoder(source, start=options.start, duration=options.duration, frames=options.frames, deinterlace=wanted)
+    most = options.max_pixels
+    wanted, why = deinterlacing(options.deinterlace, lambda: detect(source, max_pixels=most), double=options.field_rate)
+    decoder = Decoder(
+        source,
+        start=options.start,
+        duration=options.duration,
+        frames=options.frames,
+        deinterlace=wanted,
+        max_pixels=most,
+    )
     if why:
         decoder.warnings.append(why)
     return decoder

@@ -1,4 +1,7 @@
+import resource
 import shutil
+import struct
+import zlib
 from fractions import Fraction
 from itertools import pairwise
 
@@ -277,3 +280,36 @@ def test_closing_early_releases_the_file(clip, tmp_path):
         next(iter(decoder))
     path.unlink()
     assert not path.exists()
+
+
+def bomb(path, width, height):
+    """A PNG of a few kilobytes that claims to be of this size."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    data = zlib.compress(bytes((width + 7) // 8 + 1) * 16, 9)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+@pytest.mark.parametrize(("width", "height"), [(9000, 9000), (30000, 30000), (60000, 400)])
+def test_pictures_too_large_are_refused_by_their_headers(tmp_path, width, height):
+    path = bomb(tmp_path / "bomb.png", width, height)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=rf"bomb\.png: {width}x{height} is too large"):
+        Decoder(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_the_limit_of_pixels_is_chosen(tmp_path, videosr):
+    clip = make_clip(tmp_path / "a.mkv", frames=2)
+    with pytest.raises(InputError, match=r"64x48 is too large: 3072 pixels, the limit is 3071 \(--max-pixels\)"):
+        Decoder(clip, max_pixels=3071)
+    with Decoder(clip, max_pixels=3072) as decoder:
+        assert len(list(decoder)) == 2
+    done = videosr("upscale", clip, tmp_path / "b.mkv", "--max-pixels", 3000)
+    assert done.code == 1
+    assert "64x48 is too large" in done.err

@@ -79,7 +79,8 @@ class Look:
         if verdict.action != "make":
             return Facts(input=made_of, file=file, verdict=verdict)
         still = container_format(self.output) == "image"
-        with Decoder(self.source, threads=1, start=self.options.start) as decoder:
+        most = self.options.max_pixels
+        with Decoder(self.source, threads=1, start=self.options.start, max_pixels=most) as decoder:
             info = decoder.info
         frames = 1 if still else expected_frames(info, self.options)
         larger = replace(info, width=info.width * self.scale, height=info.height * self.scale)

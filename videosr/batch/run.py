@@ -305,7 +305,14 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
     """
     values = asdict(options)
     upscale, encoder = values.pop("upscale"), values.pop("encoder")
-    del values["overwrite"], values["strict"], values["segments"], upscale["threads"], upscale["on_nan"]
+    del (
+        values["overwrite"],
+        values["strict"],
+        values["segments"],
+        values["max_pixels"],
+        upscale["threads"],
+        upscale["on_nan"],
+    )
     network = registry.find(options.upscale.model)
     with network.open("rb") as file:
         upscale["model"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]

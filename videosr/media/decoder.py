@@ -21,11 +21,10 @@ from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.hdr import SideData
+from videosr.media.limits import DEFAULT_MAX_PIXELS, check_refused, check_size
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.source import (
     IMAGE_SUFFIXES,
-    MAX_PIXELS,
-    MAX_SIDE,
     coded_display_matrix,
     fraction,
     open_input,
@@ -52,11 +51,13 @@ class Decoder:
         duration: seconds after `start` at which to end.
         frames: end after that many frames.
         deinterlace: how interlaced frames are made whole; None leaves them as they are.
+        max_pixels: pictures of more are refused before memory is asked for.
         threads: decoder threads; 0 chooses by the machine. The frames do not depend on it.
 
     Attributes:
         info: what the stream says of itself, colour resolved; of its frames as they come.
         deinterlace: as given.
+        origin: seconds of the time stamp with which the file begins.
         warnings: one line for each kind of thing that was repaired, guessed or concealed.
         display_matrix: FFmpeg's 3x3 display matrix as nine integers, None where there is none.
 
@@ -74,6 +75,7 @@ class Decoder:
         duration: Fraction | None = None,
         frames: int | None = None,
         deinterlace: Plan | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
         threads: int = 0,
     ) -> None:
         self.name = os.fspath(path)
@@ -85,7 +87,8 @@ class Decoder:
         self._early = 0
         self._bad_packets = 0
         self._bad_frames = 0
-        self._container = open_input(path)
+        self._max_pixels = max_pixels
+        self._container = open_input(path, max_pixels)
         try:
             self._open(stream, start, duration, threads)
         except BaseException:
@@ -97,9 +100,9 @@ class Decoder:
         self._stream = video_stream(container, self.name, index)
         context = self._stream.codec_context
         self._index = self._stream.index
-        self._check_size(context.width, context.height)
+        check_size(self.name, context.width, context.height, self._max_pixels)
         self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
-        origin = Fraction(container.start_time or 0, 1_000_000)
+        self.origin = origin = Fraction(container.start_time or 0, 1_000_000)
         self._first_pts: int | None = None
         self._end_pts: int | None = None
         if start:
@@ -117,6 +120,7 @@ class Decoder:
         except av.error.FFmpegError as exc:
             raise InputError(f"{self.name}: cannot be decoded: {exc.strerror}") from exc
         if first is None:
+            check_refused(self.name, self._index, self._max_pixels)
             if self._first_pts is not None:
                 raise InputError(f"{self.name}: has no frame at or after the start of {float(start or 0):g} s")
             damaged = f" ({self._bad_packets} packets are damaged)" if self._bad_packets else ""
@@ -129,7 +133,7 @@ class Decoder:
         context = self._stream.codec_context
         context.thread_count = self._threads
         context.thread_type = "AUTO"
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.options = {"max_pixels": str(self._max_pixels)}
         for other in self._container.streams:
             if other.index != self._stream.index:
                 other.discard = av.stream.Discard.all
@@ -139,14 +143,10 @@ class Decoder:
             reason = getattr(exc, "strerror", None) or exc
             raise InputError(f"{self.name}: the video stream's header is damaged: {reason}") from exc
 
-    def _check_size(self, width: int, height: int) -> None:
-        if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-            raise InputError(f"{self.name}: {width}x{height} is too large; the limit is {MAX_SIDE} pixels a side")
-
     def _describe(self, first: av.VideoFrame) -> None:
         """Fill `info`, `losses` and the warnings that can be given before work starts."""
         stream, context = self._stream, self._stream.codec_context
-        self._check_size(first.width, first.height)
+        check_size(self.name, first.width, first.height, self._max_pixels)
         try:
             fmt = planar_format(first.format.name, opaque=Path(self.name).suffix.lower() not in IMAGE_SUFFIXES)
         except InputError as exc:
@@ -247,7 +247,7 @@ class Decoder:
 
     def _reopen(self) -> None:
         self._container.close()
-        self._container = open_input(self.name)
+        self._container = open_input(self.name, self._max_pixels)
         self._stream = video_stream(self._container, self.name, self._index)
         self._prepare()
 

@@ -18,6 +18,7 @@ import av
 import av.error
 from av.video.stream import VideoStream
 
+from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.source import open_input, plausible_rate, video_stream
 
 PLACES, PLACE_FRAMES = 5, 40
@@ -96,17 +97,18 @@ class _Counts:
         return all(hits >= 3 and hits >= 0.3 * self.frames / 5 and others <= 0.5 * hits for hits, others in found)
 
 
-def detect(path: str | os.PathLike[str], index: int | None = None) -> Fields:
+def detect(path: str | os.PathLike[str], index: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Fields:
     """Look at a video's flags and at its pictures.
 
     Args:
         path: the file.
         index: of the video stream; the best one by default.
+        max_pixels: larger pictures are not looked at.
 
     Raises:
         InputError: it cannot be opened.
     """
-    with open_input(path) as container:
+    with open_input(path, max_pixels) as container:
         stream = video_stream(container, os.fspath(path), index)
         context = stream.codec_context
         stated = FIELD_ORDERS.get(context.field_order)
@@ -119,6 +121,7 @@ def detect(path: str | os.PathLike[str], index: int | None = None) -> Fields:
                 if other.index != stream.index:
                     other.discard = av.stream.Discard.all
             context.thread_type = "AUTO"
+            context.options = {"max_pixels": str(max_pixels)}
             _look(container, stream, seen, *((PLACES, PLACE_FRAMES) if marked else (FEW_PLACES, FEW_FRAMES)))
         marked |= seen.marks > 0
         return _judge(seen, marked, stated or ("bff" if context.name == "dvvideo" else "tff"))

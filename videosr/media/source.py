@@ -20,8 +20,15 @@ MAX_PIXELS = 2**28
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
-def open_input(path: str | os.PathLike[str], **options: str) -> av.container.InputContainer:
+def open_input(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, /, **options: str
+) -> av.container.InputContainer:
     """Open a media file for reading.
+
+    Args:
+        path: the file, or an address.
+        max_pixels: of a picture; larger ones are not decoded to find out about the streams.
+        options: of FFmpeg's demuxer.
 
     Raises:
         InputError: it does not exist, is a folder, is empty, may not be read or is no media file.
@@ -43,7 +50,7 @@ def open_input(path: str | os.PathLike[str], **options: str) -> av.container.Inp
         if file.suffix.lower() in IMAGE_SUFFIXES:
             options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
     try:
-        container = av.open(name, "r", options={"max_pixels": str(MAX_PIXELS)}, container_options=options)
+        container = av.open(name, "r", options={"max_pixels": str(max_pixels)}, container_options=options)
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         raise _open_error(os.fspath(path), exc) from exc
     if container.format.name == "tty":
