@@ -181,42 +181,44 @@ class HostContext:
 
 
 class OnnxLoader:
-    """Makes "loaded" engines that run an ONNX network by ONNX Runtime in place of a built engine.
+    """Makes "loaded" engines that run, in ONNX Runtime, the ONNX network that the engine was built from.
 
     Args:
-        device: where.
-        network: the ONNX model's bytes, or a function from the serialised engine to them.
-        spoil: applied to the picture that comes out.
+        spoil: (precision, picture) -> what comes out in its place.
+        kernels: what the library has compiled when it has run.
     """
 
-    def __init__(self, device: HostDevice, networks, spoil=lambda precision, picture: picture) -> None:
-        self.device, self.networks, self.spoil = device, networks, spoil
+    def __init__(self, spoil=lambda precision, picture: picture, kernels: bytes = b"kernels") -> None:
+        self.spoil, self.kernels = spoil, kernels
         self.loaded: list[tuple[bytes, bytes]] = []
+        self.contexts: list[HostContext] = []
 
-    def __call__(self, library, plan: bytes, kernels: bytes) -> OnnxLoaded:
+    def __call__(self, definition, plan: bytes, kernels: bytes) -> OnnxLoaded:
         self.loaded.append((plan, kernels))
-        return OnnxLoaded(self, plan)
+        return OnnxLoaded(self, definition)
 
 
 class OnnxLoaded:
-    def __init__(self, loader: OnnxLoader, plan: bytes) -> None:
+    def __init__(self, loader: OnnxLoader, definition) -> None:
         import onnxruntime
 
-        precision, data = loader.networks(plan)
-        self.loader, self.precision = loader, precision
+        self.loader, self.definition = loader, definition
+        self.precision = "f16" if b"/half" in definition.data else "f32"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(definition.data, options, providers=["CPUExecutionProvider"])
 
     def learned(self) -> bytes:
-        return b"kernels"
+        return self.loader.kernels
 
-    def context(self, device: HostDevice, inputs, size) -> HostContext:
-        names = [port.name for port in self.session.get_outputs()]
+    def context(self, device: HostDevice, size) -> HostContext:
+        names = [port.name for port in self.definition.outputs]
 
         def network(arrays):
-            made = dict(zip(names, self.session.run(None, arrays), strict=True))
+            made = dict(zip(names, self.session.run(names, arrays), strict=True))
             made[names[0]] = self.loader.spoil(self.precision, made[names[0]])
             return made
 
-        return HostContext(device, network, [port.name for port in inputs], names)
+        context = HostContext(device, network, [port.name for port in self.definition.inputs], names)
+        self.loader.contexts.append(context)
+        return context

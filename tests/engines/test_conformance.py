@@ -14,25 +14,33 @@ import networks  # noqa: E402
 from videosr.engines import ENGINES, Interface, load  # noqa: E402
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError  # noqa: E402
 
-LIBRARY = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "torch"}
-ONNX_ENGINES = ("openvino", "onnxruntime")
+ON_GPU = [pytest.param(name, marks=pytest.mark.gpu) for name in ("tensorrt", "tensorrt_rtx")]
+ONNX_ENGINES = ["openvino", "onnxruntime", *ON_GPU]
 CLOSE = 1e-4
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[*ONNX_ENGINES, "torch"])
 def name(request):
-    pytest.importorskip(LIBRARY[request.param])
+    pytest.importorskip(request.param)
     return request.param
 
 
 @pytest.fixture(params=ONNX_ENGINES)
 def onnx_name(request):
-    pytest.importorskip(LIBRARY[request.param])
+    pytest.importorskip(request.param)
     return request.param
 
 
+def device(name):
+    return "cuda" if name.startswith("tensorrt") else "cpu"
+
+
+def test_every_engine_is_in_this_suite():
+    assert {"openvino", "onnxruntime", "torch", *(param.values[0] for param in ON_GPU)} == set(ENGINES)
+
+
 def fp32(name, path):
-    return load(path, name, precision="f32", threads=1)
+    return load(path, name, device=device(name), precision="f32", threads=1)
 
 
 def pictures(*shape, seed=0):
@@ -171,7 +179,7 @@ def test_networks_that_the_graph_ties_to_one_size_are_refused(tmp_path, onnx_nam
 def test_networks_of_a_stated_size_run_at_any_or_are_refused(tmp_path, onnx_name):
     """Where only the declaration is fixed, an engine that can lift it may."""
     path = networks.nearest(tmp_path / "declared.onnx", size=(24, 32))
-    if onnx_name == "onnxruntime":
+    if onnx_name != "openvino":
         with pytest.raises(NetworkError, match=r"declared\.onnx.*32x24"):
             fp32(onnx_name, path)
         return
@@ -316,10 +324,10 @@ def test_a_recurrent_network_takes_another_size_at_a_reset(tmp_path, onnx_name, 
 
 
 def test_missing_packages_name_the_extra(paragon, name, monkeypatch):
-    monkeypatch.setitem(sys.modules, LIBRARY[name], None)  # import raises ModuleNotFoundError
+    monkeypatch.setitem(sys.modules, name, None)  # import raises ModuleNotFoundError
     monkeypatch.delitem(sys.modules, f"videosr.engines.{name}", raising=False)
     with pytest.raises(MissingExtraError, match=name) as caught:
-        load(paragon.deploy, name)
+        load(paragon.deploy, name, device=device(name))
     assert "pip install" in str(caught.value)
 
 
@@ -348,7 +356,7 @@ def test_torch_says_when_there_is_no_such_device(paragon):
 
 
 def test_a_half_precision_file_is_close_to_the_full_one(paragon, onnx_name):
-    engine = load(paragon.half, onnx_name, threads=1)
+    engine = load(paragon.half, onnx_name, device=device(onnx_name), threads=1)
     frame = pictures(1, 3, 16, 20)
     wanted = forward(paragon.model, frame)
     assert np.abs(engine.run(frame) - wanted).max() < 4e-3 * max(1, np.abs(wanted).max())

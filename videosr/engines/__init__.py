@@ -8,7 +8,8 @@ from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRu
 from videosr.engines.network import Network
 from videosr.errors import MissingExtraError, UsageError
 
-ENGINES = ("openvino", "onnxruntime", "torch")
+ENGINES = ("openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx")
+_DEVICES_OF = {"torch": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt_rtx": ("cuda",)}  # others: the CPU alone
 DEVICES = ("cpu", "cuda")
 __all__ = ["DEVICES", "ENGINES", "Engine", "Interface", "Network", "NotFinite", "Picture", "PlanarRunner", "load"]
 
@@ -39,8 +40,13 @@ def load(
         raise UsageError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
     if device not in DEVICES:
         raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
-    if device != "cpu" and engine != "torch":
-        raise UsageError(f"the {engine} engine runs on the cpu; --device {device} needs --engine torch")
+    able = _DEVICES_OF.get(engine, ("cpu",))
+    if device not in able:
+        others = ", ".join(name for name in ENGINES if device in _DEVICES_OF.get(name, ("cpu",)))
+        raise UsageError(
+            f"the {engine} engine runs on {' and '.join(able)}, not on {device}: give --device {able[0]}, "
+            f"or for {device} one of --engine {others}"
+        )
     try:
         if engine == "openvino":
             from videosr.engines.openvino import OpenVINOEngine
@@ -50,8 +56,13 @@ def load(
             from videosr.engines.onnxruntime import OnnxRuntimeEngine
 
             return OnnxRuntimeEngine(Network.open(path), precision=precision, threads=threads)
+        if engine.startswith("tensorrt"):
+            from videosr.engines.tensorrt import TensorRTEngine
+
+            return TensorRTEngine(Network.open(path), library=engine, precision=precision)
         from videosr.engines.torch import TorchEngine
 
         return TorchEngine(path, device=device, precision=precision, threads=threads)
     except ModuleNotFoundError as exc:
-        raise MissingExtraError(f"the {engine} engine", engine) from exc
+        extra = "cuda" if engine == "tensorrt_rtx" else engine
+        raise MissingExtraError(f"the {engine} engine", extra) from exc

@@ -19,7 +19,7 @@ from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.cache import Cache
 from videosr.engines.network import Network
 from videosr.engines.openvino import OpenVINOEngine
-from videosr.engines.tensorrt_builder import Port, Progress, Shapes, Size
+from videosr.engines.tensorrt_builder import Definition, Progress, Shapes, Size
 from videosr.engines.tensorrt_check import Verdict, self_test
 from videosr.engines.tensorrt_context import LoadedEngine
 from videosr.engines.tensorrt_device import Device
@@ -42,7 +42,7 @@ class Loaded(Protocol):
     """See `tensorrt_context.LoadedEngine`."""
 
     def learned(self) -> bytes: ...  # noqa: D102
-    def context(self, device: Device, inputs: Sequence[Port], size: Size) -> Context: ...  # noqa: D102
+    def context(self, device: Device, size: Size) -> Context: ...  # noqa: D102
 
 
 class TensorRTEngine(Engine):
@@ -54,7 +54,7 @@ class TensorRTEngine(Engine):
         precision: "f16", "f32", or "auto": f16 if that passes the self-test, else f32.
         device: the GPU; None: the first that CUDA shows.
         cache: of built engines; None: the user's.
-        loader: what makes a serialised engine runnable: (library, engine, compiled kernels) -> loaded engine.
+        loader: makes a serialised engine runnable: (its network, the engine, compiled kernels) -> loaded engine.
 
     Raises:
         MissingExtraError: the library, cupy or onnx is not installed.
@@ -71,7 +71,7 @@ class TensorRTEngine(Engine):
         precision: str = "auto",
         device: Device | None = None,
         cache: Cache | None = None,
-        loader: Callable[[Library, bytes, bytes], Loaded] = LoadedEngine,
+        loader: Callable[[Definition, bytes, bytes], Loaded] = LoadedEngine,
     ) -> None:
         if precision not in ("auto", *PRECISIONS):
             raise UsageError(f"precision {precision!r} of the {library} engine is not one of auto, f16, f32")
@@ -176,7 +176,7 @@ class TensorRTEngine(Engine):
     def _test(self, data: bytes, shapes: Shapes, precision: str) -> Mapping[str, str]:
         """The self-test's facts about an engine."""
         size = shapes.tuned
-        execution = self._assembled(self._loader(self._library, data, b""), size, precision)
+        execution = self._assembled(self._loader(self._plans.definition(precision), data, b""), size, precision)
 
         def step(frame: Array, average: Array | None, reset: bool) -> Array:
             arrays = [frame] if average is None else [frame, average]
@@ -201,7 +201,7 @@ class TensorRTEngine(Engine):
         plan = self._plans.find(size, self.precision)
         plan = self._passed(plan) if plan else self.prepare(Shapes.fixed(*size))
         known = self._plans.kernels(plan.key)
-        loaded = self._loader(self._library, plan.data, known)
+        loaded = self._loader(self._plans.definition(self.precision), plan.data, known)
         execution = self._assembled(loaded, size, self.precision, conversion)
         learned = loaded.learned()
         if learned and learned != known:
@@ -217,7 +217,7 @@ class TensorRTEngine(Engine):
         picture, *states = definition.outputs
         outputs = {picture.name: Layout((1, 3, scale * size[0], scale * size[1]), picture.dtype)}
         outputs |= {state.name: Layout((1, state.channels, *size), state.dtype) for state in states}
-        contexts = [loaded.context(self.device, definition.inputs, size) for _ in range(lanes)]
+        contexts = [loaded.context(self.device, size) for _ in range(lanes)]
         return Execution(self.device, contexts, inputs, outputs, conversion, slots=2 + lanes)
 
     def _fitted(self, picture: Array) -> Array:

@@ -75,8 +75,7 @@ class Shapes:
             sizes = []
         if len(sizes) not in (1, 3) or any(len(size) != 2 for size in sizes):
             raise UsageError(f"sizes {text!r} are not of the form 1920x1080 or 64x64..1280x720..1920x1080")
-        first, *_, last = sizes
-        return Shapes(first, sizes[len(sizes) // 2], last)  # type: ignore[arg-type]
+        return Shapes(sizes[0], sizes[len(sizes) // 2], sizes[-1])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,7 @@ class Definition:
         name: of the file, for errors.
 
     Attributes:
+        library, data, name: as given.
         interface: how it takes part in temporal reuse.
         inputs: the picture first.
         outputs: the picture first.
@@ -109,7 +109,7 @@ class Definition:
     """
 
     def __init__(self, library: Library, data: bytes, name: str) -> None:
-        self.library, self.name = library, name
+        self.library, self.data, self.name = library, data, name
         trt = library.trt
         library.problem()
         try:
@@ -173,7 +173,7 @@ class Definition:
             self._set_size(rows, columns)
             try:
                 shape = tuple(picture.shape)
-            except ValueError:  # pybind: a shape that cannot be
+            except (ValueError, RuntimeError):  # a shape that cannot be
                 shape = ()
             scale = shape[2] // rows if len(shape) == 4 else 0
             if scale > 0 and shape == (1, 3, scale * rows, scale * columns):

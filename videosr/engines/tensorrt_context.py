@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from videosr.engines.tensorrt_builder import Port, Size
+from videosr.engines.tensorrt_builder import Definition, Size
 from videosr.engines.tensorrt_device import Device
 from videosr.engines.tensorrt_library import Library
 from videosr.errors import EngineError
@@ -16,7 +15,7 @@ class LoadedEngine:
     """An engine in the GPU's memory.
 
     Args:
-        library: that it was built with.
+        definition: the network it was built from.
         plan: the engine, serialised.
         learned: kernels compiled in earlier runs (TensorRT-RTX's runtime cache), b"" for none.
 
@@ -24,8 +23,9 @@ class LoadedEngine:
         EngineError: it is not for this library and GPU.
     """
 
-    def __init__(self, library: Library, plan: bytes, learned: bytes = b"") -> None:
-        self._library = library
+    def __init__(self, definition: Definition, plan: bytes, learned: bytes = b"") -> None:
+        self._library, self._inputs = definition.library, definition.inputs
+        library = self._library
         library.problem()
         self._runtime = library.trt.Runtime(library.logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -51,7 +51,7 @@ class LoadedEngine:
         """The kernels compiled so far, b"" where the library compiles none."""
         return bytes(self._kernels.serialize()) if self._kernels is not None else b""
 
-    def context(self, device: Device, inputs: Sequence[Port], size: Size) -> TensorRTContext:
+    def context(self, device: Device, size: Size) -> TensorRTContext:
         """A context for pictures of one size, with memory of its own.
 
         Raises:
@@ -66,7 +66,7 @@ class LoadedEngine:
             made = self._engine.create_execution_context(strategy)
         if made is None:
             raise EngineError(f"{library.name} cannot make an execution context: {library.problem()}")
-        for port in inputs:
+        for port in self._inputs:
             if not made.set_input_shape(port.name, (1, port.channels, *size)):
                 raise EngineError(f"the engine does not take pictures of {size[1]}x{size[0]}: {library.problem()}")
         needed = int(made.update_device_memory_size_for_shapes())

@@ -12,10 +12,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from videosr import color, temporal
-from videosr.engines.base import Interface, Picture, PlanarRunner
+from videosr.engines.base import Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.network import Network
 from videosr.engines.tensorrt_execution import Conversion, Execution, Layout, Ticket
-from videosr.errors import EngineError
 from videosr.frame import Array, Frame, PixelFormat
 from videosr.temporal import Mode
 
@@ -135,7 +134,7 @@ class PlanesRunner(PlanarRunner):
             raise TypeError(f"{ticket!r} is no ticket of this runner")
         *planes, finite = self._execution.result(ticket)
         if not finite[0]:
-            raise EngineError(f"{self._name}: its result holds values that are not finite; try --precision f32")
+            raise NotFinite(f"{self._name}: its result holds NaN or infinity; try --precision f32")
         return tuple(planes)
 
 
