@@ -9,7 +9,7 @@ from corpus.case import Case
 
 def all_cases() -> Iterator[Case]:
     """Every case, group by group."""
-    from corpus import colour, films, streams
+    from corpus import colour, films, hdr, streams
 
-    for room in (colour, films, streams):
+    for room in (colour, films, streams, hdr):
         yield from room.cases()

@@ -1,0 +1,190 @@
+"""High dynamic range, captions, and dynamic metadata: what can be carried is, what cannot is said or refused."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+
+from corpus.case import Case, Mismatch, Outcome
+from corpus.colour import write
+from corpus.films import FAST, clip
+from corpus.reader import File
+
+PQ, HLG = 16, 18
+"""Transfer characteristics of SMPTE ST 2084 and ARIB STD-B67, H.273 table 3."""
+DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+LIGHT = (1000, 400)
+"""MaxCLL and MaxFALL in cd/m2."""
+SVT_DISPLAY = "G(0.265,0.690)B(0.150,0.060)R(0.680,0.320)WP(0.3127,0.3290)L(1000,0.005)"
+CHROMATICITIES = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290)
+"""x and y of red, green, blue and white of both of these; 1000 and 0.005 cd/m2."""
+
+
+def film(folder: Path, codec: str, transfer: int, options: dict[str, str]) -> Path:
+    """Three frames of 10-bit BT.2020 video."""
+    y, x = np.mgrid[0:96, 0:128]
+    luma = (200 + 4 * x + y).astype(np.uint16)
+    chroma = (400 + 2 * x[:48, :64] + y[:48, :64]).astype(np.uint16)
+    color = (9, 1, 9, transfer, 3)
+    planes = [luma, chroma, 900 - chroma]
+    return write(folder / "in.mkv", planes, "yuv420p10le", color, codec=codec, options=options, frames=3)
+
+
+def x265(folder: Path, transfer: int = PQ, *, static: bool = True) -> Path:
+    """H.265, with static metadata or without."""
+    params = "log-level=none" + (f":master-display={DISPLAY}:max-cll={LIGHT[0]},{LIGHT[1]}:hdr10=1" if static else "")
+    return film(folder, "libx265", transfer, {"preset": "ultrafast", "x265-params": params})
+
+
+def av1(folder: Path) -> Path:
+    """AV1 with static metadata."""
+    params = f"mastering-display={SVT_DISPLAY}:content-light={LIGHT[0]},{LIGHT[1]}"
+    return film(folder, "libsvtav1", PQ, {"preset": "12", "svtav1-params": params})
+
+
+def _static(file: File) -> tuple[list[float], list[float], tuple[int, int]]:
+    """Chromaticities, luminances, (MaxCLL, MaxFALL) by FFmpeg's structs."""
+    data = {k.upper(): v for k, v in file.coded_side_data.items()} | file.pictures[0].side_data
+    try:
+        display, light = data["MASTERING_DISPLAY_METADATA"], data["CONTENT_LIGHT_LEVEL"]
+    except KeyError as exc:
+        raise Mismatch(f"{exc} is missing, there are {sorted(data)}") from exc
+    numbers = struct.unpack_from("=20i", display)
+    values = [a / b for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
+    brightest, average = struct.unpack_from("=2I", light)
+    return values[:8], values[8:], (brightest, average)
+
+
+def _static_kept(outcome: Outcome) -> str:
+    assert outcome.after is not None
+    places, luminances, light = _static(outcome.after)
+    worst = max(abs(a - b) for a, b in zip(places, CHROMATICITIES, strict=True))
+    if worst > 2e-5 or light != LIGHT or abs(luminances[0] - 0.005) > 1e-4 or abs(luminances[1] - 1000) > 0.1:
+        raise Mismatch(f"{places} {luminances} {light}")
+    return f"chromaticities within {worst:.5f}"
+
+
+# -- what rides in the coded video --------------------------------------------------------------------------------
+
+
+def escaped(payload: bytes) -> bytes:
+    """With emulation prevention (ITU-T H.264 7.4.1, H.265 7.4.2)."""
+    made = bytearray()
+    for byte in payload:
+        if made[-2:] == b"\0\0" and byte <= 3:
+            made.append(3)
+        made.append(byte)
+    return bytes(made)
+
+
+def sei(header: bytes, payload: bytes) -> bytes:
+    """A unit with one message: user data registered by ITU-T T.35 (payload type 4)."""
+    return header + escaped(bytes([4, len(payload)]) + payload) + b"\x80"
+
+
+def bits(*fields: tuple[int, int]) -> bytes:
+    """(value, width) one behind the other, filled up with zeros."""
+    text = "".join(f"{value:0{width}b}" for value, width in fields)
+    text += "0" * (-len(text) % 8)
+    return bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
+
+
+CAPTIONS = b"\xb5\x00\x31GA94\x03\x42\xff" + b"\xfc\x94\x2c\xfd\x80\x80" + b"\xff"
+"""CTA-708 in A/53 part 4 user data: two triplets."""
+HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01" + bits(
+    (1, 2),
+    (400, 27),
+    (0, 1),
+    (50000, 17),
+    (40000, 17),
+    (30000, 17),
+    (9000, 17),
+    (0, 4),
+    (0, 10),
+    (0, 1),
+    (0, 1),
+    (0, 1),
+)
+"""SMPTE ST 2094-40, one window, no curve."""
+H264_SEI, HEVC_SEI = b"\x06", b"\x4e\x01"
+
+
+def with_units(folder: Path, source: Callable[[Path], Path], unit: bytes) -> Path:
+    """A film, with a unit (lengths of four bytes) put before every picture."""
+    plain = source(folder)
+    plain = plain.rename(folder / f"plain{plain.suffix}")
+    path = folder / f"in{plain.suffix}"
+    framed = struct.pack(">I", len(unit)) + unit
+    with av.open(str(plain)) as a, av.open(str(path), "w") as b:
+        stream = b.add_stream_from_template(a.streams.video[0])
+        for packet in a.demux(a.streams.video[0]):
+            if packet.size == 0:
+                continue
+            made = av.Packet(framed + bytes(packet))
+            made.stream, made.time_base, made.pts, made.dts = stream, packet.time_base, packet.pts, packet.dts
+            made.duration, made.is_keyframe = packet.duration, packet.is_keyframe
+            b.mux(made)
+    plain.unlink()
+    return path
+
+
+def dolby(folder: Path) -> Path:
+    """An MP4 that says it is Dolby Vision of profile 8.1 (Dolby Vision streams within the ISO base media format)."""
+    mkv, path = x265(folder), folder / "in.mp4"
+    with av.open(str(mkv)) as a, av.open(str(path), "w") as b:
+        stream = b.add_stream_from_template(a.streams.video[0])
+        for packet in a.demux(a.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                b.mux(packet)
+    mkv.unlink()
+    level = 1
+    record = bytes([1, 0, 8 << 1 | level >> 5, (level & 31) << 3 | 0b101, 1 << 4]) + bytes(19)
+    box = struct.pack(">I", 8 + len(record)) + b"dvvC" + record
+    data = bytearray(path.read_bytes())
+    at = data.index(b"hvcC") - 4
+    at += struct.unpack_from(">I", data, at)[0]
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hev1", b"hvc1"):
+        place = data.rfind(name, 0, at)
+        if place > 0 and place > data.index(b"moov") - 1:
+            size = struct.unpack_from(">I", data, place - 4)[0]
+            struct.pack_into(">I", data, place - 4, size + len(box))
+    data[at:at] = box
+    path.write_bytes(data)
+    return path
+
+
+def cases() -> Iterator[Case]:
+    """All of them."""
+    case = partial(Case, group="hdr", options=FAST, silent=True)
+    kept = "PQ, primaries, mastering display and light levels kept"
+    for end in ("mkv", "mp4"):
+        yield case(name=f"HDR10 in H.265 to H.265 in {end}", make=x265, check=_static_kept, expected=kept,
+                   output=f"out.{end}", quick=True)  # fmt: skip
+    yield case(name="HDR10 in AV1 to H.265", make=av1, check=_static_kept, expected=kept)
+    yield case(name="HDR10 in H.265 to AV1", make=x265, check=_static_kept, expected=kept,
+               options=("--codec", "libsvtav1", "--preset", "12"))  # fmt: skip
+    yield case(name="HDR10 in AV1 to AV1 in webm", make=av1, check=_static_kept, expected=kept, output="out.webm",
+               options=("--preset", "12"))  # fmt: skip
+    yield case(name="HDR10 to an encoder that cannot write it", make=x265, options=("--codec", "ffv1"), silent=False,
+               says="HDR mastering metadata is lost", expected="said")  # fmt: skip
+    yield case(name="HDR10 to an encoder that cannot write it, --strict", make=x265, code=1, silent=False,
+               options=("--codec", "ffv1", "--strict"), says="--strict forbids", expected="refused")  # fmt: skip
+    for name, transfer in (("PQ without metadata", PQ), ("HLG", HLG)):
+        yield case(name=name, make=partial(x265, transfer=transfer, static=False), expected="tags kept",
+                   quick=transfer == HLG)  # fmt: skip
+    riders: tuple[tuple[str, Callable[[Path], Path], str], ...] = (
+        ("A/53 captions", partial(with_units, source=clip, unit=sei(H264_SEI, CAPTIONS)), "embedded captions"),
+        ("HDR10+", partial(with_units, source=x265, unit=sei(HEVC_SEI, HDR10_PLUS)), "HDR10+"),
+        ("Dolby Vision by the container", dolby, "Dolby Vision"),
+    )  # fmt: skip
+    for name, make, said in riders:
+        yield case(name=name, make=make, says=said, silent=False, expected="cannot be kept, said before work starts",
+                   quick=True)  # fmt: skip
+        yield case(name=f"{name}, --strict", make=make, options=(*FAST, "--strict"), code=1, says=said, silent=False,
+                   expected="refused", quick=True)  # fmt: skip
