@@ -45,6 +45,7 @@ KNOWS = {
     "onnx": {"archs", "export", "engines"},
     "click": {"cli", "cli_batch", "cli_evaluate", "cli_options", "cli_serve"},
     "aiohttp": {"live"},
+    "ray": {"distributed"},
 }
 """Libraries, and the rooms that may import them."""
 

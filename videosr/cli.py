@@ -18,6 +18,7 @@ import click
 
 from videosr import __version__
 from videosr.cli_batch import batch
+from videosr.cli_engine import doctor, engine
 from videosr.cli_evaluate import evaluate
 from videosr.cli_options import ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
@@ -62,9 +63,7 @@ def cli(debug: bool) -> None:
     help="Tell of progress as JSON lines on stdout: begin, progress, warning, done, error.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def upscale(
-    source: Path, output: Path, jobs: int, ray: str | None, as_json: bool, quiet: bool, **options: Any
-) -> None:
+def upscale(source: Path, output: Path, jobs: int, ray: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Upscale a video, or an image.
 
     SOURCE is any file that FFmpeg reads. OUTPUT ends in .mkv .mp4 .mov .webm, or .png .jpg .webp for an image.
@@ -199,6 +198,8 @@ def export(checkpoint: Path, output: Path, **options: Any) -> None:
 
 
 cli.add_command(evaluate)
+cli.add_command(engine)
+cli.add_command(doctor)
 
 
 @cli.command()

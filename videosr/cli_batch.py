@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from videosr.cli_options import transcode_options, wanted
+from videosr.cli_options import ray_option, transcode_options, wanted
 from videosr.errors import VideosrError
 
 
@@ -20,6 +20,7 @@ from videosr.errors import VideosrError
 @click.option("--dry-run", is_flag=True, help="Look, try a few frames, say what would be done, and do nothing.")
 @click.option("--no-space-check", is_flag=True, help="Begin even if the disk seems too small.")
 @click.option("--no-verify", is_flag=True, help="Do not compare each finished file with its source.")
+@ray_option
 @transcode_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON lines on stdout: file, plan, begin, progress, done, ...")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what failed.")
@@ -29,6 +30,7 @@ def batch(
     to: str,
     pattern: str | None,
     jobs: int,
+    ray: str | None,
     dry_run: bool,
     no_space_check: bool,
     no_verify: bool,
@@ -48,7 +50,7 @@ def batch(
     from videosr.batch.run import Batch, BatchOptions
 
     checks = {"check_space": not no_space_check, "verify": not no_verify}
-    request = BatchOptions(out=out, to=to, transcode=wanted(**options), jobs=jobs, **checks)
+    request = BatchOptions(out=out, to=to, transcode=wanted(**options), jobs=jobs, ray=ray, **checks)
     report = Report(as_json=as_json, quiet=quiet)
     try:
         work = Batch(find(sources, out, to, pattern), request, report)

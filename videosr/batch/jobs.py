@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from videosr.batch.ledger import Known, Verdict, judge
+from videosr.distributed.cluster import RayCrew
 from videosr.errors import OutputError
 from videosr.film import TranscodeOptions, expected_frames
 from videosr.journal import fingerprint
@@ -175,12 +176,14 @@ class Make:
         output: what it becomes.
         options: how.
         verify: compare the two when it is made; not if only a part is taken, nor of a still image.
+        ray: address of a cluster whose nodes make its segments.
     """
 
     source: Path
     output: Path
     options: TranscodeOptions
     verify: bool = True
+    ray: str | None = None
 
     def __call__(self, tell: Callable[[Any], None]) -> Made:
         """Make it.
@@ -194,9 +197,9 @@ class Make:
         except OSError as exc:
             raise OutputError.writing(self.output.parent, exc) from exc
         made_of = fingerprint(self.source)
-        result = transcode(
-            self.source, self.output, replace(self.options, overwrite=True), _Relay(self.source.name, tell)
-        )
+        crew = RayCrew(self.ray) if self.ray else None
+        options, relay = replace(self.options, overwrite=True), _Relay(self.source.name, tell)
+        result = transcode(self.source, self.output, options, relay, crew)
         if self.verify and not self.options.trimmed and container_format(self.output) != "image":
             self._compare(tell)
         seconds = time.monotonic() - begun

@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from videosr.batch.inputs import Found, Item
 from videosr.batch.jobs import Begun, Facts, Frames, Look, Made, Make, Measured, Try, Warned
 from videosr.batch.ledger import Entry, Known, Ledger, read
 from videosr.batch.report import Report, count
+from videosr.distributed.cluster import connected
 from videosr.distributed.pool import Done, Failed, Pool, Told
 from videosr.errors import OutputError, UsageError
 from videosr.frame import PixelFormat, StreamInfo
@@ -39,6 +41,7 @@ class BatchOptions:
         to: suffix of the outputs.
         transcode: how each is made. `overwrite` is about outputs that no batch has made.
         jobs: files under way at once, each in a process of its own; they share the processor's threads.
+        ray: address of a Ray cluster whose nodes make the files' segments; None: this machine makes them.
         check_space: refuse to begin if the disk is likely to fill up.
         verify: compare every finished file with its source.
     """
@@ -47,6 +50,7 @@ class BatchOptions:
     to: str = "mkv"
     transcode: TranscodeOptions = field(default_factory=TranscodeOptions)
     jobs: int = 1
+    ray: str | None = None
     check_space: bool = True
     verify: bool = True
 
@@ -107,9 +111,8 @@ class Batch:
         self._settings = settings(options.transcode)
         self._scale = _check(options)
         share = options.transcode.upscale.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
-        self._transcode = replace(
-            options.transcode, upscale=replace(options.transcode.upscale, threads=share), overwrite=True
-        )
+        upscale = options.transcode.upscale if options.ray else replace(options.transcode.upscale, threads=share)
+        self._transcode = replace(options.transcode, upscale=upscale, overwrite=True)
         self._input = {item.source: "" for item in found.items}
 
     def plan(self) -> Plan:
@@ -144,7 +147,8 @@ class Batch:
                     f"{self._options.out}: some {human(wanted)} are needed ({plan.estimate.how}) and "
                     f"{human(plan.free)} are free; free some space, choose another -o, or give --no-space-check"
                 )
-            self._make(pool, files, ledger)
+            with connected(self._options.ray) if self._options.ray else nullcontext() as address:
+                self._make(pool, files, ledger, address)
         self._report.end(known, time.monotonic() - begun)
         return 1 if self._report.failures else 0
 
@@ -233,7 +237,7 @@ class Batch:
 
     # -- the work -----------------------------------------------------------------------------------------------
 
-    def _make(self, pool: Pool, files: Sequence[Planned], ledger: Ledger) -> None:
+    def _make(self, pool: Pool, files: Sequence[Planned], ledger: Ledger, ray: str | None) -> None:
         report = self._report
         report.start({f.item.source: f.facts.frames or 0 for f in files})
         full: Failed | None = None
@@ -243,7 +247,8 @@ class Batch:
                 if full is not None:
                     return
                 ledger.add(self._entry("begun", item, facts.input, facts.file))
-                yield n, Make(item.source, self._options.out / item.output, self._transcode, self._options.verify)
+                output = self._options.out / item.output
+                yield n, Make(item.source, output, self._transcode, self._options.verify, ray)
 
         for n, outcome in pool.run(jobs()):
             item = files[n].item

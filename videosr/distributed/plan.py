@@ -23,9 +23,6 @@ from videosr.frame import Frame
 from videosr.temporal import HISTORY
 from videosr.upscaler import Seen, Upscaler
 
-EARLIER = 2
-"""Frames by which decoding in the middle begins before the first needed one: a field's time is not its frame's."""
-
 
 class Mark(NamedTuple):
     """What a decoded frame is known by.
@@ -76,7 +73,7 @@ def pieces(frames: Iterable[Frame], closes: Callable[[int, bool], bool]) -> Iter
         frames: decoded, from the first one on.
         closes: whether a segment of so many frames closes before the next one, which begins a scene or not.
     """
-    before: deque[Mark] = deque(maxlen=HISTORY + EARLIER)
+    before: deque[Mark] = deque(maxlen=HISTORY)
     marks: list[Mark] = []
     first = 0
     seen: Seen | None = None

@@ -55,11 +55,13 @@ class Failed:
         message: one line.
         exit_code: as the command would have it.
         errno: of the system's error behind it, 0 where there is none.
+        lost: who was at it has died; it may go well another time.
     """
 
     message: str
     exit_code: int = 1
     errno: int = 0
+    lost: bool = False
 
 
 type Outcome = Told | Done | Failed
@@ -104,7 +106,7 @@ class Pool:
                 continue
             if outcome is None:
                 self._workers.remove(worker)
-                yield at.pop(worker), Failed(worker.obituary())
+                yield at.pop(worker), Failed(worker.obituary(), lost=True)
             else:
                 yield at[worker], outcome
                 if isinstance(outcome, Told):
@@ -222,14 +224,19 @@ def _work() -> None:
 
     while True:
         job = jobs.get()
-        try:
-            send(Done(job(lambda value: send(Told(value)))))
-        except VideosrError as exc:
-            send(Failed(str(exc), exc.exit_code, getattr(exc.__cause__, "errno", 0) or 0))
-        except MemoryError:
-            send(Failed("not enough memory for pictures of this size"))
-        except Exception as exc:  # a mistake in videosr: it is told, and costs this file only
-            send(Failed(f"internal error: {type(exc).__name__}: {exc} (please report it)"))
+        send(outcome(job, lambda value: send(Told(value))))
+
+
+def outcome(job: Job, tell: Callable[[Any], None]) -> Done | Failed:
+    """Do a job; its errors are outcomes too."""
+    try:
+        return Done(job(tell))
+    except VideosrError as exc:
+        return Failed(str(exc), exc.exit_code, getattr(exc.__cause__, "errno", 0) or 0)
+    except MemoryError:
+        return Failed("not enough memory for pictures of this size")
+    except Exception as exc:  # a mistake in videosr: it is told, and costs this job only
+        return Failed(f"internal error: {type(exc).__name__}: {exc} (please report it)")
 
 
 def _take(source: BinaryIO, jobs: queue.SimpleQueue[Job]) -> None:

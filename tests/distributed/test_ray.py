@@ -1,0 +1,74 @@
+"""A film made on a real cluster of several nodes: the same bytes as by one process, also when one is killed."""
+
+import os
+from pathlib import Path
+
+import pytest
+from clips import make_clip
+from test_crew import COLOR, Told, make
+
+from videosr import machine
+from videosr.distributed.cluster import RayCrew
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without CPUs, and three nodes; one of them is another kind of machine."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    node = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    made = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0, "include_dashboard": False})
+    made.first, made.second = made.add_node(**node), made.add_node(**node)
+    features = machine.numpy_build().split()[2:]
+    made.other = features and made.add_node(**node, env_vars={"NPY_DISABLE_CPU_FEATURES": features[-1]})
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    options = {"preset": "veryfast", "g": "12", "bf": "2", "crf": "30"}
+    path = tmp_path_factory.mktemp("clip") / "clip.mkv"
+    return make_clip(path, frames=72, noise=4.0, options=options, color=COLOR)
+
+
+def test_nodes_one_of_which_is_killed_and_one_is_of_another_kind(clip, cluster, tmp_path):
+    make(clip, tmp_path / "alone.mkv")
+    told, killed = Told(), []
+
+    def kill(done):
+        told.done.append(done)
+        if not killed:
+            killed.append(cluster.first)
+            cluster.remove_node(cluster.first, allow_graceful=False)
+
+    told.frames = kill
+    # A path that other processes do not have: the film is sent to the nodes.
+    with clip.open("rb") as file:
+        source = Path(f"/proc/self/fd/{file.fileno()}")
+        source = source if source.exists() else clip
+        result = make(source, tmp_path / "out.mkv", RayCrew(cluster.address), told)
+    assert result.frames == told.done[-1] == 72
+    assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
+    lost = [line for line in told.warnings if "made again" in line]
+    refused = [line for line in told.warnings if "would make other bits and gets no work: numpy: " in line]
+    assert 0 < len(lost) <= 2  # what runs on a node of one CPU, and what may wait for it there
+    assert len(refused) == bool(cluster.other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.mkv", "out.mkv"]
+
+
+def test_nobody_that_can_do_it(clip, cluster, videosr, tmp_path):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--ray", cluster.address, "--threads", "64")
+    assert done.code == 2
+    assert "no node of the cluster has 64 CPUs: give fewer --threads" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_cluster_there(clip, videosr, tmp_path):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--ray", "127.0.0.1:9")
+    assert done.code == 1
+    assert "--ray 127.0.0.1:9: cannot be used: " in done.err

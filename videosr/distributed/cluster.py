@@ -1,0 +1,331 @@
+"""Segments as tasks of a Ray cluster: a node that is lost costs the segments it was at.
+
+A task begins by comparing its machine with the head's (`Film.job`): where they would make other bits, that node gets no
+more work. What a node does not find under its name (the film, the network) is sent through the object store, once to a
+node. Segments come back as streams of chunks, with words on progress between them.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from videosr.distributed.crew import fill
+from videosr.distributed.piece import MakePiece, Unfit
+from videosr.distributed.pool import Done, Failed, Outcome, Told, outcome
+from videosr.errors import InputError, MissingExtraError, OutputError, UsageError
+from videosr.film import Film
+from videosr.journal import Journal, fingerprint
+from videosr.progress import Progress
+
+SHARE = 8
+"""CPUs that a task takes of nodes with more, where `--threads` does not say."""
+PATIENCE = 60.0
+"""Seconds to wait for a node that can work, when none is left."""
+_CHUNK = 32 << 20
+_LOOK = 2.0  # seconds between looks at the nodes
+_STALE = 24 * 3600.0  # seconds after which what was sent to a node is deleted there by the next run
+
+
+@contextmanager
+def connected(address: str) -> Iterator[str]:
+    """Be connected to a cluster.
+
+    Args:
+        address: of its head; "auto" finds one that was begun on this machine; "local" begins one of this machine alone.
+
+    Yields:
+        The address under which other processes of this machine find it.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        OutputError: there is no such cluster, or it is of another version.
+    """
+    # Every task's environment would be set up anew, from whatever project file lies around.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = _ray()
+    if ray.is_initialized():
+        yield ray.get_runtime_context().gcs_address
+        return
+    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **(own if address == "local" else {}))
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as exc:
+        reason = " ".join(str(exc).split())
+        raise OutputError(f"--ray {address}: cannot be used: {reason}") from exc
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("--ray", "ray") from exc
+    return ray
+
+
+class RayCrew:
+    """Makes a film's segments on the nodes of a cluster.
+
+    Args:
+        address: see `connected`.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def fill(self, film: Film, journal: Journal, progress: Progress) -> int:
+        """See `transcode.Crew`."""
+        with connected(self._address):
+            cluster = _Cluster(film)
+            return fill(film, journal, progress, cluster, cluster.slots(), threads=cluster.cpus)
+
+
+@dataclass(slots=True, eq=False)
+class _Try:
+    """A task under way."""
+
+    number: int
+    job: MakePiece
+    stream: Any
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _On:
+    """The first word of a task: the node it runs on."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Absent:
+    """The node lacks a file that the job needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """A file in the object store.
+
+    Attributes:
+        name: its own.
+        mark: its fingerprint.
+        chunks: references to its bytes.
+    """
+
+    name: str
+    mark: str
+    chunks: list[Any] = field(default_factory=list)
+
+
+class _Cluster:
+    """The cluster as `Hands`."""
+
+    def __init__(self, film: Film) -> None:
+        self._ray = _ray()
+        self._refused: set[str] = set()
+        upscale = film.options.upscale
+        cpus = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
+        usable = [n for n in cpus if n >= (upscale.threads or 1)]
+        self.cpus = upscale.threads or min([SHARE, *usable])
+        self._needs = {"CPU": float(self.cpus), "GPU": float(upscale.device != "cpu")}
+        if not self.slots():
+            raise UsageError(
+                f"no node of the cluster has {self.cpus} CPUs{' and a GPU' if self._needs['GPU'] else ''}: "
+                "give fewer --threads, or another --device"
+            )
+        self._files = [film.source.absolute()]
+        network = Path(upscale.model)
+        if network.is_file():
+            self._files.append(network.absolute())
+        self._marks = {path: fingerprint(path) for path in self._files}
+        self._parcels: list[_Parcel] | None = None
+        self._task = self._ray.remote(max_retries=0, num_cpus=self.cpus, num_gpus=self._needs["GPU"])(_work)
+
+    def _fit(self) -> list[dict[str, Any]]:
+        """Nodes that can work."""
+        return [
+            node
+            for node in self._ray.nodes()
+            if node["Alive"]
+            and node["NodeID"] not in self._refused
+            and all(node["Resources"].get(name, 0) >= n for name, n in self._needs.items())
+        ]
+
+    def slots(self) -> int:
+        """Tasks that the cluster has room for."""
+        return int(
+            sum(min(node["Resources"].get(k, 0) // n for k, n in self._needs.items() if n) for node in self._fit())
+        )
+
+    def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Iterator[tuple[int, Outcome]]:
+        """See `crew.Hands`."""
+        ray = self._ray
+        again: list[tuple[int, MakePiece]] = []
+        under_way: list[_Try] = []
+        looked, fit_at, slots = -_LOOK, time.monotonic(), 1
+        while True:
+            now = time.monotonic()
+            if now - looked >= _LOOK:
+                looked, slots = now, self.slots()
+                fit_at = now if slots else fit_at
+                if now - fit_at > PATIENCE:
+                    raise OutputError("no node of the cluster that can work is left; what is finished is kept")
+            while len(under_way) < slots + 1:  # one waits, so that no slot does
+                given = again.pop() if again else next(jobs, None)
+                if given is None:
+                    break
+                under_way.append(_Try(*given, self._begin(given[1])))
+            if not under_way:
+                return
+            streams = {t.stream: t for t in under_way}
+            ready, _ = ray.wait(list(streams), num_returns=len(streams), timeout=0.1)
+            for stream in ready:
+                attempt = streams[stream]
+                word = self._next(attempt)
+                if isinstance(word, _On):
+                    attempt.node = word.node
+                elif isinstance(word, Told):
+                    yield attempt.number, word
+                else:
+                    under_way.remove(attempt)
+                    if isinstance(word, _Absent):
+                        self._send()
+                        again.append((attempt.number, attempt.job))
+                    elif isinstance(word, Done) and isinstance(word.value, Unfit):
+                        yield from self._refuse(attempt, word.value.why)
+                        again.append((attempt.number, attempt.job))
+                    else:
+                        yield attempt.number, word
+
+    def _begin(self, job: MakePiece) -> Any:
+        options = {}
+        if self._refused:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"}
+        return self._task.options(**options).remote(job, self._marks, self._parcels)
+
+    def _next(self, attempt: _Try) -> Any:
+        """The next word of a task; a node or worker that died leaves none."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(next(attempt.stream))
+        except StopIteration:
+            return Failed("a worker of the cluster ended without a word", lost=True)
+        except errors.RayTaskError as exc:
+            # The task itself reports what goes wrong in it: this is what goes wrong before it, as where videosr lacks.
+            return Failed(f"a node of the cluster cannot work: {' '.join(str(exc.cause).split())}")
+        except errors.RayError as exc:
+            what = "a node of the cluster was lost" if _node_died(errors, exc) else "a worker of the cluster was lost"
+            return Failed(what, lost=True)
+
+    def _refuse(self, attempt: _Try, why: str) -> Iterator[tuple[int, Outcome]]:
+        """Give a node no more work.
+
+        Raises:
+            UsageError: no other is left.
+        """
+        if attempt.node not in self._refused:
+            self._refused.add(attempt.node)
+            name = next((n["NodeManagerHostname"] for n in self._ray.nodes() if n["NodeID"] == attempt.node), "a node")
+            line = f"{name} (node {attempt.node[:8]}) would make other bits and gets no work: {why}"
+            yield attempt.number, Told(line)
+            if not self._fit():
+                raise UsageError(f"no node of the cluster makes the same bits as this machine: {line}")
+
+    def _send(self) -> None:
+        """Put the job's files into the object store."""
+        if self._parcels is not None:
+            return
+        self._parcels = []
+        for path in self._files:
+            parcel = _Parcel(path.name, self._marks[path])
+            try:
+                with path.open("rb") as file:
+                    while data := file.read(_CHUNK):
+                        parcel.chunks.append(self._ray.put(data))
+            except OSError as exc:
+                raise InputError(f"{path}: cannot be read: {exc.strerror}") from exc
+            self._parcels.append(parcel)
+
+
+def _node_died(errors: Any, exc: Exception) -> bool:
+    kinds = tuple(getattr(errors, name) for name in ("NodeDiedError", "ObjectLostError") if hasattr(errors, name))
+    return isinstance(exc, kinds)
+
+
+# -- on the nodes -----------------------------------------------------------------------------------------------------
+
+
+def _work(job: MakePiece, marks: dict[Path, str], parcels: list[_Parcel] | None) -> Iterator[Any]:
+    """The task: a generator of what `_Cluster.run` takes."""
+    ray = _ray()
+    yield _On(ray.get_runtime_context().get_node_id())
+    places: dict[Path, Path] = {}
+    for number, (path, mark) in enumerate(marks.items()):
+        place = _found(path, mark)
+        if place is None and parcels is not None:
+            place = _unpacked(parcels[number], ray.get)
+        if place is None:
+            yield _Absent()
+            return
+        places[path] = place
+    model = job.options.upscale.model
+    placed = {str(path.absolute()): str(place) for path, place in places.items()}
+    upscale = replace(job.options.upscale, model=placed.get(str(Path(model).absolute()), model))
+    here = replace(job, source=places[job.source], options=replace(job.options, upscale=upscale))
+
+    words: queue.Queue[Told | None] = queue.Queue()
+    result: list[Outcome] = []
+
+    def work() -> None:
+        try:
+            result.append(outcome(here, lambda value: words.put(Told(value))))
+        finally:
+            words.put(None)
+
+    thread = threading.Thread(target=work, name="videosr-task", daemon=True)
+    thread.start()
+    while (word := words.get()) is not None:
+        yield word
+    thread.join()
+    yield result[0]
+
+
+def _found(path: Path, mark: str) -> Path | None:
+    """The file itself, where it is under its name here too."""
+    try:
+        return path if fingerprint(path) == mark else None
+    except InputError:
+        return None
+
+
+def _unpacked(parcel: _Parcel, get: Callable[[Any], bytes]) -> Path:
+    """The file out of the object store; processes of a node share it."""
+    home = Path(tempfile.gettempdir()) / f"videosr-sent-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    for old in home.iterdir():
+        if time.time() - old.stat().st_mtime > _STALE:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = home / parcel.mark.rpartition(" ")[2]
+    folder.mkdir(exist_ok=True)
+    path = folder / parcel.name
+    if _found(path, parcel.mark) is None:
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            for chunk in parcel.chunks:
+                file.write(get(chunk))
+        Path(file.name).replace(path)
+    os.utime(folder)
+    return path

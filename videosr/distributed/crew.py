@@ -1,0 +1,202 @@
+"""The head of the work: plans segments, has them made, gathers them in the journal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from videosr.distributed.piece import Chunk, Frames, Made, MakePiece, Uncut, Unfit
+from videosr.distributed.plan import Piece, planned
+from videosr.distributed.pool import Done, Failed, Outcome, Pool, Told
+from videosr.errors import InputError, OutputError, UsageError
+from videosr.film import Film
+from videosr.journal import Journal, segment_name
+from videosr.media.segments import Segment
+from videosr.progress import Progress
+
+ATTEMPTS = 4
+"""How often a segment is tried whose maker dies."""
+
+
+class Hands(Protocol):
+    """Who makes segments."""
+
+    def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Iterator[tuple[int, Outcome]]:
+        """Do jobs, each under a number of its own; yields what comes of them, as it comes (`Pool.run`)."""
+
+
+class LocalCrew:
+    """Makes a film's segments in several processes of this machine.
+
+    Args:
+        size: how many.
+
+    Raises:
+        UsageError: that is not positive.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise UsageError(f"--jobs {size} is not positive")
+        self._size = size
+
+    def fill(self, film: Film, journal: Journal, progress: Progress) -> int:
+        """See `transcode.Crew`."""
+        share = max(1, len(os.sched_getaffinity(0)) // self._size)
+        with Pool(self._size) as pool:
+            return fill(film, journal, progress, pool, self._size, threads=share, folder=journal.folder)
+
+
+def fill(
+    film: Film,
+    journal: Journal,
+    progress: Progress,
+    hands: Hands,
+    size: int,
+    *,
+    threads: int,
+    folder: Path | None = None,
+) -> int:
+    """Have all made that a journal lacks.
+
+    Args:
+        film: just opened.
+        journal: of its output.
+        progress: is told of frames and warnings.
+        hands: who makes it.
+        size: about how many they are.
+        threads: of the network in each of them, where the film's options do not say.
+        folder: where they put segments, if that is the journal's for them too; None: they send them.
+
+    Returns:
+        How many frames were repeats and not computed again.
+
+    Raises:
+        UsageError: the network needs its frames in order.
+        VideosrError: something could not be made.
+    """
+    if film.upscaler.sequential:
+        name = film.upscaler.engine.network.name
+        raise UsageError(f"{name} keeps a state of its own and needs all frames in order: leave --jobs and --ray out")
+    return _Head(film, journal, progress, folder, threads).work(hands, size)
+
+
+class _Head:
+    """One run of `fill`."""
+
+    def __init__(self, film: Film, journal: Journal, progress: Progress, folder: Path | None, threads: int) -> None:
+        self._film, self._journal, self._progress, self._folder = film, journal, progress, folder
+        upscale = film.options.upscale
+        self._options = replace(film.options, upscale=replace(upscale, threads=upscale.threads or threads))
+        self._finished = {segment.first: segment.frames for segment in journal.segments()}
+        self._before = sum(self._finished.values())
+        self._counts: dict[int, int] = {}
+        self._made = 0
+        self._linear = False
+        self._reused = 0
+
+    def work(self, hands: Hands, size: int) -> int:
+        with planned(self._film.decoder, self._film.closes, size + 2) as pieces:
+            lost = self._round(hands, (self._task(p) for p in pieces if p.first not in self._finished), last=False)
+            for attempt in range(2, ATTEMPTS + 1):
+                lost = self._round(hands, lost, last=attempt == ATTEMPTS)
+        return self._reused
+
+    def _round(self, hands: Hands, tasks: Iterable[MakePiece], *, last: bool) -> list[MakePiece]:
+        """Have segments made.
+
+        Returns:
+            Those whose makers died, unless it is the last attempt: then that is an error.
+        """
+        given: dict[int, MakePiece] = {}
+        lost: list[MakePiece] = []
+
+        def jobs() -> Iterator[tuple[int, MakePiece]]:
+            for task in tasks:
+                first = task.piece.first
+                given[first] = task
+                self._part(first).unlink(missing_ok=True)
+                yield first, task
+
+        for first, outcome in hands.run(jobs()):
+            if isinstance(outcome, Failed) and outcome.lost and not last:
+                self._progress.warning(f"{outcome.message}: frames from {first} on are made again")
+                self._count(first, 0)
+                lost.append(given.pop(first))
+                continue
+            self._take(first, outcome)
+            if not isinstance(outcome, Told):
+                del given[first]
+        return lost
+
+    def _task(self, piece: Piece) -> MakePiece:
+        film = self._film
+        return MakePiece(
+            source=film.source.absolute(),
+            container=film.container,
+            options=self._options,
+            job=film.job,
+            info=film.decoder.info,
+            origin=film.decoder.origin,
+            piece=piece,
+            linear=self._linear,
+            folder=self._folder and self._folder.absolute(),
+        )
+
+    def _take(self, first: int, outcome: Outcome) -> None:
+        match outcome:
+            case Told(Frames(done)):
+                self._count(first, done)
+            case Told(Chunk(data)):
+                self._receive(first, data)
+            case Told(Uncut()):
+                if not self._linear:
+                    self._linear = True
+                    self._progress.warning("cannot be decoded from its middle on: each segment decodes all before it")
+            case Told(str(line)):
+                self._progress.warning(line)
+            case Done(Made(reused)):
+                self._reused += reused
+                self._finish(first)
+            case Done(Unfit(why)):
+                raise OutputError(f"{self._film.source}: a worker would make other bits: {why}")
+            case Failed(message, _, number):
+                raise OutputError(message) from (OSError(number, os.strerror(number)) if number else None)
+
+    def _count(self, first: int, done: int) -> None:
+        self._made += done - self._counts.get(first, 0)
+        self._counts[first] = done
+        self._progress.frames(self._before + self._made)
+
+    def _part(self, first: int) -> Path:
+        return self._journal.folder / f".{segment_name(first)}.sent"
+
+    def _receive(self, first: int, data: bytes) -> None:
+        path = self._part(first)
+        try:
+            with path.open("ab") as file:
+                file.write(data)
+        except OSError as exc:
+            raise OutputError.writing(path, exc) from exc
+
+    def _finish(self, first: int) -> None:
+        """A segment is whole: count it, and if it was sent, let the disk have it and give it its name."""
+        path = self._journal.folder / segment_name(first)
+        part = self._part(first)
+        if part.exists():
+            try:
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+                part.replace(path)
+            except OSError as exc:
+                raise OutputError.writing(path, exc) from exc
+        try:
+            self._count(first, Segment(path).frames)
+        except InputError as exc:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise OutputError(str(exc)) from exc
