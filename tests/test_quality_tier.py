@@ -151,3 +151,18 @@ def test_identities_name_the_tiles(tier, paragon):
         tiling = Upscaler(UpscaleOptions(tile=64), engine).tiling
         assert (tiling.overlap, tiling.blend) == (14, False)
         assert np.abs(tiling.run(engine.run, 2, x) - engine.run(x)).max() < 1e-5
+
+
+@pytest.mark.parametrize("variant", TIER)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_rtx_builds_engines(tier, variant, precision, tmp_path):
+    """For the tiles of one film, which are all of one size; no GPU is needed to build."""
+    pytest.importorskip("tensorrt_rtx")
+    from videosr.engines.tensorrt_builder import Definition, Shapes
+    from videosr.engines.tensorrt_library import Library
+
+    output = tmp_path / "net.onnx"
+    export(tier[variant][0], output, precision=precision)
+    definition = Definition(Library("tensorrt_rtx"), output.read_bytes(), output.name)
+    assert (definition.scale, definition.multiple) == (2, 1)
+    assert definition.build(Shapes.fixed(48, 64), capability=(8, 6))[0]
