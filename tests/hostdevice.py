@@ -17,7 +17,7 @@ import numpy as np
 from videosr.engines.tensorrt_device import Device, Gpu
 from videosr.errors import EngineError
 
-GPU = Gpu("Stand-in 3000", (8, 6), "13.2", 12 << 30)
+GPU = Gpu("Stand-in 3000", (8, 6), "580.65.06, CUDA 13.2", 12 << 30)
 
 
 @dataclass(eq=False)

@@ -23,11 +23,11 @@ FLOORS = [
     {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs"},
     {"engines"},
     {"models", "media", "export"},
-    {"upscaler", "evaluate", "exporting", "journal"},
+    {"upscaler", "evaluate", "exporting", "journal", "doctor"},
     {"film"},
     {"transcode", "live", "training"},
     {"distributed"},
-    {"batch", "bench", "cli_options", "cli_evaluate"},
+    {"batch", "bench", "cli_options", "cli_evaluate", "cli_engine"},
     {"cli_batch", "cli_serve"},
     {"cli"},
     {"__main__"},
@@ -38,12 +38,12 @@ STRANGERS = {("engines", "media"), ("media", "engines"), ("media", "archs"), ("m
 """Rooms that never meet, whatever floor they are on."""
 
 KNOWS = {
-    "av": {"media", "evaluate", "bench", "training"},
+    "av": {"media", "evaluate", "bench", "training", "doctor"},
     "openvino": {"engines", "export", "bench"},
     "onnxruntime": {"engines", "export", "bench"},
     "torch": {"archs", "training", "export", "engines", "bench", "evaluate"},
     "onnx": {"archs", "export", "engines"},
-    "click": {"cli", "cli_batch", "cli_evaluate", "cli_options", "cli_serve"},
+    "click": {"cli", "cli_batch", "cli_engine", "cli_evaluate", "cli_options", "cli_serve"},
     "aiohttp": {"live"},
     "ray": {"distributed"},
 }

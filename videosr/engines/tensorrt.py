@@ -27,7 +27,7 @@ from videosr.engines.tensorrt_execution import Context, Conversion, Execution, L
 from videosr.engines.tensorrt_library import Library
 from videosr.engines.tensorrt_planes import Planes, PlanesRunner
 from videosr.engines.tensorrt_plans import PRECISIONS, Plan, Plans, log
-from videosr.errors import EngineError, NetworkError, UsageError
+from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError
 from videosr.frame import Array
 
 _TRIAL: Size = (96, 128)
@@ -83,8 +83,10 @@ class TensorRTEngine(Engine):
         self.network = network
         self._library = Library(library)
         if device is None:
-            from videosr.engines.tensorrt_cupy import CupyDevice
-
+            try:
+                from videosr.engines.tensorrt_cupy import CupyDevice
+            except ModuleNotFoundError as exc:
+                raise MissingExtraError(f"the {library} engine", "cuda") from exc
             device = CupyDevice()
         self.device = device
         self._loader = loader
@@ -185,7 +187,7 @@ class TensorRTEngine(Engine):
         if self._reference is None:
             self._reference = OpenVINOEngine(self.network, precision="f32")
         verdict: Verdict = self_test(step, self.interface, self._reference, size, precision, execution.blend)
-        return {"psnr": f"{verdict.psnr:.2f}", "problem": verdict.problem}
+        return {"name": self.network.name, "psnr": f"{verdict.psnr:.2f}", "problem": verdict.problem}
 
     def _execution(self, picture: Size) -> Execution:
         """The engine ready for pictures of a size, as tensors."""

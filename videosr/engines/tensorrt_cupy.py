@@ -10,6 +10,7 @@ import cupyx
 import numpy as np
 from numpy.typing import NDArray
 
+from videosr.engines.nvidia import driver_text
 from videosr.engines.tensorrt_device import Device, Event, Gpu, Graph, Stream
 from videosr.errors import EngineError
 from videosr.frame import Array
@@ -38,7 +39,7 @@ class CupyDevice(Device):
         self.gpu = Gpu(
             name=facts["name"].decode(),
             capability=(facts["major"], facts["minor"]),
-            driver=f"{driver // 1000}.{driver % 1000 // 10}",
+            driver=driver_text(driver),
             memory=facts["totalGlobalMem"],
         )
 

@@ -35,7 +35,7 @@ class Gpu:
     Attributes:
         name: the product.
         capability: CUDA compute capability.
-        driver: version of the CUDA driver, as "13.2".
+        driver: its release and the CUDA version it speaks, as "580.65.06, CUDA 13.2".
         memory: bytes in all.
     """
 
@@ -46,7 +46,7 @@ class Gpu:
 
     def __str__(self) -> str:
         major, minor = self.capability
-        return f"{self.name} (compute capability {major}.{minor}, CUDA driver {self.driver})"
+        return f"{self.name} (compute capability {major}.{minor}, driver {self.driver})"
 
 
 class Device(ABC):

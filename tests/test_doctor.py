@@ -1,0 +1,107 @@
+"""`videosr doctor`: useful on any machine, each gap with its remedy."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import av
+import openvino
+import pytest
+
+from videosr import doctor
+from videosr.engines import ENGINES
+from videosr.engines.nvidia import NoDriverError
+from videosr.engines.tensorrt_device import Gpu
+
+RTX = Gpu("Stand-in 3000", (8, 6), "580.65.06, CUDA 13.2", 12 << 30)
+HOPPER = Gpu("Stand-in H", (9, 0), "580.65.06, CUDA 13.2", 80 << 30)
+
+
+def findings(report):
+    return {finding.name: finding for finding in (*report.engines, *report.gpus)}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with these GPUs, or none."""
+
+    def make(*gpus):
+        def ask():
+            if not gpus:
+                raise NoDriverError("no NVIDIA driver (libcuda.so.1 is not there): install one from nvidia.com/drivers")
+            return gpus
+
+        monkeypatch.setattr(doctor, "gpus", ask)
+
+    return make
+
+
+def test_a_machine_without_a_gpu(machine, videosr):
+    machine()
+    outcome = videosr("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    for said in (
+        av.__version__,
+        "libx264",
+        "openvino",
+        openvino.__version__.split("-")[0],
+        "-> install one from nvidia",
+    ):
+        assert said in outcome.out
+    report = json.loads(videosr("doctor", "--json").out)
+    found = {finding["name"]: finding for finding in report["engines"]}
+    assert set(ENGINES) < set(found)
+    assert found["openvino"]["ready"]
+    assert not found["tensorrt_rtx"]["ready"]
+    assert report["gpus"][0]["remedy"].startswith("install")
+    assert report["system"]["instructions"]
+
+
+def test_what_is_not_installed_names_its_extra(machine, monkeypatch):
+    machine(RTX)
+    find = doctor.importlib.util.find_spec
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name: None if name in ("torch", "cupy") else find(name)
+    )
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    found = findings(doctor.examine())
+    remedies = {"torch": "torch", "cupy": "cuda", "tensorrt": "tensorrt", "tensorrt_rtx": "cuda"}
+    for name, extra in remedies.items():
+        assert not found[name].ready
+        assert found[name].remedy == f"pip install 'videosr[{extra}]'"
+    assert found["cuda"].ready
+    assert RTX.name in found["cuda"].about
+
+
+def test_gpus_that_tensorrt_rtx_serves_and_does_not(machine, monkeypatch):
+    pytest.importorskip("tensorrt_rtx")
+    find = doctor.importlib.util.find_spec
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: find("sys") if name == "cupy" else find(name))
+    machine(RTX)
+    finding = findings(doctor.examine())["tensorrt_rtx"]
+    assert finding.ready
+    assert "--engine tensorrt_rtx --device cuda" in finding.about
+    machine(HOPPER)
+    finding = findings(doctor.examine())["tensorrt_rtx"]
+    assert not finding.ready
+    assert "9.0" in finding.about
+    assert "--engine tensorrt" in finding.remedy
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "onnx" else find("sys"))
+    machine(RTX)
+    finding = findings(doctor.examine())["tensorrt_rtx"]
+    assert not finding.ready
+    assert "onnx is not installed" in finding.about
+    assert finding.remedy == "pip install 'videosr[cuda]'"
+
+
+def test_a_library_that_does_not_load_is_told_apart_from_one_that_is_missing(machine, monkeypatch, tmp_path):
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.11: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    machine(RTX)
+    finding = findings(doctor.examine())["tensorrt"]
+    assert not finding.ready
+    assert "libnvinfer.so.11" in finding.about
+    assert finding.remedy

@@ -1,0 +1,206 @@
+"""What this machine can do for videosr, and what is missing, each with its remedy in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import av
+from av.codec import codecs_available
+from av.codec.hwaccel import hwdevices_available
+
+from videosr import __version__
+from videosr.engines.cache import Cache
+from videosr.engines.nvidia import NoDriverError, gpus
+from videosr.engines.openvino import fast_precisions
+from videosr.engines.openvino_core import core
+from videosr.engines.tensorrt_device import Gpu
+from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library
+from videosr.errors import EngineError, MissingExtraError
+from videosr.machine import instruction_sets
+
+ENCODERS = (
+    "libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc", "hevc_nvenc", "av1_nvenc",
+    "h264_qsv", "hevc_qsv", "av1_qsv", "h264_amf", "hevc_amf", "av1_amf",
+)  # fmt: skip
+DECODERS = ("h264_cuvid", "hevc_cuvid", "av1_cuvid")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One engine or device.
+
+    Attributes:
+        name: what it is called in options.
+        ready: it can be used here and now.
+        about: version, devices, what it can do.
+        remedy: what to do about what is missing; "" where nothing is to be done.
+    """
+
+    name: str
+    ready: bool
+    about: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Everything.
+
+    Attributes:
+        system: facts by name.
+        media: facts by name.
+        gpus: NVIDIA GPUs.
+        engines: one finding each.
+        cache: of built engines: facts by name.
+    """
+
+    system: dict[str, str]
+    media: dict[str, str]
+    gpus: list[Finding]
+    engines: list[Finding] = field(default_factory=list)
+    cache: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = []
+        for title, facts in (("system", self.system), ("media", self.media), ("engine cache", self.cache)):
+            lines += [title, *(f"  {name:<14}{value}" for name, value in facts.items())]
+        for title, findings in (("NVIDIA GPU", self.gpus), ("engines", self.engines)):
+            lines.append(title)
+            for finding in findings:
+                lines.append(f"  {'yes' if finding.ready else 'no ':<4}{finding.name:<14}{finding.about}")
+                if finding.remedy:
+                    lines.append(f"      -> {finding.remedy}")
+        return lines
+
+
+def examine() -> Report:
+    """Look at everything; nothing is installed, built or changed."""
+    try:
+        here, problem = gpus(), ""
+    except NoDriverError as exc:
+        here, problem = (), str(exc)
+    devices = [Finding(name="cuda", ready=True, about=f"{gpu}, {gpu.memory / 2**30:.1f} GiB") for gpu in here]
+    reason, _, remedy = problem.partition(": ")
+    return Report(
+        system={
+            "videosr": __version__,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "processor": _processor(),
+            "threads": f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
+            "instructions": instruction_sets(),
+        },
+        media={
+            "PyAV": av.__version__,
+            "FFmpeg": str(av.ffmpeg_version_info),
+            "encoders": " ".join(name for name in ENCODERS if name in codecs_available),
+            "not in it": " ".join(name for name in ENCODERS if name not in codecs_available) or "-",
+            "GPU decoders": " ".join(name for name in DECODERS if name in codecs_available) or "-",
+            "GPU devices": " ".join(hwdevices_available()) or "-",
+        },
+        gpus=devices or [Finding(name="cuda", ready=False, about=reason, remedy=remedy)],
+        engines=[
+            _openvino(),
+            _package("onnxruntime", "on the CPU"),
+            _package("torch", "runs checkpoints, trains, exports" + (", on the GPU too" if here else ", on the CPU")),
+            _package("cupy", "arrays on the GPU", extra="cuda", gpu=problem),
+            _tensorrt("tensorrt_rtx", here, problem),
+            _tensorrt("tensorrt", here, problem),
+        ],
+        cache=_cache(),
+    )
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        for line in cpuinfo.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def installed(package: str) -> str:
+    """The version of a distribution, by the name it is imported by; "" if it is not installed.
+
+    Found without importing it: torch alone takes seconds.
+    """
+    for name in metadata.packages_distributions().get(package, [package]):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _openvino() -> Finding:
+    devices = ", ".join(
+        f"{name} ({core().get_property(name, 'FULL_DEVICE_NAME')})" for name in core().available_devices
+    )
+    fast = ", ".join(fast_precisions()) or "no half precision"
+    about = f"{installed('openvino')}, the default; sees {devices}; the CPU computes f32 and {fast}"
+    return Finding(name="openvino", ready=True, about=about)
+
+
+def _package(name: str, about: str, extra: str = "", gpu: str = "") -> Finding:
+    """A package that is there or is not.
+
+    Args:
+        name: it is imported by.
+        about: what it is for.
+        extra: that brings it; its own name by default.
+        gpu: why no GPU can be used, where it needs one.
+    """
+    if importlib.util.find_spec(name) is None:
+        remedy = f"pip install 'videosr[{extra or name}]'"
+        return Finding(name=name, ready=False, about=f"not installed: {about}", remedy=remedy)
+    return Finding(
+        name=name, ready=not gpu, about=f"{installed(name)}: {about}" + (", but there is none" if gpu else "")
+    )
+
+
+def _tensorrt(name: str, here: tuple[Gpu, ...], problem: str) -> Finding:
+    finding: Callable[..., Finding] = lambda **values: Finding(name=name, **values)  # noqa: E731
+    try:
+        library = Library(name)
+    except MissingExtraError as exc:
+        return finding(ready=False, about="not installed", remedy=f"pip install 'videosr[{exc.extra}]'")
+    except EngineError as exc:
+        return finding(ready=False, about=str(exc), remedy=f"install {name} anew, or a newer NVIDIA driver")
+    able = ", ".join(f"{major}.{minor}" for major, minor in RTX_CAPABILITIES)
+    about = f"{library.version}"
+    if library.rtx:
+        about += f": builds engines for compute capability {able} (videosr engine build --for)"
+    if not here:
+        return finding(ready=False, about=f"{about}; none can run here: {problem.partition(': ')[0]}")
+    major, minor = here[0].capability
+    if library.rtx and here[0].capability not in RTX_CAPABILITIES:
+        remedy = "pip install 'videosr[tensorrt]' and --engine tensorrt, or --engine torch"
+        return finding(ready=False, about=f"{about}; {here[0].name} has {major}.{minor}", remedy=remedy)
+    for package, need in (("cupy", "GPU arrays"), ("onnx", "half precision")):
+        if importlib.util.find_spec(package) is None:
+            remedy = "pip install 'videosr[cuda]'"
+            return finding(ready=False, about=f"{about}; {package} is not installed ({need})", remedy=remedy)
+    return finding(ready=True, about=f"{about}; runs on {here[0].name}: --engine {name} --device cuda")
+
+
+def _cache() -> dict[str, str]:
+    cache = Cache()
+    entries = cache.entries()
+    broken = sum(bool(entry.problem) for entry in entries)
+    size = sum(entry.size for entry in entries) / 2**20
+    held = f"{len(entries)} entries, {size:.1f} MiB" + (f", {broken} broken: videosr engine prune" if broken else "")
+    return {"folder": str(cache.folder), "holds": held}
