@@ -54,8 +54,7 @@ def measure(network: Path, images: list[Path], tile: int | None, size: int, engi
     print(f"{network.name}: {tiling}; {len(tiling.axis(size).starts)} tiles a side, {border.mean():.0%} near borders")
     rows = []
     for path in images:
-        original = read_image(path).astype(np.float32)
-        original /= 255 if original.max() > 1 else 1
+        original = read_image(path).astype(np.float32) / 255
         top, left = ((n - scale * size) // 2 for n in original.shape[:2])
         if min(top, left) < 0:
             print(f"  {path.name}: smaller than {scale * size}x{scale * size}, left out")

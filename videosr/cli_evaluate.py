@@ -60,8 +60,9 @@ def candidates(
 
 
 def _on_images(upscaler: Any) -> Upscale:
-    """The engine on single (H, W, 3) pictures."""
-    return lambda image: upscaler.engine.run(image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    """The engine on single (H, W, 3) pictures, large ones in tiles as in use."""
+    run, tiling, scale = upscaler.engine.run, upscaler.tiling, upscaler.scale
+    return lambda image: tiling.run(run, scale, image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
 
 
 def _on_video(options: Any, upscaler: Any) -> Enlarge:
