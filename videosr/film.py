@@ -21,6 +21,7 @@ from videosr.frame import Frame, StreamInfo
 from videosr.graph import Graph, Stage, Timing
 from videosr.journal import Gap, fingerprint, segment_name
 from videosr.media.codecs import EncoderSettings, output_info, resolve
+from videosr.media.conform import Conformer
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, deinterlacing
 from videosr.media.encoder import SegmentEncoder, library_versions
@@ -179,7 +180,8 @@ class Film:
         self.settings: EncoderSettings = resolve(options.encoder, info, self.container, hdr=decoder.hdr)
         self.upscaler = Upscaler(replace(options.upscale, pix_fmt=self.settings.pix_fmt), upscaler.engine)
         self.coded: StreamInfo = output_info(self.settings, info)
-        self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
+        conformer = Conformer(self.upscaler.output_info(decoder.info))
+        self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler), ("conform", conformer)]
         if resized:
             resizer = Resizer(self.upscaler.output_info(decoder.info), self.coded.width, self.coded.height)
             self._stages.append(("resize", resizer))
@@ -313,6 +315,7 @@ def open_source(source: Path, options: TranscodeOptions) -> Decoder:
         frames=options.frames,
         deinterlace=wanted,
         max_pixels=most,
+        follow=not options.strict,
     )
     if why:
         decoder.warnings.append(why)

@@ -17,7 +17,7 @@ import av
 import av.error
 
 from videosr.errors import InputError
-from videosr.frame import Frame, PixelFormat, StreamInfo
+from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.hdr import SideData
@@ -52,6 +52,8 @@ class Decoder:
         frames: end after that many frames.
         deinterlace: how interlaced frames are made whole; None leaves them as they are.
         max_pixels: pictures of more are refused before memory is asked for.
+        follow: a picture that changes its size or format in mid-stream comes as it is, with a warning, instead of
+            ending the iteration with an error.
         threads: decoder threads; 0 chooses by the machine. The frames do not depend on it.
 
     Attributes:
@@ -76,6 +78,7 @@ class Decoder:
         frames: int | None = None,
         deinterlace: Plan | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        follow: bool = False,
         threads: int = 0,
     ) -> None:
         self.name = os.fspath(path)
@@ -87,7 +90,7 @@ class Decoder:
         self._early = 0
         self._bad_packets = 0
         self._bad_frames = 0
-        self._max_pixels = max_pixels
+        self._max_pixels, self._follow = max_pixels, follow
         self._container = open_input(path, max_pixels)
         try:
             self._open(stream, start, duration, threads)
@@ -146,18 +149,8 @@ class Decoder:
     def _describe(self, first: av.VideoFrame) -> None:
         """Fill `info`, `losses` and the warnings that can be given before work starts."""
         stream, context = self._stream, self._stream.codec_context
-        check_size(self.name, first.width, first.height, self._max_pixels)
-        try:
-            fmt = planar_format(first.format.name, opaque=Path(self.name).suffix.lower() not in IMAGE_SUFFIXES)
-        except InputError as exc:
-            raise InputError(f"{self.name}: {exc}") from exc
-        self._source_format = first.format.name
-        codec = context.codec.canonical_name
-        tagged = tagged_color(
-            first.colorspace, first.color_range, first.color_primaries, first.color_trc, first.chroma_location
-        )
-        full = first.format.name.startswith("yuvj")
-        color, guesses = resolve_color(tagged, fmt, first.height, first.width, codec=codec, full_range_format=full)
+        fmt, color, guesses = self._look(first)
+        self._form = _form(first)
         if guesses:
             self._warn("colour", f"colour not fully tagged, assumed {', '.join(guesses)}")
         sar = stream.sample_aspect_ratio
@@ -179,11 +172,26 @@ class Decoder:
             color=color,
             sar=fraction(sar) or Fraction(1),
             rotation=first.rotation,
-            codec=codec,
+            codec=context.codec.canonical_name,
         )
         self._tick = max(1, round(1 / (rate * self._time_base))) if rate else 1
         self._coded = info
         self.info = self.deinterlace.info(info) if self.deinterlace else info
+
+    def _look(self, picture: av.VideoFrame) -> tuple[PixelFormat, ColorSpec, list[str]]:
+        """The planar format and colour of a picture, and what had to be guessed of it."""
+        check_size(self.name, picture.width, picture.height, self._max_pixels)
+        name = picture.format.name
+        try:
+            fmt = planar_format(name, opaque=Path(self.name).suffix.lower() not in IMAGE_SUFFIXES)
+        except InputError as exc:
+            raise InputError(f"{self.name}: {exc}") from exc
+        tagged = tagged_color(
+            picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc, picture.chroma_location
+        )
+        codec = self._stream.codec_context.codec.canonical_name
+        size = picture.height, picture.width
+        return fmt, *resolve_color(tagged, fmt, *size, codec=codec, full_range_format=name.startswith("yuvj"))
 
     def _stated_duration(self) -> Fraction | None:
         """Seconds of video as the container states them, None where it says nothing about this stream."""
@@ -359,33 +367,35 @@ class Decoder:
         return pts
 
     def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
-        info = self._coded
-        if (picture.width, picture.height) != (info.width, info.height):
-            raise InputError(
-                f"{self.name}: the picture changes from {info.width}x{info.height} to {picture.width}x{picture.height} "
-                f"at {float(pts * self._time_base):.3f} s; split the file there"
-            )
-        if picture.format.name != self._source_format:
-            raise InputError(
-                f"{self.name}: the pixel format changes from {self._source_format} to {picture.format.name} "
-                f"at {float(pts * self._time_base):.3f} s; split the file there"
-            )
+        fmt, color, sar = self._coded.format, self._coded.color, self._coded.sar
+        if _form(picture) != self._form:
+            fmt, color, sar = self._changed(picture, pts)
         if picture.is_corrupt:
             self._bad_frames += 1
         if picture.interlaced_frame and not self.deinterlace:
             self._warn("interlaced", "frames are marked as interlaced; they are upscaled as they are")
         return Frame(
-            planes=self._reader.read(picture, info.format),
-            format=info.format,
+            planes=self._reader.read(picture, fmt),
+            format=fmt,
             pts=pts,
             time_base=self._time_base,
             duration=max(0, picture.duration),
-            color=info.color,
-            sar=info.sar,
+            color=color,
+            sar=sar,
             interlaced=picture.interlaced_frame,
             key=picture.key_frame,
             side_data=self._side_data.of(picture),
         )
+
+    def _changed(self, picture: av.VideoFrame, pts: int) -> tuple[PixelFormat, ColorSpec, Fraction]:
+        """Format, colour and sample aspect ratio of a picture that is not as the first one."""
+        was, now = ("{}x{} {}".format(*form) for form in (self._form, _form(picture)))
+        change = f"the picture changes from {was} to {now} at {float(pts * self._time_base):.3f} s"
+        if not self._follow:
+            raise InputError(f"{self.name}: {change}; split the file there")
+        self._warn("change", f"{change}: it is fitted into the size, format and colour that the video began with")
+        fmt, color, _ = self._look(picture)
+        return fmt, color, fraction(self._stream.codec_context.sample_aspect_ratio) or Fraction(1)
 
     def _with_duration(self, frame: Frame, next_pts: int | None) -> Frame:
         if frame.duration > 0:
@@ -427,6 +437,10 @@ class Decoder:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _form(picture: av.VideoFrame) -> tuple[int, int, str]:
+    return picture.width, picture.height, picture.format.name
 
 
 def _frames_to_hold(picture: av.VideoFrame) -> int:

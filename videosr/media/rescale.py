@@ -7,6 +7,7 @@ from dataclasses import replace
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from videosr.frame import Frame, StreamInfo
+from videosr.media.conform import recoded
 from videosr.media.planes import PlaneReader, to_av_frame
 
 
@@ -25,8 +26,15 @@ class Rescaler:
     def rescale(self, frame: Frame) -> Frame:
         """The frame as the target would have it; itself if it already is so."""
         target = self._target
-        if (frame.width, frame.height, frame.format) == (target.width, target.height, target.format):
+        same = (frame.width, frame.height) == (target.width, target.height)
+        coded = (frame.color.matrix, frame.color.range) == (target.color.matrix, target.color.range)
+        if same and coded and frame.format == target.format:
             return frame
+        if frame.color.matrix != target.color.matrix:
+            planes = recoded(frame.planes, frame, target)
+            frame = replace(frame, planes=planes, format=target.format, color=target.color, sar=target.sar)
+            if same:
+                return frame
         picture = to_av_frame(frame.planes, frame.format)
         picture.colorspace, picture.color_range = int(frame.color.matrix), int(frame.color.range)
         made = self._reformatter.reformat(

@@ -1,0 +1,124 @@
+"""Video that changes its size or format midway comes out in one size, its shape on the screen kept."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from clips import make_clip
+
+from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
+from videosr.media.conform import Conformer, fitted
+from videosr.media.decoder import Decoder
+from videosr.media.verify import verify
+
+SD = ColorSpec(matrix=Matrix.SMPTE170M, range=Range.LIMITED, siting=Siting.LEFT)
+HD = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
+
+
+def info(width, height, sar=Fraction(1), pix_fmt="yuv420p", color=SD):
+    return StreamInfo(
+        width=width, height=height, format=PixelFormat.parse(pix_fmt), time_base=Fraction(1, 25), color=color, sar=sar
+    )
+
+
+def flat(width, height, codes, sar=Fraction(1), pix_fmt="yuv420p", color=SD):
+    fmt = PixelFormat.parse(pix_fmt)
+    planes = tuple(np.full(fmt.plane_shape(i, height, width), code, fmt.dtype) for i, code in enumerate(codes))
+    return Frame(planes=planes, format=fmt, pts=7, time_base=Fraction(1, 25), color=color, sar=sar)
+
+
+@pytest.mark.parametrize(
+    ("size", "sar", "into", "fit"),
+    [
+        ((1280, 720), 1, info(640, 360), (640, 360)),
+        ((720, 576), Fraction(16, 15), info(1920, 1080), (1440, 1080)),  # 4:3 in 16:9: beside it
+        ((1920, 1080), 1, info(720, 576, Fraction(16, 15)), (720, 432)),  # 16:9 in 4:3: above and below
+        ((720, 576), Fraction(64, 45), info(1920, 1080), (1920, 1080)),
+        ((1920, 1088), 1, info(1920, 1080), (1920, 1080)),  # rounding is no change of shape
+        ((64, 4000), 1, info(64, 48), (2, 48)),
+    ],
+)
+def test_the_shape_on_the_screen_stays(size, sar, into, fit):
+    assert fitted(flat(*size, (0, 0, 0), Fraction(sar)), into) == fit
+
+
+def test_what_is_as_it_should_be_passes_untouched():
+    frame = flat(64, 48, (100, 110, 120))
+    (made,) = Conformer(info(64, 48)).process(frame)
+    assert made is frame
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 48), (48, 48), (61, 47)])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuva420p", "gbrp"])
+def test_the_rest_is_black(width, height, pix_fmt):
+    color = ColorSpec(matrix=Matrix.RGB, range=Range.FULL) if pix_fmt == "gbrp" else SD
+    stream = info(64, 48, pix_fmt=pix_fmt, color=color)
+    (made,) = Conformer(stream).process(flat(width, height, (150, 100, 140)))
+    assert (made.width, made.height, made.format, made.color, made.pts) == (64, 48, stream.format, color, 7)
+    assert made.sar == 1
+    step = 1 << stream.format.bits - 8
+    fit = fitted(flat(width, height, (0, 0, 0)), stream)
+    luma = made.planes[0]
+    inside = luma != luma[-1, -1] if fit != (64, 48) else np.ones_like(luma, bool)
+    assert abs(inside.sum() - fit[0] * fit[1]) <= 64 + 48
+    if pix_fmt != "gbrp":
+        black, middle = (16 * step, 150 * step) if fit != (64, 48) else (150 * step, 150 * step)
+        assert abs(int(luma[-1, -1]) - black) <= step
+        assert abs(int(luma[24, 32]) - middle) <= step
+        assert abs(int(made.planes[1][made.planes[1].shape[0] // 2, 16]) - 100 * step) <= step
+    if stream.format.alpha:
+        assert (made.planes[3] == 255).all()
+
+
+def test_colour_is_brought_to_the_streams():
+    # Pure blue, by BT.709 and by BT.601 (ITU-R BT.709, BT.601: Y = 16 + 219 Kb, Cb = 240).
+    blue = flat(64, 48, (round(16 + 219 * 0.0722), 240, round(128 - 224 * 0.0722 / 1.5748)), color=HD)
+    (made,) = Conformer(info(64, 48)).process(blue)
+    wanted = (16 + 219 * 0.114, 240, 128 - 224 * 0.114 / 1.402)
+    assert all(abs(float(p.mean()) - w) < 1.5 for p, w in zip(made.planes, wanted, strict=True))
+
+
+def joined(folder, *parts):
+    """Streams of different pictures in one file, as a recording has them."""
+    path = folder / "joined.ts"
+    clock = {"time_base": Fraction(1, 25), "rate": Fraction(25)}
+    clips = (
+        make_clip(folder / f"{n}.ts", pts=range(6 * n, 6 * n + 6), **clock, **part) for n, part in enumerate(parts)
+    )
+    path.write_bytes(b"".join(clip.read_bytes() for clip in clips))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 96}, {"width": 48, "height": 36}, {"pix_fmt": "yuv422p"}, {"pix_fmt": "yuv420p10le"}]
+)
+def test_a_recording_that_changes_midway_is_made_whole(tmp_path, change, videosr):
+    source = joined(tmp_path, {}, change, {})
+    output = tmp_path / "out.mkv"
+    done = videosr("upscale", source, output, "--preset", "ultrafast")
+    assert done.code == 0, done.err
+    assert "the picture changes from 64x48 yuv420p to" in done.err
+    with Decoder(output) as decoder:
+        frames = list(decoder)
+    assert len(frames) == 18
+    assert {(f.width, f.height, f.format.name) for f in frames} == {(128, 96, "yuv420p")}
+    bars = [int(f.planes[0][:12].max()) < 40 for f in frames]
+    assert bars == [change == {"width": 96} and 6 <= n < 12 for n in range(18)]
+    means = [float(f.planes[0][24:72, 24:104].mean()) for f in frames]
+    assert abs(np.mean(means[6:12]) - np.mean(means[:6])) < 25
+    assert verify(source, output).problems == []
+    done = videosr("upscale", source, tmp_path / "strict.mkv", "--strict")
+    assert done.code == 1
+    assert "split the file there" in done.err
+    assert not (tmp_path / "strict.mkv").exists()
+
+
+def test_the_frames_own_shape_is_known(tmp_path):
+    source = joined(tmp_path, {"sar": Fraction(4, 3)}, {"width": 96, "sar": Fraction(8, 9)})
+    with Decoder(source, follow=True) as decoder:
+        frames = list(decoder)
+        assert any("fitted into" in line for line in decoder.warnings)
+    assert [(f.width, f.sar) for f in frames[::11]] == [(64, Fraction(4, 3)), (96, Fraction(8, 9))]
+    whole = replace(info(64, 48), sar=Fraction(4, 3))
+    assert {fitted(f, whole) for f in frames} == {(64, 48)}
