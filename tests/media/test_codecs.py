@@ -8,7 +8,7 @@ from videosr.errors import UsageError
 from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media.codecs import EncoderSettings, avoptions, notes, output_info, resolve
 from videosr.media.containers import container_format
-from videosr.media.hdr import MasteringDisplay, encoder_parameters
+from videosr.media.hdr import MasteringDisplay, encoder_parameters, unwritten
 
 INFO = StreamInfo(
     width=128,
@@ -128,6 +128,11 @@ def test_hdr_metadata_becomes_encoder_parameters():
     assert encoder_parameters("libsvtav1", HDR)["content-light"] == "1000,400"
     assert encoder_parameters("libx264", HDR) == {}
     assert MasteringDisplay.parse(MASTERING[:-8] + bytes(8)) is None
+    assert unwritten("libx265", HDR) == []
+    assert [what for what, _ in unwritten("libx264", HDR)] == ["content light level", "mastering metadata"]
+    partial = (HDR[0], ("MASTERING_DISPLAY_METADATA", MASTERING[:-8] + bytes(8)))
+    assert unwritten("libx265", partial) == [("mastering metadata", "it is incomplete")]
+    assert unwritten("libx264", (("CONTENT_LIGHT_LEVEL", bytes(8)),)) == []
     settings = resolve(EncoderSettings(codec="libsvtav1"), with_format("yuv420p10le"), "mp4", hdr=HDR)
     assert "content-light=1000,400" in avoptions(settings)["svtav1-params"]
 

@@ -22,7 +22,7 @@ from videosr.color import converted
 from videosr.errors import UsageError
 from videosr.frame import FORMATS, ColorSpec, PixelFormat, StreamInfo
 from videosr.media.containers import holds_codec
-from videosr.media.hdr import encoder_parameters
+from videosr.media.hdr import encoder_parameters, unwritten
 
 THREADS = "8"
 """Threads of every encoder: fixed, because x264's and x265's output depends on the number."""
@@ -263,8 +263,7 @@ def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, byt
         hdr: static HDR side data of the stream.
     """
     lines: list[str] = []
-    if hdr and not encoder_parameters(settings.codec, hdr):
-        lines.append(f"HDR mastering metadata is lost: {settings.codec} cannot write it (libx265 and libsvtav1 can)")
+    lines += [f"HDR {what} is lost: {why}" for what, why in unwritten(settings.codec, hdr)]
     fmt = settings.format
     if info.format.alpha and not fmt.alpha:
         lines.append(f"the alpha plane is lost: {fmt.name} has none (--codec ffv1 or prores_ks keeps it)")

@@ -12,8 +12,8 @@ _MASTERING = struct.Struct("=20i2i")
 _LIGHT = struct.Struct("=2I")
 CHROMA_UNIT = Fraction(1, 50000)
 LUMA_UNIT = Fraction(1, 10000)
-STATIC_HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
-"""Side data of frames that describes the whole stream and that encoders can write again."""
+STATIC_HDR = {"MASTERING_DISPLAY_METADATA": "mastering metadata", "CONTENT_LIGHT_LEVEL": "content light level"}
+"""Side data of frames that describes the whole stream and that encoders can write again, by what people call it."""
 LOST_SIDE_DATA = {
     "A53_CC": "embedded captions (A53)",
     "DYNAMIC_HDR_PLUS": "HDR10+ dynamic metadata",
@@ -127,6 +127,28 @@ def encoder_parameters(codec: str, side_data: tuple[tuple[str, bytes], ...]) -> 
     return found
 
 
+def unwritten(codec: str, side_data: tuple[tuple[str, bytes], ...]) -> list[tuple[str, str]]:
+    """The static metadata that an encoder will not write: what it is, and why.
+
+    Args:
+        codec: FFmpeg's name of the encoder.
+        side_data: (FFmpeg side-data name, payload) pairs of a frame.
+    """
+    found = []
+    for kind, payload in side_data:
+        if says_nothing(kind, payload) or encoder_parameters(codec, ((kind, payload),)):
+            continue
+        able = codec in ("libx265", "libsvtav1")
+        why = "it is incomplete" if able else f"{codec} cannot write it (libx265 and libsvtav1 can)"
+        found.append((STATIC_HDR[kind], why))
+    return found
+
+
+def says_nothing(kind: str, payload: bytes) -> bool:
+    """Whether metadata is there and empty: light levels of 0 are unknown ones (CTA-861.3), which nobody writes."""
+    return kind == "CONTENT_LIGHT_LEVEL" and content_light(payload) == (0, 0)
+
+
 class SideData:
     """Notes what the frames of one stream carry.
 
@@ -140,7 +162,7 @@ class SideData:
 
     def __init__(self, context: av.VideoCodecContext) -> None:
         coded = context.coded_side_data
-        names = {"mastering_display_metadata": STATIC_HDR[0], "content_light_level": STATIC_HDR[1]}
+        names = {kind.lower(): kind for kind in STATIC_HDR}
         self.static: tuple[tuple[str, bytes], ...] = tuple(
             sorted((names[k], bytes(v)) for k, v in coded.items() if k in names)
         )

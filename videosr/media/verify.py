@@ -14,7 +14,7 @@ from av.stream import Disposition, Stream
 
 from videosr.media.containers import container_format
 from videosr.media.fields import Scan, detect
-from videosr.media.hdr import same_static
+from videosr.media.hdr import same_static, says_nothing
 from videosr.media.languages import same_language
 from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, TRACK_BOOKKEEPING, Plan, StreamPlan, plan_streams
 from videosr.media.readback import Reading, Track, read_file
@@ -128,6 +128,8 @@ class _Check:
         self.facts["color"] = b.color
         self.facts["hdr"] = sorted(b.hdr)
         for name in sorted(a.hdr):
+            if says_nothing(name, a.hdr[name]):
+                continue
             if name not in b.hdr:
                 self._differ(f"video: {name.lower().replace('_', ' ')} is missing")
             elif not same_static(name, a.hdr[name], b.hdr[name]):
