@@ -110,7 +110,7 @@ class TensorRTEngine(Engine):
         """See `Engine.run`."""
         if self.interface is Interface.RECURRENT:
             raise EngineError(f"{self.network.path}: a recurrent network runs in steps, in order")
-        execution = self._execution(frame.shape[2:])
+        execution = self.ready(frame.shape[2:])
         pictures = [frame]
         if self.interface is Interface.AVERAGE:
             pictures.append(frame if average is None else average)
@@ -124,7 +124,7 @@ class TensorRTEngine(Engine):
         if self.interface is not Interface.RECURRENT:
             return super().step(frame, reset=reset)
         fresh = self._padded(frame.shape[2:]) not in self._ready
-        execution = self._execution(frame.shape[2:])
+        execution = self.ready(frame.shape[2:])
         return self._cropped(execution.run([self._fitted(frame)], reset=reset or fresh), frame)
 
     def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
@@ -157,6 +157,19 @@ class TensorRTEngine(Engine):
             )
         return plan
 
+    def ready(self, size: Size) -> Execution:
+        """The engine ready for pictures of (rows, columns), as tensors; built if it is not in the cache.
+
+        Raises:
+            EngineError: see `prepare`.
+        """
+        size = self._padded(size)
+        if size not in self._ready:
+            while len(self._ready) >= _SIZES:
+                del self._ready[next(iter(self._ready))]
+            self._ready[size] = self._open(size)
+        return self._ready[size]
+
     def _choose(self, ladder: Sequence[str]) -> str:
         """The first precision whose engine passes the self-test."""
         shapes = Shapes.fixed(*self._padded(_TRIAL))
@@ -188,15 +201,6 @@ class TensorRTEngine(Engine):
             self._reference = OpenVINOEngine(self.network, precision="f32")
         verdict: Verdict = self_test(step, self.interface, self._reference, size, precision, execution.blend)
         return {"name": self.network.name, "psnr": f"{verdict.psnr:.2f}", "problem": verdict.problem}
-
-    def _execution(self, picture: Size) -> Execution:
-        """The engine ready for pictures of a size, as tensors."""
-        size = self._padded(picture)
-        if size not in self._ready:
-            while len(self._ready) >= _SIZES:
-                del self._ready[next(iter(self._ready))]
-            self._ready[size] = self._open(size)
-        return self._ready[size]
 
     def _open(self, size: Size, conversion: Conversion | None = None) -> Execution:
         """An engine from the cache, or built, and made ready."""

@@ -214,6 +214,15 @@ class Execution:
         """`submit` and `result` in one."""
         return self.result(self.submit(arrays, parameters, reset=reset))
 
+    def spin(self, count: int) -> None:
+        """Run the network alone, `count` times, on whatever lies in the slots, and wait for it: to measure it."""
+        for i in range(count):
+            self._advance(self._slots[i % len(self._slots)])
+        for slot in self._slots:
+            self._device.record(slot.computed, self._net[slot.lane])
+        for slot in self._slots:
+            self._device.synchronize(slot.computed)
+
     def _slot(self, lane: int, inputs: Mapping[str, Layout], outputs: Mapping[str, Layout]) -> _Slot:
         device, conversion = self._device, self._conversion
         net_in = {name: device.empty(layout.shape, layout.dtype) for name, layout in inputs.items()}
