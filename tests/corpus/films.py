@@ -132,8 +132,8 @@ def times() -> Iterator[Case]:
                    make=wrapping, check=_same_steps, expected="every step kept", quick=True)  # fmt: skip
     yield case(name="one frame", make=partial(clip, frames=1), quick=True)
     yield case(name="two frames an hour apart", make=partial(clip, pts=(0, 3_600_000)))
-    yield case(name="no times at all, h264 to mkv", make=without_times, check=regular, quick=True,
-               without=("times",), expected="times filled in")  # fmt: skip
+    yield case(name="no times at all, h264 to mkv", make=without_times, check=regular, quick=True, silent=False,
+               says="without a timestamp", without=("times",), expected="times filled in")  # fmt: skip
     yield case(name="size changes in mid-stream", make=two_sizes, code=1, says="the picture changes from", silent=False,
                expected="refused, with the time", quick=True)  # fmt: skip
 
@@ -192,7 +192,7 @@ def shapes() -> Iterator[Case]:
         for pix_fmt in ("yuv420p", "yuv444p10le"):
             yield case(name=f"{width}x{height} {pix_fmt}", quick=(width, height) in ((16, 16), (17, 17), (33, 47)),
                        make=partial(clip, width=width, height=height, frames=3, codec="ffv1", options={},
-                                    pix_fmt=pix_fmt))  # fmt: skip
+                                    pix_fmt=pix_fmt, color=(1, 1, 1, 1, int("420" in pix_fmt))))  # fmt: skip
     for width, height in ((1920, 1080), (3840, 2160), (7680, 4320), (16384, 16)):
         yield case(name=f"{width}x{height}", large=True, options=("--codec", "ffv1"),
                    make=partial(clip, width=width, height=height, frames=2, codec="ffv1", options={}))  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from numpy.typing import NDArray
 
 type Plane = NDArray[np.uint8] | NDArray[np.uint16]
@@ -83,6 +84,7 @@ def read(path: Path, keep: int = 2, *, untimed: bool = False) -> File:
         cover = av.stream.Disposition.attached_pic
         stream = next(s for s in container.streams.video if not s.disposition & cover)
         main = stream.index
+        stream.codec_context.flags |= Flags.unaligned  # exact cropping
         pictures = []
         tick = _fraction(stream.time_base)
         for frame in container.decode(stream):
@@ -219,5 +221,5 @@ def _tracks(a: File, b: File, found: list[str], payloads: bool) -> None:
             else:
                 off = [n[0] - w[0] for w, n in zip(was.packets, now.packets, strict=True)]
                 worst = max((abs(o) for o in off), default=Fraction(0))
-                if worst > was.tick / 2 + now.tick / 2:
+                if worst > was.tick + now.tick / 2:  # stated to a tick; MP4 gets the samples' own times
                     found.append(f"{name}: up to {float(worst):.4f} s off")

@@ -239,6 +239,8 @@ def resolve(
             most := _affordable_lookahead(pix_fmt, info)
         ):
             params["rc-lookahead"] = str(most)
+        if codec == "libx265" and 32 < info.width <= 48:
+            params["cutree"] = "0"  # x265 4.3 writes past the end of a buffer there: seen as a crash on closing it
         merged[family.params] = join_params(params)
     full = EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=tuple(merged.items()))
     _try_open(full, info)

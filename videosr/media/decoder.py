@@ -15,6 +15,7 @@ from typing import Self
 
 import av
 import av.error
+from av.codec.context import Flags
 
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
@@ -136,6 +137,7 @@ class Decoder:
         context = self._stream.codec_context
         context.thread_count = self._threads
         context.thread_type = "AUTO"
+        context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
         context.options = {"max_pixels": str(self._max_pixels)}
         for other in self._container.streams:
             if other.index != self._stream.index:

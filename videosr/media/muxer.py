@@ -148,8 +148,8 @@ class _Mux:
         if plan.container == "matroska":
             options["avoid_negative_ts"] = "disabled"
         # An MP4 is shown from 0 on, and of H.264 in Matroska FFmpeg does not believe negative times: all is moved.
-        first = min(pts for pts, _ in self._decode_order) * self._tick
-        self._delay = -first if first < 0 and not trimmed else Fraction(0)
+        begin = min(pts for pts, _ in self._decode_order) * self._tick
+        self._delay = -begin if begin < 0 and not trimmed else Fraction(0)
         if self._delay:
             options["output_ts_offset"] = f"{round(self._delay * 1_000_000)}us"
         if plan.metadata_tags:

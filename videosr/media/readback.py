@@ -11,6 +11,7 @@ from itertools import chain
 
 import av
 import av.error
+from av.codec.context import Flags
 from av.stream import Stream
 
 from videosr.errors import InputError
@@ -180,6 +181,7 @@ def _read_video(
             other.discard = av.stream.Discard.all
     context = stream.codec_context
     context.thread_type = "AUTO"
+    context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
     context.thread_count = threads
     sar = stream.sample_aspect_ratio
     file = Reading(
