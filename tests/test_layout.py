@@ -25,10 +25,10 @@ FLOORS = [
     {"models", "media", "export"},
     {"upscaler", "evaluate", "exporting", "journal", "doctor"},
     {"film"},
-    {"transcode", "live", "training"},
+    {"transcode", "live", "training", "compare"},
     {"distributed"},
     {"batch", "bench", "cli_options", "cli_evaluate", "cli_engine"},
-    {"cli_batch", "cli_serve"},
+    {"cli_batch", "cli_compare", "cli_serve"},
     {"cli"},
     {"__main__"},
 ]
@@ -43,7 +43,7 @@ KNOWS = {
     "onnxruntime": {"engines", "export", "bench"},
     "torch": {"archs", "training", "export", "engines", "bench", "evaluate"},
     "onnx": {"archs", "export", "engines"},
-    "click": {"cli", "cli_batch", "cli_engine", "cli_evaluate", "cli_options", "cli_serve"},
+    "click": {"cli", "cli_batch", "cli_compare", "cli_engine", "cli_evaluate", "cli_options", "cli_serve"},
     "aiohttp": {"live"},
     "ray": {"distributed"},
 }

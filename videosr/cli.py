@@ -18,6 +18,7 @@ import click
 
 from videosr import __version__
 from videosr.cli_batch import batch
+from videosr.cli_compare import compare
 from videosr.cli_engine import doctor, engine
 from videosr.cli_evaluate import evaluate
 from videosr.cli_options import ray_option, transcode_options, wanted
@@ -197,6 +198,7 @@ def export(checkpoint: Path, output: Path, **options: Any) -> None:
         click.echo(line)
 
 
+cli.add_command(compare)
 cli.add_command(evaluate)
 cli.add_command(engine)
 cli.add_command(doctor)

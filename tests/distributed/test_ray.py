@@ -71,4 +71,4 @@ def test_nobody_that_can_do_it(clip, cluster, videosr, tmp_path):
 def test_no_cluster_there(clip, videosr, tmp_path):
     done = videosr("upscale", clip, tmp_path / "out.mkv", "--ray", "127.0.0.1:9")
     assert done.code == 1
-    assert "--ray 127.0.0.1:9: cannot be used: " in done.err
+    assert "--ray 127.0.0.1:9: nothing answers there: " in done.err

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -32,6 +33,7 @@ SHARE = 8
 PATIENCE = 60.0
 """Seconds to wait for a node that can work, when none is left."""
 _CHUNK = 32 << 20
+_ANSWER = 10.0  # seconds for a cluster's head to take a connection
 _LOOK = 2.0  # seconds between looks at the nodes
 _STALE = 24 * 3600.0  # seconds after which what was sent to a node is deleted there by the next run
 
@@ -57,6 +59,7 @@ def connected(address: str) -> Iterator[str]:
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address
         return
+    _reach(address)
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **(own if address == "local" else {}))
@@ -67,6 +70,21 @@ def connected(address: str) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """See whether anything answers: Ray itself would try for minutes.
+
+    Raises:
+        OutputError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "/" in host:
+        return  # no plain address of a cluster's head: Ray knows what it is
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+    except OSError as exc:
+        raise OutputError(f"--ray {address}: nothing answers there: {exc.strerror or exc}") from exc
 
 
 def _ray() -> Any:

@@ -1,0 +1,189 @@
+"""videosr compare: which moments are shown, what is measured, and the page as a browser shows it."""
+
+import asyncio
+import base64
+import re
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import make_clip
+
+from videosr.compare.page import page, picture
+from videosr.compare.png import png
+from videosr.compare.samples import RUN, compared
+from videosr.errors import InputError
+
+COLOR = (1, 1, 1, 1, 1)
+
+
+def decoded(data):
+    """A PNG file by FFmpeg."""
+    codec = av.CodecContext.create("png", "r")
+    (frame,) = codec.decode(av.Packet(data))
+    return frame.to_ndarray(format="rgb24")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A reference, one of half its size, and a coarse copy with other ticks; the picture moves and has no cut."""
+    folder = tmp_path_factory.mktemp("films")
+    same = {"frames": 40, "color": COLOR}
+    make_clip(folder / "truth.mkv", width=160, height=96, codec="ffv1", **same)
+    make_clip(folder / "small.mkv", width=80, height=48, codec="ffv1", **same)
+    coarse = {"crf": "45", "bf": "2"}
+    make_clip(folder / "coarse.mp4", width=160, height=96, options=coarse, time_base=Fraction(1, 24), **same)
+    return folder
+
+
+def test_png_files_are_what_they_should_be():
+    image = np.random.default_rng(1).integers(0, 256, (37, 53, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(decoded(png(image)), image)
+
+
+def test_measured_against_a_reference(films):
+    found = compared(films / "small.mkv", films / "coarse.mp4", films / "truth.mkv")
+    assert found.size == (160, 96)
+    assert found.notes == ("small.mkv was enlarged from 80x48 to 160x96 by a Lanczos filter",)
+    assert [scores.model for scores in found.scores] == ["small.mkv", "coarse.mp4"]
+    assert [scores.frames for scores in found.scores] == [RUN * len(found.samples)] * 2
+    assert all(sample.pictures[2].shape == (96, 160, 3) for sample in found.samples)
+    # The coarse copy shows the same moments as the reference: pictures of others are further from it.
+    (sample, *_) = found.samples
+    assert np.abs(sample.pictures[1].astype(int) - sample.pictures[2]).mean() < 8
+    exact = compared(films / "truth.mkv", films / "coarse.mp4", films / "truth.mkv")
+    assert exact.scores[0].psnr == 100
+    assert exact.scores[0].flicker in (0, None)
+    assert exact.scores[1].psnr == pytest.approx(found.scores[1].psnr)
+
+
+def test_without_one_the_second_is_measured_against_the_first(films):
+    found = compared(films / "truth.mkv", films / "coarse.mp4", at=[Fraction(0), Fraction(1)])
+    assert [sample.time for sample in found.samples] == [0, 1]
+    assert [scores.model for scores in found.scores] == ["coarse.mp4"]
+    assert 15 < found.scores[0].psnr < 60
+
+
+def test_moments_beyond_the_end_are_told_of(films):
+    found = compared(films / "truth.mkv", films / "coarse.mp4", at=[Fraction(1), Fraction(9)])
+    assert len(found.samples) == 1
+    assert found.notes == ("at 9.000 s not all of them have a frame",)
+    with pytest.raises(InputError, match=r"coarse\.mp4: has no frame at the times"):
+        compared(films / "truth.mkv", films / "coarse.mp4", at=[Fraction(9)])
+
+
+def test_one_moment_of_each_scene(tmp_path):
+    """Scenes by their colours, one of them too short to count."""
+    source = tmp_path / "scenes.mkv"
+    rng = np.random.default_rng(3)
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for length in (30, 5, 40, 20):
+            texture = rng.integers(30, 220, (18, 16)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+            for _ in range(length):
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(texture, format="yuv420p")))
+        out.mux(stream.encode(None))
+    times = [round(sample.time * 25) for sample in compared(source, source).samples]
+    assert times == [15, 55, 85]
+    assert [round(s.time * 25) for s in compared(source, source, scenes=1).samples] == [55]
+
+
+def test_large_pictures_show_where_they_differ_most(tmp_path):
+    a = np.full((1200, 2000, 3), 90, np.uint8)
+    b = a.copy()
+    b[1150:1190, 1960:1990] = 200
+    (tmp_path / "a.png").write_bytes(png(a))
+    (tmp_path / "b.png").write_bytes(png(b))
+    found = compared(tmp_path / "a.png", tmp_path / "b.png")
+    (sample,) = found.samples
+    assert sample.pictures[0].shape == (1080, 1920, 3)
+    row, column = sample.corner
+    assert row + 1080 >= 1190
+    assert column + 1920 >= 1990
+    assert f"1920x1080 of 2000x1200, from column {column} and row {row} on" in page(found)
+    both = decoded(picture(found))
+    assert both.shape == (1080, 3 * 1920 + 8, 3)
+    assert (both[:, :1920] == sample.pictures[0]).all()
+    assert both[:, -1920:].max() == 255  # 110 times eight and no more
+    assert both[:900, -1920:].max() == 0
+
+
+def test_the_page_needs_nothing_else(films):
+    text = page(compared(films / "small.mkv", films / "coarse.mp4", films / "truth.mkv"))
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[^\"]*", "", text))
+    images = re.findall(r'src="data:image/png;base64,([^"]*)"', text)
+    assert len(images) % 3 == 0
+    assert decoded(base64.b64decode(images[0])).shape == (96, 160, 3)
+    assert "small.mkv was enlarged from 80x48" in text
+
+
+def test_names_do_no_harm(films, tmp_path):
+    odd = tmp_path / "<img src=x onerror=alert(1)>$a.mkv"
+    try:
+        shutil.copy(films / "truth.mkv", odd)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    text = page(compared(odd, films / "coarse.mp4"))
+    assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;$a.mkv" in text
+
+
+def test_the_command(films, tmp_path, videosr):
+    report, image = tmp_path / "report.html", tmp_path / "both.png"
+    done = videosr("compare", films / "small.mkv", films / "coarse.mp4", "-o", report, "--png", image)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == "small.mkv was enlarged from 80x48 to 160x96 by a Lanczos filter"
+    assert "coarse.mp4" in done.out
+    assert "measured against small.mkv" in done.out
+    assert report.read_text().startswith("<!doctype html>")
+    assert decoded(image.read_bytes()).shape[0] == 96
+    before = (films / "small.mkv").read_bytes()
+    for arguments, words in (
+        ((), "nothing to write"),
+        (("-o", films / "small.mkv"), "is one of the inputs"),
+    ):
+        refused = videosr("compare", films / "small.mkv", films / "coarse.mp4", *arguments)
+        assert refused.code == 2
+        assert words in refused.err
+    assert (films / "small.mkv").read_bytes() == before
+    missing = videosr("compare", films / "small.mkv", films / "none.mkv", "-o", report)
+    assert (missing.code, "none.mkv" in missing.err) == (1, True)
+
+
+def test_in_a_browser(films, tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp", reason="the browser is driven through aiohttp")
+    monkeypatch.syspath_prepend(Path(__file__).with_name("live"))
+    from browser import CHROMIUM, browse
+
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    report = tmp_path / "report.html"
+    report.write_text(page(compared(films / "small.mkv", films / "coarse.mp4", films / "truth.mkv")))
+
+    async def look():
+        async with browse(report.as_uri(), tmp_path / "profile") as tab:
+            shown = "[...document.images].every(i => i.complete && i.naturalWidth === 160) && document.images.length"
+            assert await tab.until(shown) % 3 == 0
+            style = "getComputedStyle(document.querySelector('{}')).{}"
+            clip = style.format(".b", "clipPath")
+            assert "50%" in await tab.evaluate(clip)
+            await tab.evaluate("const s = document.querySelector('input'); s.value = 20; s.oninput()")
+            assert "20%" in await tab.evaluate(clip)
+            for key, selector, name, wanted in (
+                ("a", ".b", "visibility", "hidden"),
+                ("r", ".r", "visibility", "visible"),
+                ("d", ".b", "mixBlendMode", "difference"),
+                ("b", ".b", "clipPath", "none"),
+            ):
+                await tab.evaluate(f"dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}}))")
+                assert await tab.evaluate(style.format(selector, name)) == wanted
+            await tab.evaluate("document.querySelector('[data-zoom=\"4\"]').click()")
+            width = await tab.evaluate("document.images[0].getBoundingClientRect().width * devicePixelRatio")
+            assert width == pytest.approx(640)
+            assert await tab.evaluate("performance.getEntriesByType('resource').every(r => r.name.startsWith('data:'))")
+
+    asyncio.run(look())

@@ -1,0 +1,265 @@
+"""Scenes of two films: pictures of both at the same moments, and what was measured there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videosr import color, scenes
+from videosr.errors import InputError
+from videosr.evaluate.video import FORMATS, SEQUENCE, SMALLEST, VideoScores
+from videosr.evaluate.video import compare as measure
+from videosr.frame import Frame, PixelFormat, StreamInfo
+from videosr.media.decoder import Decoder
+from videosr.media.rescale import Rescaler
+from videosr.media.resize import Resizer
+
+RUN = 8
+"""Consecutive frames that are measured of each scene."""
+SHORTEST = 12
+"""Frames that a scene must have to be shown."""
+SHOWN = 1920, 1080
+"""Columns and rows of a picture that are shown at most; of a larger one, the part where the films differ most."""
+SHAPES = 0.02
+"""Films whose aspect ratios differ by more than this share are of different shapes."""
+
+type Picture = NDArray[np.uint8]
+"""(H, W, 3) R'G'B'."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """A moment of two films.
+
+    Attributes:
+        time: seconds from the first frame.
+        pictures: of the films and, if there is one, the reference; all of one size.
+        corner: row and column of the shown part.
+    """
+
+    time: Fraction
+    pictures: tuple[Picture, ...]
+    corner: tuple[int, int]
+
+    @property
+    def difference(self) -> float:
+        """Mean absolute difference of the first two, in code values of 8 bits."""
+        a, b = (p.astype(np.int16) for p in self.pictures[:2])
+        return float(np.abs(a - b).mean())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What two films have come to.
+
+    Attributes:
+        names: of the films, and of the reference if there is one.
+        infos: of the same.
+        size: columns and rows that all were brought to.
+        samples: in the order of time.
+        scores: of both films against the reference; without one, of the second against the first.
+        notes: what was done to make them comparable, and why something is lacking; one line each.
+    """
+
+    names: tuple[str, ...]
+    infos: tuple[StreamInfo, ...]
+    size: tuple[int, int]
+    samples: tuple[Sample, ...]
+    scores: tuple[VideoScores, ...]
+    notes: tuple[str, ...]
+
+
+class _Film:
+    """One of the films.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with Decoder(path) as decoder:
+            self.info, self._origin = decoder.info, decoder.origin
+            first = next(iter(decoder), None)
+        if first is None:
+            raise InputError(f"{path}: has no frame")
+        self._begin = first.time - self._origin
+
+    def frames(self, time: Fraction, count: int) -> list[Frame]:
+        """So many consecutive frames from a time on, in seconds from the first one."""
+        # Containers round times differently: half a frame earlier is before the right one and after the one before.
+        start = self._begin + time - Fraction(1, 2) / (self.info.rate or 25)
+        try:
+            with Decoder(self.path, start=start if time else None) as decoder:
+                return list(islice(decoder, count))
+        except InputError:
+            return []  # it is shorter
+
+    def times(self, told: Callable[[int], None]) -> list[Fraction]:
+        """The middles of its scenes, in seconds from the first frame."""
+        middles: list[Fraction] = []
+        times: list[Fraction] = []  # of the frames of the open scene
+        before: scenes.Thumbnail | None = None
+        with Decoder(self.path) as decoder:
+            for number, frame in enumerate(decoder):
+                now = scenes.thumbnail(frame.planes[0], frame.format.bits)
+                if before is not None and scenes.is_cut(before, now):
+                    if len(times) >= SHORTEST:
+                        middles.append(times[len(times) // 2])
+                    times = []
+                times.append(frame.time - self._origin - self._begin)
+                before = now
+                told(number + 1)
+        if len(times) >= SHORTEST or not middles:
+            middles.append(times[len(times) // 2])
+        return middles
+
+
+def compared(
+    first: Path,
+    second: Path,
+    reference: Path | None = None,
+    *,
+    scenes: int = 6,
+    at: Sequence[Fraction] = (),
+    told: Callable[[int], None] = lambda frames: None,
+) -> Comparison:
+    """Compare two films, or two pictures.
+
+    The smaller is enlarged by FFmpeg's Lanczos filter. Scenes are chosen evenly over the film; of each, the moment in
+    its middle is shown and `RUN` frames from there on are measured.
+
+    Args:
+        first: a film.
+        second: another of the same content.
+        reference: what both should look like.
+        scenes: how many to show at most.
+        at: moments to show instead, in seconds from the first frame.
+        told: is called with the number of frames that were looked at for scenes.
+
+    Raises:
+        InputError: one of them cannot be read, or they have no moment in common.
+    """
+    films = [_Film(path) for path in (first, second, reference) if path is not None]
+    infos = [film.info for film in films]
+    size = max(((i.width, i.height) for i in infos), key=lambda s: s[0] * s[1])
+    if reference is not None:
+        size = infos[2].width, infos[2].height
+    notes = list(_notes(films, size))
+    times = list(at)
+    if not times:
+        found = films[0].times(told)
+        times = [found[(2 * n + 1) * len(found) // (2 * scenes)] for n in range(scenes)]
+        times = sorted(set(times)) if len(found) > scenes else found
+    samples, rows = [], []
+    target = _measured(infos[2] if reference else infos[0], size)
+    measured = min(size) >= SMALLEST
+    for time in times:
+        runs = [film.frames(time, RUN) for film in films]
+        count = min(map(len, runs))
+        if not count:
+            notes.append(f"at {float(time):.3f} s not all of them have a frame")
+            continue
+        samples.append(_sample(time, [run[0] for run in runs], size))
+        if measured:
+            shown = [[_fit(f, n, target) for n, f in enumerate(run[:count])] for run in runs]
+            originals = shown[2] if reference else shown[0]
+            names = [film.path.name for film in films]
+            models = (0, 1) if reference else (1,)
+            rows.append([measure(shown[m], originals, clip=names[m], model=names[m]) for m in models])
+    if not samples:
+        raise InputError(f"{second}: has no frame at the times at which scenes of {first} are; is it the same film?")
+    if not measured:
+        notes.append(f"under {SMALLEST} pixels a side nothing is measured")
+    return Comparison(
+        names=tuple(str(film.path) for film in films),
+        infos=tuple(infos),
+        size=size,
+        samples=tuple(samples),
+        scores=tuple(_mean(column) for column in zip(*rows, strict=True)),
+        notes=tuple(notes),
+    )
+
+
+def _notes(films: Sequence[_Film], size: tuple[int, int]) -> Iterator[str]:
+    width, height = size
+    for film in films:
+        info = film.info
+        if (info.width, info.height) != size:
+            how = "made smaller" if info.width * info.height > width * height else "enlarged"
+            yield f"{film.path.name} was {how} from {info.width}x{info.height} to {width}x{height} by a Lanczos filter"
+        shape = Fraction(info.width, info.height) * info.sar / (Fraction(width, height) * films[0].info.sar)
+        if abs(shape - 1) > SHAPES and film.info.sar == films[0].info.sar:
+            yield f"{film.path.name} has another shape, and was stretched"
+        if info.color.transfer in (16, 18):
+            yield f"{film.path.name} is HDR, and shown as it is coded: pale on an ordinary screen"
+
+
+def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
+    if (frame.width, frame.height) == size:
+        return frame
+    info = StreamInfo(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    (made,) = Resizer(info, *size).process(frame)
+    return made
+
+
+def _sample(time: Fraction, frames: Sequence[Frame], size: tuple[int, int]) -> Sample:
+    pictures = []
+    for frame in (_resized(f, size) for f in frames):
+        rgb = color.to_rgb(frame.planes, frame.format, frame.color)
+        pictures.append(np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+    row, column = _corner(pictures[0], pictures[1])
+    part = slice(row, row + SHOWN[1]), slice(column, column + SHOWN[0])
+    return Sample(time=time, pictures=tuple(p[part] for p in pictures), corner=(row, column))
+
+
+def _corner(a: Picture, b: Picture) -> tuple[int, int]:
+    """Where the part of the shown size begins in which two pictures differ most."""
+    difference = np.abs(a.astype(np.int16) - b.astype(np.int16)).sum(axis=2)
+    table = np.zeros((difference.shape[0] + 1, difference.shape[1] + 1), np.int64)
+    np.cumsum(np.cumsum(difference, axis=0, dtype=np.int64), axis=1, out=table[1:, 1:])
+    height, width = (min(n, most) for n, most in zip(difference.shape, SHOWN[::-1], strict=True))
+    sums = table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
+    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
+    return int(row), int(column)
+
+
+def _measured(info: StreamInfo, size: tuple[int, int]) -> StreamInfo:
+    """What is measured: the reference as it is, where VMAF takes such pictures."""
+    width, height = size
+    if info.format.name not in FORMATS:
+        fmt = PixelFormat.parse("yuv444p10le" if info.format.bits > 8 else "yuv444p")
+        info = replace(info, format=fmt, color=SEQUENCE)
+    return replace(info, width=width, height=height)
+
+
+def _fit(frame: Frame, number: int, target: StreamInfo) -> Frame:
+    """A frame of the size, format and colour that is measured."""
+    frame = _resized(frame, (target.width, target.height))
+    if frame.format.alpha:
+        opaque = PixelFormat.of(frame.format.family, frame.format.bits, frame.format.log2_w, frame.format.log2_h)
+        frame = frame.with_planes(frame.planes[:-1], opaque)
+    if (frame.format, frame.color.matrix, frame.color.range) != (
+        target.format,
+        target.color.matrix,
+        target.color.range,
+    ):
+        frame = Rescaler(target).rescale(frame)
+    return replace(frame, pts=number, time_base=Fraction(1, 25), duration=1, side_data=())
+
+
+def _mean(scores: Sequence[VideoScores]) -> VideoScores:
+    """Of all scenes, by their frames; of what not all have, by those that have it."""
+    values: dict[str, Any] = {"frames": sum(s.frames for s in scores)}
+    for name in ("psnr", "psnr_y", "psnr_cb", "psnr_cr", "ssim_y", "vmaf", "vmaf_neg", "flicker", "motion"):
+        there = [(getattr(s, name), s.frames) for s in scores if getattr(s, name) is not None]
+        total = sum(frames for _, frames in there)
+        values[name] = sum(value * frames for value, frames in there) / total if total else None
+    return replace(scores[0], **values)
