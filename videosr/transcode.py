@@ -12,7 +12,7 @@ from typing import Protocol
 from videosr.errors import InputError, OutputError, StrictError, UsageError
 from videosr.film import Film, TranscodeOptions, open_source
 from videosr.graph import Timing
-from videosr.journal import Journal
+from videosr.journal import Journal, fingerprint
 from videosr.media.codecs import notes
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
@@ -98,7 +98,7 @@ def _film(
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
         report = _Report(progress, film.decoder, options.strict)
-        report.losses([*plan.losses, *notes(film.settings, film.coded, film.decoder.hdr)])
+        report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
             progress.begin(film.expected, film.coded.rate, resumed)
@@ -108,6 +108,8 @@ def _film(
                 reused = crew.fill(film, journal, progress)
             report.losses([])
             report.warnings(_not_finite(film.upscaler))
+            if fingerprint(source) != film.job["input"]:
+                raise InputError(f"{source}: was changed or cut short while it was read; run again")
             segments = journal.segments()
             if not segments:
                 raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")

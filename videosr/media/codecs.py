@@ -270,7 +270,7 @@ def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, byt
     if info.format.alpha and not fmt.alpha:
         lines.append(f"the alpha plane is lost: {fmt.name} has none (--codec ffv1 or prores_ks keeps it)")
     if info.format.bits > fmt.bits:
-        lines.append(f"{info.format.bits} bits become {fmt.bits} bits: {settings.codec} has no deeper format")
+        lines.append(f"{info.format.bits} bits become {fmt.bits} bits: {settings.codec} is to code {fmt.name}")
     if (fmt.log2_w, fmt.log2_h) != (info.format.log2_w, info.format.log2_h) and info.format.family == "yuv":
         lines.append(f"chroma changes from {info.format.name} to {fmt.name}")
     if not settings.segmented:
