@@ -135,8 +135,8 @@ def test_a_clip_goes_through(tier, variant, clip, tmp_path, videosr):
 
 def test_identities_name_the_tiles(tier, paragon):
     engine = load(tier["pro"][1], precision="f32", threads=1)
-    identities = {Upscaler(UpscaleOptions(tile=tile), engine).identity for tile in (None, 512, 0, 200)}
-    assert len(identities) == 3  # 512 is the default
+    identities = {Upscaler(UpscaleOptions(tile=tile), engine).identity for tile in (None, 384, 0, 200)}
+    assert len(identities) == 3  # 384 is the default
     assert any("tiles 200, overlap 64 blended, grid 4" in identity for identity in identities)
     with pytest.raises(UsageError, match="give --tile 136 or more, or 0"):
         Upscaler(UpscaleOptions(tile=100), engine)

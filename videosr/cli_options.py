@@ -19,6 +19,7 @@ from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.source import parse_clock
 from videosr.models import registry
 from videosr.temporal import Mode
+from videosr.tiling import PLAIN_EDGE, WINDOWED_EDGE
 from videosr.transcode import TranscodeOptions
 from videosr.upscaler import OnNan, UpscaleOptions
 
@@ -179,7 +180,7 @@ _OPTIONS = [
         "--tile",
         type=int,
         metavar="PIXELS",
-        show_default="512 with window attention, else 2048",
+        show_default=f"{WINDOWED_EDGE} with window attention, else {PLAIN_EDGE}",
         help="Edge of the tiles in which large pictures go through a network; 0: always whole.",
     ),
     click.option(

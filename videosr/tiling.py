@@ -20,8 +20,8 @@ import numpy as np
 from videosr.errors import UsageError
 from videosr.frame import Array
 
-WINDOWED_EDGE = 512
-"""Edge of the tiles, pixels, of networks with window attention, whose memory is 10 kB a pixel and more."""
+WINDOWED_EDGE = 384
+"""Edge of the tiles, pixels, of networks with window attention, which take up to 40 kB of memory a pixel."""
 
 PLAIN_EDGE = 2048
 """Edge of the tiles of all others."""
