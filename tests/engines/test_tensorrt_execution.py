@@ -178,8 +178,9 @@ def test_a_state_that_is_no_average_is_refused():
         Execution(device, [context], inputs, outputs)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_conversions_are_queued_between_the_copies(seed):
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("lanes", "slots"), [(1, 2), (1, 4), (2, 6)])
+def test_conversions_are_queued_between_the_copies(seed, lanes, slots):
     def before(uploaded, inputs, parameters):
         inputs["input"][...] = uploaded[0] / np.float32(255)
         inputs["average"][...] = parameters
@@ -190,9 +191,11 @@ def test_conversions_are_queued_between_the_copies(seed):
 
     conversion = Conversion([Layout(SHAPE, "uint8")], [Layout(LARGE, "uint8"), Layout(SHAPE, "uint8")], before, after)
     device = HostDevice(seed)
-    _, execution = hoisted(device, conversion=conversion, lanes=2, slots=4)
+    _, execution = hoisted(device, conversion=conversion, lanes=lanes, slots=slots)
     frames = [(255 * frame).astype(np.uint8) for frame in film(9)]
     tickets = [(execution.submit([frame], float(i)), frame) for i, frame in enumerate(frames)]
+    # The network's own tensors, large ones, are fewer than the frames under way.
+    assert sum(array.shape == LARGE and array.dtype == np.float32 for array in device.arrays.values()) == 2 * lanes
     for ticket, frame in tickets:  # more than there are slots: results wait in their tickets
         large, same = execution.result(ticket)
         assert np.array_equal(large, enlarged(frame) > 127)

@@ -6,10 +6,11 @@ Three streams, one a stage, and events between them; the host waits only for fin
     net                                        '-> network ---. computed
     out                                                       '-> to the output's planes -> download ---> downloaded
 
-A frame lives in a slot: pinned host buffers and device buffers for each of these steps, made once. While the network
-works on one slot, another is filled and a third emptied. A slot is used again only after its download is done and its
-result copied out, so within a slot no more has to be waited for. With several execution contexts ("lanes") networks of
-several slots run at once, which pays where one small frame does not fill the GPU.
+A frame lives in a slot: pinned host buffers, and device buffers for what crosses the bus, made once. A slot is used
+again only after its download is done and its result copied out. The network's own tensors, much larger than planes, are
+fewer: two sets for each execution context, one being worked on and one being filled or emptied; a set is filled again
+when the network has read it, and written again when it has been emptied. With several contexts ("lanes") several
+networks run at once, which pays where one small frame does not fill the GPU.
 
 The state of a recurrent network goes back and forth between two buffers: each frame reads one and writes the other.
 Nothing is copied, and the frames run in order, because they share one `net` stream.
@@ -87,20 +88,27 @@ class Ticket:
 
 @dataclass(slots=True)
 class _Slot:
-    """The buffers and events of a frame under way."""
+    """What a frame under way has from its upload to its download."""
 
-    lane: int
     host_in: list[NDArray[Any]]
     device_in: list[Array]
-    inputs: dict[str, Array]
-    outputs: dict[str, Array]
     device_out: list[Array]
     host_out: list[NDArray[Any]]
     uploaded: Event
-    computed: Event
     downloaded: Event
-    graphs: dict[int, Graph] = field(default_factory=dict)
     ticket: Ticket | None = None
+
+
+@dataclass(slots=True)
+class _Tensors:
+    """A set of the network's tensors, and the graphs in which they are bound, by which state is current."""
+
+    lane: int
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    computed: Event
+    emptied: Event
+    graphs: dict[int, Graph] = field(default_factory=dict)
 
 
 class Execution:
@@ -148,8 +156,11 @@ class Execution:
             self._states = [device.empty(layout.shape, layout.dtype) for _ in range(2)]
         inputs = {name: layout for name, layout in inputs.items() if name != STATE_IN}
         outputs = {name: layout for name, layout in outputs.items() if name != STATE_OUT}
-        self._slots = [self._slot(i % len(contexts), inputs, outputs) for i in range(slots)]
-        self._next = 0
+        lanes = len(contexts)
+        count = slots if conversion is None else min(slots, 2 * lanes)
+        self._tensors = [self._make_tensors(i % lanes, inputs, outputs) for i in range(max(count, lanes))]
+        self._slots = [self._make_slot(self._tensors[i % len(self._tensors)]) for i in range(slots)]
+        self._turn = 0
         self._warm_up()
         if self._states:
             self.blend = self._measure_blend()
@@ -171,27 +182,33 @@ class Execution:
         Raises:
             EngineError: the library refused.
         """
-        slot = self._slots[self._next]
-        self._next = (self._next + 1) % len(self._slots)
+        slot = self._slots[self._turn % len(self._slots)]
+        tensors = self._tensors[self._turn % len(self._tensors)]
+        self._turn += 1
         if slot.ticket is not None:
             self.result(slot.ticket)
-        device, net, conversion = self._device, self._net[slot.lane], self._conversion
+        device, net, conversion = self._device, self._net[tensors.lane], self._conversion
         for array, host, target in zip(arrays, slot.host_in, slot.device_in, strict=False):
             np.copyto(host, array, casting="same_kind")
             device.upload(host, target, self._in)
         if conversion is not None:
-            device.queue(lambda: conversion.before(slot.device_in, slot.inputs, parameters), self._in)
+            device.wait(self._in, tensors.computed)
+            device.queue(lambda: conversion.before(slot.device_in, tensors.inputs, parameters), self._in)
         device.record(slot.uploaded, self._in)
         device.wait(net, slot.uploaded)
+        device.wait(net, tensors.emptied)
         if self._states and reset:
-            self._restart(slot)
-        self._advance(slot)
-        device.record(slot.computed, net)
-        device.wait(self._out, slot.computed)
+            self._restart(tensors)
+        self._advance(tensors)
+        device.record(tensors.computed, net)
+        device.wait(self._out, tensors.computed)
         if conversion is not None:
-            device.queue(lambda: conversion.after(slot.device_in, slot.outputs, slot.device_out, parameters), self._out)
-        for array, target in zip(slot.device_out, slot.host_out, strict=True):
-            device.download(array, target, self._out)
+            device.queue(
+                lambda: conversion.after(slot.device_in, tensors.outputs, slot.device_out, parameters), self._out
+            )
+            device.record(tensors.emptied, self._out)
+        for made, host in zip(slot.device_out, slot.host_out, strict=True):
+            device.download(made, host, self._out)
         device.record(slot.downloaded, self._out)
         slot.ticket = Ticket(slot)
         return slot.ticket
@@ -215,114 +232,117 @@ class Execution:
         return self.result(self.submit(arrays, parameters, reset=reset))
 
     def spin(self, count: int) -> None:
-        """Run the network alone, `count` times, on whatever lies in the slots, and wait for it: to measure it."""
+        """Run the network alone, `count` times, on whatever lies in its tensors, and wait for it: to measure it."""
         for i in range(count):
-            self._advance(self._slots[i % len(self._slots)])
-        for slot in self._slots:
-            self._device.record(slot.computed, self._net[slot.lane])
-        for slot in self._slots:
-            self._device.synchronize(slot.computed)
+            self._advance(self._tensors[i % len(self._tensors)])
+        for tensors in self._tensors:
+            self._device.record(tensors.computed, self._net[tensors.lane])
+        for tensors in self._tensors:
+            self._device.synchronize(tensors.computed)
 
-    def _slot(self, lane: int, inputs: Mapping[str, Layout], outputs: Mapping[str, Layout]) -> _Slot:
-        device, conversion = self._device, self._conversion
-        net_in = {name: device.empty(layout.shape, layout.dtype) for name, layout in inputs.items()}
-        net_out = {name: device.empty(layout.shape, layout.dtype) for name, layout in outputs.items()}
-        if conversion is None:
-            uploads, downloads = list(inputs.values()), list(outputs.values())
-            device_in, device_out = list(net_in.values()), list(net_out.values())
-        else:
-            uploads, downloads = list(conversion.uploads), list(conversion.downloads)
-            device_in = [device.empty(layout.shape, layout.dtype) for layout in uploads]
-            device_out = [device.empty(layout.shape, layout.dtype) for layout in downloads]
-        return _Slot(
+    def _make_tensors(self, lane: int, inputs: Mapping[str, Layout], outputs: Mapping[str, Layout]) -> _Tensors:
+        device = self._device
+        return _Tensors(
             lane=lane,
-            host_in=[device.pinned(layout.shape, layout.dtype) for layout in uploads],
-            device_in=device_in,
-            inputs=net_in,
-            outputs=net_out,
-            device_out=device_out,
-            host_out=[device.pinned(layout.shape, layout.dtype) for layout in downloads],
-            uploaded=device.event(),
+            inputs={name: device.empty(layout.shape, layout.dtype) for name, layout in inputs.items()},
+            outputs={name: device.empty(layout.shape, layout.dtype) for name, layout in outputs.items()},
             computed=device.event(),
+            emptied=device.event(),
+        )
+
+    def _make_slot(self, tensors: _Tensors) -> _Slot:
+        """A slot; without a conversion its device buffers are the network's tensors themselves."""
+        device, conversion = self._device, self._conversion
+        if conversion is None:
+            device_in, device_out = list(tensors.inputs.values()), list(tensors.outputs.values())
+        else:
+            device_in = [device.empty(layout.shape, layout.dtype) for layout in conversion.uploads]
+            device_out = [device.empty(layout.shape, layout.dtype) for layout in conversion.downloads]
+        return _Slot(
+            host_in=[device.pinned(array.shape, array.dtype.name) for array in device_in],
+            device_in=device_in,
+            device_out=device_out,
+            host_out=[device.pinned(array.shape, array.dtype.name) for array in device_out],
+            uploaded=device.event(),
             downloaded=device.event(),
         )
 
-    def _restart(self, slot: _Slot) -> None:
-        """Make the state from which the slot's frame comes out as if it stood alone.
+    def _restart(self, tensors: _Tensors) -> None:
+        """Make the state from which the frame comes out as if it stood alone.
 
         From a state of zeros the network makes features (1 - blend) times too small; divided by that they are it.
         """
         state, factor = self._states[self._current], 1 / (1 - self.blend)
-        self._device.queue(lambda: state.fill(0), self._net[slot.lane])
-        self._advance(slot)
+        self._device.queue(lambda: state.fill(0), self._net[tensors.lane])
+        self._advance(tensors)
         made = self._states[self._current]
-        self._device.queue(lambda: _scale(made, factor), self._net[slot.lane])
+        self._device.queue(lambda: _scale(made, factor), self._net[tensors.lane])
 
-    def _advance(self, slot: _Slot) -> None:
+    def _advance(self, tensors: _Tensors) -> None:
         """Queue the network once; a recurrent one reads the current state and its result is current after."""
-        stream, parity = self._net[slot.lane], self._current
-        graph = slot.graphs.get(parity) or self._record(slot, stream)
+        stream, parity = self._net[tensors.lane], self._current
+        graph = tensors.graphs.get(parity) or self._record(tensors, stream)
         if graph is None:
-            self._bind(slot)
-            self._contexts[slot.lane].enqueue(self._device.handle(stream))
-            self._warm[slot.lane] = True
+            self._bind(tensors)
+            self._contexts[tensors.lane].enqueue(self._device.handle(stream))
+            self._warm[tensors.lane] = True
         else:
             graph.launch(stream)
         if self._states:
             self._current = 1 - parity
 
-    def _record(self, slot: _Slot, stream: Stream) -> Graph | None:
-        """The network as a CUDA graph with this slot's buffers; None where that cannot be, or not yet.
+    def _record(self, tensors: _Tensors, stream: Stream) -> Graph | None:
+        """The network as a CUDA graph with these tensors; None where that cannot be, or not yet.
 
         An engine compiles and loads kernels the first time it runs, which cannot be recorded.
         """
-        context, handle = self._contexts[slot.lane], self._device.handle(stream)
-        if not self._graphs or not self._warm[slot.lane] or not context.capturable(handle):
+        context, handle = self._contexts[tensors.lane], self._device.handle(stream)
+        if not self._graphs or not self._warm[tensors.lane] or not context.capturable(handle):
             return None
-        self._bind(slot)
+        self._bind(tensors)
         try:
             graph = self._device.capture(lambda: context.enqueue(handle), stream)
         except EngineError:
             self._graphs = False  # slower, and right
             return None
-        slot.graphs[self._current] = graph
+        tensors.graphs[self._current] = graph
         return graph
 
-    def _bind(self, slot: _Slot) -> None:
-        tensors = slot.inputs | slot.outputs
+    def _bind(self, tensors: _Tensors) -> None:
+        arrays = tensors.inputs | tensors.outputs
         if self._states:
-            tensors[STATE_IN], tensors[STATE_OUT] = self._states[self._current], self._states[1 - self._current]
-        for name, array in tensors.items():
-            self._contexts[slot.lane].bind(name, self._device.address(array))
+            arrays[STATE_IN], arrays[STATE_OUT] = self._states[self._current], self._states[1 - self._current]
+        for name, array in arrays.items():
+            self._contexts[tensors.lane].bind(name, self._device.address(array))
 
     def _warm_up(self) -> None:
         """Run the network once in every lane, so that what compiles or loads when it first runs has done so."""
         device = self._device
         for lane, stream in enumerate(self._net):
-            slot = next(slot for slot in self._slots if slot.lane == lane)
-            for array in (*slot.inputs.values(), *self._states):
+            tensors = self._tensors[lane]
+            for array in (*tensors.inputs.values(), *self._states):
                 device.queue(partial(array.fill, 0), stream)
-            self._advance(slot)
-            device.record(slot.computed, stream)
-            device.synchronize(slot.computed)
+            self._advance(tensors)
+            device.record(tensors.computed, stream)
+            device.synchronize(tensors.computed)
 
     def _measure_blend(self) -> float:
         """The blend baked into a recurrent network, from a picture seen after a state of zeros."""
-        slot, stream, device = self._slots[0], self._net[0], self._device
-        picture, state = next(iter(slot.inputs.values())), self._states[self._current]
+        tensors, stream, device = self._tensors[0], self._net[0], self._device
+        picture, state = next(iter(tensors.inputs.values())), self._states[self._current]
         ramp = device.pinned(picture.shape, picture.dtype.name)
         ramp.reshape(-1)[:] = np.linspace(0, 1, ramp.size)
         device.upload(ramp, picture, stream)
         device.queue(lambda: state.fill(0), stream)
         seen = []
         for _ in range(2):
-            self._advance(slot)
+            self._advance(tensors)
             made = self._states[self._current]
             host = device.pinned(made.shape, made.dtype.name)
             device.download(made, host, stream)
             seen.append(host)
-        device.record(slot.computed, stream)
-        device.synchronize(slot.computed)
+        device.record(tensors.computed, stream)
+        device.synchronize(tensors.computed)
         blend = baked_blend(seen[0].astype(np.float32), seen[1].astype(np.float32))
         if blend is None:
             raise EngineError("the network's state is not a running average of features")
