@@ -1,0 +1,69 @@
+"""The bars' script runs on the stand-in, so that it will not fail on a GPU for its own sake."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorrt_rtx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("torch")
+
+from clips import make_clip
+from hostdevice import HostDevice, OnnxLoader
+
+from videosr.engines.cache import Cache
+from videosr.engines.network import Network
+from videosr.engines.tensorrt import TensorRTEngine
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_bars.py"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    spec = importlib.util.spec_from_file_location("gpu_bars", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_bars", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.torch, "compile", lambda network: network)  # a compiler is not what is tested
+    return module
+
+
+def test_every_bar_has_a_figure_or_a_reason(script, tmp_path, capsys):
+    cache = Cache(tmp_path / "engines")
+    clip = make_clip(tmp_path / "clip.mkv", frames=4, width=64, height=48)
+
+    def make(path):
+        options = {"library": "tensorrt_rtx", "cache": cache}
+        return TensorRTEngine(Network.open(path), device=HostDevice(), loader=OnnxLoader(), **options)
+
+    figures = tmp_path / "figures.json"
+    arguments = ["--count", "1", "--clip", clip, "--json", figures]
+    code = script.main(list(map(str, arguments)), make, (48, 64), "cpu")
+    bars = {bar["name"]: bar for bar in json.loads(figures.read_text())["bars"]}
+    out = capsys.readouterr().out
+    assert code == 1, out  # a CPU is no GPU
+    assert len(bars) == 7
+    assert all(bar["value"] is not None for bar in bars.values())
+    assert bars["PSNR"]["met"]
+    assert bars["within one 8-bit code"]["met"]
+    assert bars["realtime, 64x48, memory"]["met"]
+    assert not bars["realtime, 64x48, engine only"]["met"]
+    assert "MISSED" in out
+
+
+def test_what_cannot_be_measured_says_why(script):
+    bar = script.whole(None, None)
+    assert bar.met is None
+    assert str(bar).startswith("not measured")
+    assert "--clip" in str(bar)
+
+
+def test_without_a_gpu_nothing_is_measured(script, capsys, monkeypatch):
+    monkeypatch.setattr("videosr.doctor.gpus", lambda: ())
+    assert script.main([]) == 1
+    assert "no engine that could be measured is ready here" in capsys.readouterr().out
