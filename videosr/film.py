@@ -209,16 +209,13 @@ class Film:
         """Whether a segment of so many frames closes before the next one (`SegmentRule.closes`)."""
         return self.settings.segmented and self.options.segments.closes(frames, cut)
 
-    def fill(self, gaps: Iterable[Gap], folder: Path, told: Callable[[int], None]) -> int:
+    def fill(self, gaps: Iterable[Gap], folder: Path, told: Callable[[int], None]) -> None:
         """Make the segments of some gaps, in one pass over the file. Once: the decoder's frames are then used up.
 
         Args:
             gaps: in order.
             folder: where segments go.
             told: is called with the number of frames made so far.
-
-        Returns:
-            How many frames were repeats and not computed again.
 
         Raises:
             VideosrError: something could not be made; whole segments stay.
@@ -248,7 +245,6 @@ class Film:
         finally:
             if isinstance(source, Generator):
                 source.close()
-        return self.upscaler.reused
 
     def make(
         self,

@@ -56,11 +56,8 @@ class Result:
 class Crew(Protocol):
     """Makes a film's segments in other processes."""
 
-    def fill(self, film: Film, journal: Journal, progress: Progress) -> int:
-        """Make all that the journal lacks, as `Film.fill` would, and tell of it.
-
-        Returns:
-            How many frames were repeats and not computed again.
+    def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
+        """Make all that the journal lacks, as `Film.fill` would, and tell of it; the film's upscaler counts it.
 
         Raises:
             VideosrError: something could not be made.
@@ -103,9 +100,9 @@ def _film(
             resumed = sum(segment.frames for segment in journal.segments())
             progress.begin(film.expected, film.coded.rate, resumed)
             if crew is None:
-                reused = film.fill(journal.gaps(), journal.folder, lambda made: progress.frames(resumed + made))
+                film.fill(journal.gaps(), journal.folder, lambda made: progress.frames(resumed + made))
             else:
-                reused = crew.fill(film, journal, progress)
+                crew.fill(film, journal, progress)
             report.losses([])
             report.warnings(_not_finite(film.upscaler))
             if fingerprint(source) != film.job["input"]:
@@ -119,7 +116,7 @@ def _film(
     return Result(
         frames=sum(segment.frames for segment in segments),
         resumed=resumed,
-        reused=reused,
+        reused=film.upscaler.reused,
         mended=film.upscaler.mended,
         replaced=film.upscaler.replaced,
         width=film.coded.width,

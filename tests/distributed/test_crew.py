@@ -84,7 +84,7 @@ class Here:
 
     def fill(self, film, journal, progress):
         folder = None if self.sent else journal.folder
-        return fill(film, journal, progress, self, self.size, threads=1, folder=folder)
+        fill(film, journal, progress, self, self.size, threads=1, folder=folder)
 
 
 COLOR = (1, 1, 1, 1, 1)

@@ -105,11 +105,11 @@ class RayCrew:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def fill(self, film: Film, journal: Journal, progress: Progress) -> int:
+    def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
         """See `transcode.Crew`."""
         with connected(self._address):
             cluster = _Cluster(film)
-            return fill(film, journal, progress, cluster, cluster.slots(), threads=cluster.cpus)
+            fill(film, journal, progress, cluster, cluster.slots(), threads=cluster.cpus)
 
 
 @dataclass(slots=True, eq=False)

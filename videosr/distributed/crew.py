@@ -44,11 +44,11 @@ class LocalCrew:
             raise UsageError(f"--jobs {size} is not positive")
         self._size = size
 
-    def fill(self, film: Film, journal: Journal, progress: Progress) -> int:
+    def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
         """See `transcode.Crew`."""
         share = max(1, len(os.sched_getaffinity(0)) // self._size)
         with Pool(self._size) as pool:
-            return fill(film, journal, progress, pool, self._size, threads=share, folder=journal.folder)
+            fill(film, journal, progress, pool, self._size, threads=share, folder=journal.folder)
 
 
 def fill(
@@ -60,8 +60,8 @@ def fill(
     *,
     threads: int,
     folder: Path | None = None,
-) -> int:
-    """Have all made that a journal lacks.
+) -> None:
+    """Have all made that a journal lacks; the film's upscaler then has counted what theirs have.
 
     Args:
         film: just opened.
@@ -72,9 +72,6 @@ def fill(
         threads: of the network in each of them, where the film's options do not say.
         folder: where they put segments, if that is the journal's for them too; None: they send them.
 
-    Returns:
-        How many frames were repeats and not computed again.
-
     Raises:
         UsageError: the network needs its frames in order.
         VideosrError: something could not be made.
@@ -82,7 +79,7 @@ def fill(
     if film.upscaler.sequential:
         name = film.upscaler.engine.network.name
         raise UsageError(f"{name} keeps a state of its own and needs all frames in order: leave --jobs and --ray out")
-    return _Head(film, journal, progress, folder, threads).work(hands, size)
+    _Head(film, journal, progress, folder, threads).work(hands, size)
 
 
 class _Head:
@@ -97,14 +94,12 @@ class _Head:
         self._counts: dict[int, int] = {}
         self._made = 0
         self._linear = False
-        self._reused = 0
 
-    def work(self, hands: Hands, size: int) -> int:
+    def work(self, hands: Hands, size: int) -> None:
         with planned(self._film.decoder, self._film.closes, size + 2) as pieces:
             lost = self._round(hands, (self._task(p) for p in pieces if p.first not in self._finished), last=False)
             for attempt in range(2, ATTEMPTS + 1):
                 lost = self._round(hands, lost, last=attempt == ATTEMPTS)
-        return self._reused
 
     def _round(self, hands: Hands, tasks: Iterable[MakePiece], *, last: bool) -> list[MakePiece]:
         """Have segments made.
@@ -159,8 +154,11 @@ class _Head:
                     self._progress.warning("cannot be decoded from its middle on: each segment decodes all before it")
             case Told(str(line)):
                 self._progress.warning(line)
-            case Done(Made(reused)):
-                self._reused += reused
+            case Done(Made() as made):
+                upscaler = self._film.upscaler
+                upscaler.reused += made.reused
+                upscaler.mended += made.mended
+                upscaler.replaced += made.replaced
                 self._finish(first)
             case Done(Unfit(why)):
                 raise OutputError(f"{self._film.source}: a worker would make other bits: {why}")

@@ -19,6 +19,7 @@ from videosr.frame import Frame, StreamInfo
 from videosr.journal import differences, segment_name
 from videosr.media.decoder import Decoder
 from videosr.media.segments import Segment
+from videosr.upscaler import Upscaler
 
 _EVERY = 0.25  # seconds between two words on progress
 _CHUNK = 8 << 20
@@ -56,13 +57,28 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A segment that was made.
+    """A segment that was made, and the counts of `Upscaler` for it.
 
     Attributes:
         reused: frames that were repeats and not computed again.
+        mended: frames that were computed again in float32.
+        replaced: frames that the network could not make.
     """
 
     reused: int
+    mended: int
+    replaced: int
+
+    @staticmethod
+    def since(before: Made, upscaler: Upscaler) -> Made:
+        """What an upscaler has counted since then."""
+        now = Made.by(upscaler)
+        return Made(now.reused - before.reused, now.mended - before.mended, now.replaced - before.replaced)
+
+    @staticmethod
+    def by(upscaler: Upscaler) -> Made:
+        """All that an upscaler has counted."""
+        return Made(upscaler.reused, upscaler.mended, upscaler.replaced)
 
 
 class _Differs(Exception):  # noqa: N818 - not an error: there is another way
@@ -129,7 +145,7 @@ class MakePiece:
         return self._decoded(film, folder, tell, linear=True)
 
     def _decoded(self, film: Film, folder: Path, tell: Callable[[Any], None], *, linear: bool) -> Made:
-        piece, reused, told = self.piece, film.upscaler.reused, 0.0
+        piece, counts, told = self.piece, Made.by(film.upscaler), 0.0
 
         def progress(done: int) -> None:
             nonlocal told
@@ -151,7 +167,7 @@ class MakePiece:
         segment = Segment(folder / segment_name(piece.first))
         if segment.frames != piece.frames:
             raise OutputError(f"{segment.path}: has {segment.frames} frames where {piece.frames} were planned")
-        return Made(film.upscaler.reused - reused)
+        return Made.since(counts, film.upscaler)
 
     def _decoder(self, film: Film, linear: bool) -> Decoder:
         """A decoder that stands at the film's beginning, or not far from the piece's."""
