@@ -133,6 +133,17 @@ def test_a_clip_goes_through(tier, variant, clip, tmp_path, videosr):
         assert next(container.decode(video=0)).width == 400
 
 
+def test_no_runner_takes_whole_what_is_to_be_cut(tier, clip, monkeypatch):
+    engine = load(tier["photo"][1], precision="f32", threads=1)
+    asked = []
+    monkeypatch.setattr(engine, "planar", lambda source, *_: asked.append(source.width))
+    with Decoder(clip) as decoder:
+        frame = next(iter(decoder))
+    for tile in (TILE, 0, 200):
+        Upscaler(UpscaleOptions(tile=tile), engine).picture([frame])
+    assert asked == [200, 200]  # not with tiles of 136
+
+
 def test_identities_name_the_tiles(tier, paragon):
     engine = load(tier["pro"][1], precision="f32", threads=1)
     identities = {Upscaler(UpscaleOptions(tile=tile), engine).identity for tile in (None, 384, 0, 200)}

@@ -25,7 +25,7 @@ def axes(draw):
 def test_tiles_cover_a_side_and_share_what_they_must(case):
     tiling, length = case
     axis = tiling.axis(length)
-    assert axis.whole == (length <= tiling.edge)
+    assert tiling.cuts(length, 1) == tiling.cuts(1, length) == (len(axis.starts) > 1) == (length > tiling.edge)
     assert axis.size <= tiling.edge
     assert axis.starts[0] == 0
     assert axis.starts[-1] + axis.size == length

@@ -77,9 +77,13 @@ class Tiling:
         join = "blended" if self.blend else "cut"
         return f"tiles {self.edge}, overlap {self.overlap} {join}, grid {self.grid}" if self.edge else "no tiles"
 
+    def cuts(self, height: int, width: int) -> bool:
+        """Whether a picture of this size is cut."""
+        return 0 < self.edge < max(height, width)
+
     def axis(self, length: int) -> Axis:
         """The tiles along one axis of a picture."""
-        if not self.edge or length <= self.edge:
+        if not self.cuts(length, length):
             return Axis(size=length, starts=(0,))
         # Sizes that leave whole steps of the grid before the last tile; the largest first.
         steps = -(-(length - self.edge) // self.grid)
@@ -106,9 +110,9 @@ class Tiling:
             (N, 3, scale*H, scale*W) float32.
         """
         first = next(picture for picture in pictures if picture is not None)
-        rows, columns = self.axis(first.shape[2]), self.axis(first.shape[3])
-        if rows.whole and columns.whole:
+        if not self.cuts(first.shape[2], first.shape[3]):
             return upscale(*pictures)
+        rows, columns = self.axis(first.shape[2]), self.axis(first.shape[3])
         down, across = (axis.shares(scale, self.blend) for axis in (rows, columns))
         xp = first.__array_namespace__()
         result = xp.zeros((*first.shape[:2], first.shape[2] * scale, first.shape[3] * scale), dtype=xp.float32)
@@ -134,11 +138,6 @@ class Axis:
 
     size: int
     starts: tuple[int, ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether there is one tile alone."""
-        return len(self.starts) == 1
 
     def shares(self, scale: int, blend: bool) -> list[Array]:
         """Of each tile in each of its output pixels: float32 vectors of scale * size, whose sum is one everywhere."""

@@ -430,6 +430,8 @@ class Upscaler:
         )
 
     def _runner(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
+        if self.tiling.blend and self.tiling.cuts(source.height, source.width):
+            return None  # runners make whole pictures, or cut them where the network's reach is known
         key = (source, window)
         if key not in self._runners:
             if len(self._runners) > 3:
