@@ -175,9 +175,10 @@ def _sum_of_taps(xp: Any, plane: Array, axis: int, start: NDArray[np.intp], taps
     size = plane.shape[axis]
     out: Array = 0
     for j in range(taps.shape[1]):
-        weight = xp.asarray(taps[:, j].astype(np.float32))
-        if not weight.any():
+        share = taps[:, j].astype(np.float32)
+        if not share.any():  # asked on the host: a GPU would have to be waited for
             continue
+        weight = xp.asarray(share)
         index = xp.asarray(np.clip(start + j, 0, size - 1))
         out = out + xp.take(plane, index, axis=axis) * (weight[:, None] if axis == 0 else weight[None, :])
     return out

@@ -29,6 +29,7 @@ ENCODERS = (
     "libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc", "hevc_nvenc", "av1_nvenc",
     "h264_qsv", "hevc_qsv", "av1_qsv", "h264_amf", "hevc_amf", "av1_amf",
 )  # fmt: skip
+_DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "tensorrt_rtx": ("tensorrt-rtx",)}
 DECODERS = ("h264_cuvid", "hevc_cuvid", "av1_cuvid")
 
 
@@ -134,11 +135,11 @@ def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def installed(package: str) -> str:
-    """The version of a distribution, by the name it is imported by; "" if it is not installed.
+    """The version of a package, by the name it is imported by; "" if it is not installed.
 
     Found without importing it: torch alone takes seconds.
     """
-    for name in metadata.packages_distributions().get(package, [package]):
+    for name in _DISTRIBUTIONS.get(package, (package,)):
         try:
             return metadata.version(name)
         except metadata.PackageNotFoundError:

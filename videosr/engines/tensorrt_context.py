@@ -72,20 +72,21 @@ class LoadedEngine:
         needed = int(made.update_device_memory_size_for_shapes())
         memory = device.empty((max(needed, 1),), "uint8")
         made.set_device_memory(device.address(memory), needed)
-        return TensorRTContext(library, made, memory)
+        return TensorRTContext(self, library, made, memory)
 
 
 class TensorRTContext:
     """See `tensorrt_execution.Context`.
 
     Args:
+        owner: the engine; it has to live as long as its contexts.
         library: it is of.
         made: the library's execution context, shapes set.
         memory: what it works in; kept as long as it.
     """
 
-    def __init__(self, library: Library, made: Any, memory: Array) -> None:
-        self._library, self._made, self._memory = library, made, memory
+    def __init__(self, owner: LoadedEngine, library: Library, made: Any, memory: Array) -> None:
+        self._owner, self._library, self._made, self._memory = owner, library, made, memory
 
     def bind(self, name: str, address: int) -> None:
         """See `Context.bind`."""

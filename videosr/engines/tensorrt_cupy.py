@@ -53,7 +53,7 @@ class CupyDevice(Device):
 
     def event(self) -> Event:
         """See `Device.event`."""
-        return cupy.cuda.Event(disable_timing=True)
+        return cupy.cuda.Event(block=True, disable_timing=True)  # who waits leaves the processor to encoders
 
     def record(self, event: Event, stream: Stream) -> None:
         """See `Device.record`."""
