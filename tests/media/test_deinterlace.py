@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from videosr.errors import UsageError
+from videosr.frame import Frame, PixelFormat
 from videosr.media.decoder import Decoder
-from videosr.media.deinterlace import Deinterlace, deinterlacing
+from videosr.media.deinterlace import Deinterlace, Deinterlacer, Plan, deinterlacing
 from videosr.media.fields import Scan, detect
 from videosr.media.verify import verify
 from videosr.transcode import TranscodeOptions
@@ -198,3 +199,42 @@ def test_a_whole_run_is_understood_by_verify(clips, fields, tmp_path, videosr):
 def test_field_rate_needs_deinterlacing():
     with pytest.raises(UsageError, match="--field-rate"):
         TranscodeOptions(deinterlace=Deinterlace.OFF, field_rate=True)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_change_of_size_begins_anew(clips, double):
+    """Neither pictures nor times of one size go over into the other."""
+    plan = Plan(order="bff", double=double)
+    with Decoder(clips["small"]) as small, Decoder(clips["untagged"]) as large:
+        parts = [list(small)[:5], list(large)[:5]]
+    made = list(Deinterlacer(plan).run([*parts[0], *parts[1]]))
+    apart = [frame for part in parts for frame in Deinterlacer(plan).run(part)]
+    assert len(made) == 10 * (1 + double)
+    assert [f.time for f in made] == [f.time for f in apart]
+    assert all(a.same_picture(b) for a, b in zip(made, apart, strict=True))
+    assert not made[0].same_picture(parts[0][0])
+
+
+@pytest.mark.parametrize(
+    "name", ["gray10le", "gray16le", "yuv411p", "yuv422p12le", "yuva444p12le", "gbrp10le", "gbrap", "gbrap10le"]
+)
+def test_every_kind_of_plane_is_deinterlaced(name):
+    fmt = PixelFormat.parse(name)
+
+    def woven_frame(n):
+        rows = [scene(2 * n + k, 64).astype(fmt.dtype) << fmt.bits - 8 for k in (0, 1)]
+        luma = rows[0].copy()
+        luma[1::2] = rows[1][1::2]
+        planes = []
+        for i in range(fmt.planes):
+            height, width = fmt.plane_shape(i, 64, WIDTH)
+            planes.append(np.ascontiguousarray(luma[:height, :width]))
+        return Frame(planes=tuple(planes), format=fmt, pts=n, time_base=Fraction(1, 25), duration=1)
+
+    before = [woven_frame(n) for n in range(6)]
+    after = list(Deinterlacer(Plan(order="tff")).run(before))
+    assert [(f.pts, f.format) for f in after] == [(f.pts, fmt) for f in before]
+    for a, b in zip(before[1:-1], after[1:-1], strict=True):
+        for was, now in zip(a.planes, b.planes, strict=True):
+            np.testing.assert_array_equal(was[::2], now[::2])  # the first field stays
+            assert (was[1::2] != now[1::2]).mean() > 0.3

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import av
 import av.error
+import numpy as np
 
 from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.fields import Fields, Scan
@@ -88,6 +89,15 @@ def deinterlacing(wanted: Deinterlace, found: Callable[[], Fields], *, double: b
     return Plan(order=fields.order, film=film, double=double), f"{what}, {order} field first ({fields.seen}): {how}"
 
 
+def _carrier(fmt: PixelFormat) -> PixelFormat:
+    """The format that bwdif takes with the same planes: some depths it has not, and FFmpeg would convert the codes."""
+    deep_gray = fmt.family == "gray" and fmt.bits > 8
+    deep_alpha = fmt.alpha and (fmt.bits in (12, 14) or (fmt.family == "rgb" and fmt.bits > 8))
+    if not (deep_gray or deep_alpha):
+        return fmt
+    return PixelFormat.of(fmt.family, 16, fmt.log2_w, fmt.log2_h, fmt.alpha)
+
+
 class Deinterlacer:
     """A stage that makes interlaced frames whole; every frame, or field, keeps its time.
 
@@ -110,7 +120,7 @@ class Deinterlacer:
             yield from self.flush()
             self._graph, self._kind = self._made(frame), kind
         assert self._graph is not None
-        picture = to_av_frame(frame.planes, frame.format)
+        picture = to_av_frame(frame.planes, _carrier(frame.format))
         picture.pts, picture.time_base = self._count, Fraction(1)
         self._frames[self._count] = frame
         self._count += 1
@@ -133,8 +143,8 @@ class Deinterlacer:
 
     def _made(self, frame: Frame) -> av.filter.Graph:
         graph = av.filter.Graph()
-        width, height = frame.width, frame.height
-        chain = [graph.add_buffer(width=width, height=height, format=frame.format.name, time_base=Fraction(1))]
+        width, height, name = frame.width, frame.height, _carrier(frame.format).name
+        chain = [graph.add_buffer(width=width, height=height, format=name, time_base=Fraction(1))]
         chain += [graph.add(name, options) for name, options in self._plan.filters(frame.format)]
         chain.append(graph.add("buffersink"))
         return graph.link_nodes(*chain)
@@ -153,8 +163,11 @@ class Deinterlacer:
     def _timed(self, number: int, picture: av.VideoFrame, *, second: bool) -> Frame:
         """The result with the time and the data of the frame it was made of."""
         frame = self._frames[number]
-        made = frame.with_planes(self._reader.read(picture, frame.format), frame.format)
-        made = replace(made, interlaced=False)
+        fmt = frame.format
+        planes = self._reader.read(picture, _carrier(fmt))
+        if _carrier(fmt) != fmt:
+            planes = tuple(np.minimum(plane, (1 << fmt.bits) - 1) for plane in planes)
+        made = replace(frame, planes=planes, interlaced=False)
         if second or not self._plan.double:
             del self._frames[number]
         if not self._plan.double:
