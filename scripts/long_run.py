@@ -1,4 +1,4 @@
-"""A film of more than a day's worth of pictures: `python scripts/long_run.py CLIPS... [--frames 100000] [--size 32x24]`.
+"""A very long film: `python scripts/long_run.py CLIPS... [--frames 100000] [--size 32x24]`.
 
 Shrinks the clips, strings them together, again and again, with a tone beside them until there are so many frames, and
 upscales that with `videosr upscale`. Frames in must be frames out, each at its time, sound and picture as far apart at
@@ -136,18 +136,16 @@ def main() -> int:
     late = max((abs(a - b) for a, b in zip(before, after, strict=False)), default=Fraction(0))
     drift = abs((after[-1] - sound_after) - (before[-1] - sound_before))
     print(
-        f"times: at most {float(late) * 1000:.4f} ms off; sound against picture at the end: {float(drift) * 1000:.4f} ms"
+        f"times at most {float(late) * 1000:.4f} ms off; at the end sound is {float(drift) * 1000:.4f} ms off the picture"
     )
     if max(late, drift) >= Fraction(1, 1000):
         problems.append("times are off")
     tenth = len(seen) // 10
     if tenth:
-        early, last = (
-            statistics.median(m for _, m in part) for part in (seen[tenth : 2 * tenth], seen[-2 * tenth : -tenth])
-        )
-        print(
-            f"memory: {early:.0f} MiB in the second tenth, {last:.0f} MiB in the last but one, {max(m for _, m in seen):.0f} at most"
-        )
+        parts = seen[tenth : 2 * tenth], seen[-2 * tenth : -tenth]
+        early, last = (statistics.median(mib for _, mib in part) for part in parts)
+        most = max(mib for _, mib in seen)
+        print(f"memory: {early:.0f} MiB in the second tenth, {last:.0f} in the last but one, {most:.0f} at most")
         if last - early > GROWTH:
             problems.append(f"memory grew by {last - early:.0f} MiB")
     print("; ".join(problems) or "all as it should be")

@@ -85,11 +85,13 @@ def read(path: Path, keep: int = 2, *, untimed: bool = False) -> File:
         stream = next(s for s in container.streams.video if not s.disposition & cover)
         main = stream.index
         stream.codec_context.flags |= Flags.unaligned  # exact cropping
-        pictures = []
+        pictures: list[Picture] = []
+        size = ()
         tick = _fraction(stream.time_base)
         for frame in container.decode(stream):
             assert not frame.is_corrupt, f"{path}: frame {len(pictures)} is damaged"
             assert frame.pts is not None or untimed, f"{path}: frame {len(pictures)} has no time"
+            size = size or (frame.width, frame.height)
             pictures.append(
                 Picture(
                     time=(frame.pts or 0) * tick,
@@ -105,11 +107,12 @@ def read(path: Path, keep: int = 2, *, untimed: bool = False) -> File:
                 )
             )  # fmt: skip
         context = stream.codec_context
+        assert size, f"{path}: has no frame"
         made = File(
             container=container.format.name,
             video=_track(stream),
-            width=context.width,
-            height=context.height,
+            width=size[0],
+            height=size[1],
             sar=_fraction(stream.sample_aspect_ratio) or Fraction(1),
             matrix=bytes(context.coded_side_data.get("display_matrix") or b""),
             coded_side_data={k: bytes(v) for k, v in context.coded_side_data.items()},

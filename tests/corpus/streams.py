@@ -28,43 +28,34 @@ Style: Default,a font,12,&H00FFFFFF
 [Events]
 Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
-MS = Fraction(1, 1000)
 
 
-def added(folder: Path, kind: str, packets: list[tuple[int, int, bytes]], *, header: bytes = b"") -> Path:
-    """A film with fonts and one more stream of that codec; packets are (milliseconds, length, payload)."""
+def with_stream(folder: Path, other: Path) -> Path:
+    """A film with fonts and the one stream of another file, which is used up."""
     plain, path = clip(folder, "plain.mkv", attachments=FONTS), folder / "in.mkv"
-    with av.open(str(plain)) as a, av.open(str(path), "w") as b:
-        video = b.add_stream_from_template(a.streams.video[0])
-        extra = b.add_mux_stream(kind)
-        extra.time_base = MS
-        extra.metadata["language"] = "jpn"
-        if header:
-            extra.codec_context.extradata = header
+    with av.open(str(plain)) as a, av.open(str(other)) as c, av.open(str(path), "w") as b:
+        copies = [(s, b.add_stream_from_template(s)) for s in (a.streams.video[0], c.streams[0])]
+        copies[1][1].metadata["language"] = "jpn"
         for s in a.streams:
             if isinstance(s, av.stream.AttachmentStream):
                 b.add_attachment(s.name or "", s.mimetype or "", s.data)
-        made = []
-        for time, length, payload in packets:
-            packet = av.Packet(payload)
-            packet.stream, packet.time_base, packet.pts, packet.dts = extra, MS, time, time
-            packet.duration, packet.is_keyframe = length, True
-            made.append(packet)
-        b.start_encoding()
-        for packet in a.demux(a.streams.video[0]):
-            if packet.size:
-                packet.stream = video
-                b.mux(packet)
-        for packet in made:
-            b.mux(packet)
+        for (source, copy), container in zip(copies, (a, c), strict=True):
+            for packet in container.demux(source):
+                if packet.size:
+                    packet.stream = copy
+                    b.mux(packet)
     plain.unlink()
+    other.unlink()
     return path
 
 
 def ass(folder: Path) -> Path:
     """Styled subtitles, two of them at once."""
-    lines = [(50, 300, b"0,0,Default,,0,0,0,,{\\i1}first{\\i0}"), (50, 200, b"1,0,Default,,0,0,0,,{\\pos(9,9)}sign")]
-    return added(folder, "ass", [*lines, (400, 200, b"2,0,Default,,0,0,0,,last")], header=ASS.encode())
+    lines = [("0.05", "0.35", "{\\i1}first{\\i0}"), ("0.05", "0.25", "{\\pos(9,9)}sign"), ("0.40", "0.60", "last")]
+    events = "".join(f"Dialogue: 0,0:00:0{a},0:00:0{b},Default,,0,0,0,,{text}\n" for a, b, text in lines)
+    path = folder / "subtitles.ass"
+    path.write_text(ASS + events, encoding="utf-8")
+    return with_stream(folder, path)
 
 
 def pgs(folder: Path) -> Path:
@@ -84,7 +75,16 @@ def pgs(folder: Path) -> Path:
     picture = segment(0x15, struct.pack(">HBB", 0, 0, 0xC0) + len(pixels).to_bytes(3, "big") + pixels)
     shown = composition(0, 0x80, struct.pack(">HBBHH", 0, 0, 0, 8, 8)) + window + palette + picture + segment(0x80, b"")
     gone = composition(1, 0x00, b"") + window + segment(0x80, b"")
-    return added(folder, "hdmv_pgs_subtitle", [(100, 0, shown), (400, 0, gone)])
+    path = folder / "subtitles.sup"  # each segment behind "PG" and its times on a clock of 90 kHz
+    framed = b""
+    for time, segments in ((9000, shown), (36000, gone)):
+        at = 0
+        while at < len(segments):
+            end = at + 3 + int.from_bytes(segments[at + 1 : at + 3], "big")
+            framed += b"PG" + struct.pack(">II", time, 0) + segments[at:end]
+            at = end
+    path.write_bytes(framed)
+    return with_stream(folder, path)
 
 
 def cover(folder: Path, name: str) -> Path:
@@ -135,16 +135,7 @@ def two_films(folder: Path) -> Path:
 
 def timecode(folder: Path) -> Path:
     """A QuickTime film with a timecode track."""
-    plain, path = clip(folder, "plain.mov", audio=[("pcm_s16le", "eng")]), folder / "in.mov"
-    with av.open(str(plain)) as a, av.open(str(path), "w") as b:
-        copies = {s.index: b.add_stream_from_template(s) for s in a.streams}
-        b.metadata["timecode"] = "01:02:03:04"
-        for packet in a.demux():
-            if packet.size:
-                packet.stream = copies[packet.stream_index]
-                b.mux(packet)
-    plain.unlink()
-    return path
+    return clip(folder, "in.mov", metadata={"timecode": "01:02:03:04"})
 
 
 def _timecode_kept(outcome: Outcome) -> str:

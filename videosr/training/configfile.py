@@ -75,6 +75,8 @@ def _convert(hint: Any, value: Any, where: str, base: Path) -> Any:
 def _check(config: TrainingConfig, where: str) -> None:
     """Ranges; the network's own checks are left to the network."""
     data, schedule, output, weights = config.data, config.schedule, config.output, config.loss_weights
+    if config.network.scale < 1:
+        raise UsageError(f"{where}: network: scale {config.network.scale} must be 2, 3, 4 or 8")
     lr_border = -(-schedule.loss_border // config.network.scale)
     inside, needed = data.patch * config.network.scale - 2 * schedule.loss_border, _least_size(config)
     rules = [
