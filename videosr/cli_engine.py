@@ -194,7 +194,7 @@ def _line(entry: Entry) -> str:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def doctor(as_json: bool) -> None:
-    """Show what this machine can do, and what to do about what is missing."""
+    """Show what this machine can do, and what it lacks."""
     from videosr.doctor import examine
 
     report = examine()
