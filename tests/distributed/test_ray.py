@@ -43,9 +43,11 @@ def test_nodes_one_of_which_is_killed_and_one_is_of_another_kind(clip, cluster, 
 
     def kill(done):
         told.done.append(done)
-        if done >= 25 and not killed:  # both nodes have something to do
-            killed.append(cluster.first)
-            cluster.remove_node(cluster.first, allow_graceful=False)
+        free = ray._private.state.available_resources_per_node()
+        busy = [node for node in (cluster.first, cluster.second) if not free.get(node.node_id, {}).get("CPU")]
+        if busy and not killed:
+            killed.append(busy[0])
+            cluster.remove_node(busy[0], allow_graceful=False)
 
     told.frames = kill
     # A path that other processes do not have: the film is sent to the nodes.
