@@ -175,6 +175,12 @@ def test_sizes_are_padded_to_the_multiple(tmp_path, built):
     assert np.array_equal(engine.run(frame), frame.repeat(2, axis=2).repeat(2, axis=3))
 
 
+def test_sizes_built_ahead_are_rounded_up_too(tmp_path, built):
+    engine = engine_of(networks.unshuffled(tmp_path / "net.onnx", 4), built)
+    assert str(engine.prepare(Shapes.parse("17x18")).shapes) == "20x20"
+    assert str(engine.prepare(Shapes.parse("9x9..30x17..33x33")).shapes) == "12x12..32x20..36x36"
+
+
 def planar_case(format):
     fmt = PixelFormat.parse(format)
     matrix = Matrix.RGB if fmt.family == "rgb" else Matrix.BT709

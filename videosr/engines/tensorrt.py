@@ -138,9 +138,14 @@ class TensorRTEngine(Engine):
     def prepare(self, shapes: Shapes, progress: Progress | None = None) -> Plan:
         """Build the engine for these sizes ahead of its use, or find it built.
 
+        Args:
+            shapes: rounded up to what the network takes.
+            progress: told how far the build is.
+
         Raises:
             EngineError: the library failed, or the engine did not pass its self-test.
         """
+        shapes = Shapes(*map(self._padded, (shapes.smallest, shapes.tuned, shapes.largest)))
         test = partial(self._test, shapes=shapes, precision=self.precision)
         return self._passed(self._plans.build(shapes, self.precision, test, progress))
 

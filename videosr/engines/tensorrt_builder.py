@@ -16,8 +16,6 @@ type Progress = Callable[[str, float], None]
 """Told the phase a build is in and the share of the whole that is done, 0..1; may be called from any thread."""
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-SMALLEST = 16
-"""Rows and columns that every engine for varying sizes takes."""
 
 
 @dataclass(frozen=True, slots=True)
