@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,7 +17,7 @@ from videosr.errors import UsageError
 from videosr.training.config import TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.packing import build_pack
-from videosr.training.trainer import Trainer
+from videosr.training.trainer import Trainer, upscaler
 
 RECIPES = sorted((Path(__file__).parent.parent.parent / "samples").glob("*.toml"))
 
@@ -111,6 +112,18 @@ def test_a_nexus_run_ends_the_same_when_interrupted(tmp_path: Path) -> None:
     second.run()
     for a, b in zip(straight.average.parameters(), second.average.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_validation_sees_the_network_as_it_is_used() -> None:
+    torch.manual_seed(0)
+    network = nexus.Nexus("nexus_tiny", 3).eval()
+    image = np.random.default_rng(0).random((9, 14, 3), np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(upscaler(network.train())(image), expected)
+    half = family_of("nexus_tiny").deployed(network, 4, True)(torch.from_numpy(image).permute(2, 0, 1)[None])
+    assert half.shape == (1, 3, 27, 42)
+    assert half.dtype == torch.float32
 
 
 def test_nexus_takes_no_average_of_frames(tmp_path: Path) -> None:
