@@ -296,9 +296,9 @@ def test_another_gpu_or_driver_gets_its_own_engine(paragon, built, what):
     other = replace(
         GPU, **{"name": {"name": "Another"}, "driver": {"driver": "13.3"}, "capability": {"capability": (8, 9)}}[what]
     )
-    engine_of(paragon.deploy, built).run(pictures(1, 3, 24, 32))
+    engine_of(paragon.deploy, built, precision="f16").run(pictures(1, 3, 24, 32))
     before = len(built.entries())
-    engine_of(paragon.deploy, built, gpu=other).run(pictures(1, 3, 24, 32))
+    engine_of(paragon.deploy, built, gpu=other, precision="f16").run(pictures(1, 3, 24, 32))
     assert len(built.entries()) > before
 
 
