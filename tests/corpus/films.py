@@ -256,7 +256,7 @@ def fields() -> Iterator[Case]:
             make = partial(interlaced, fields=pal, rate=Fraction(25), tagged=tagged, top_first=first == "top")
             name = f"interlaced, {'tagged' if tagged else 'not tagged'}, {first} field first"
             yield case(name=name, make=make, says=f"{first} field first", quick=tagged and first == "top")
-    film = [t for n in range(48) for t in [2 * n] * (2 + n % 2)]
+    film = [t for n in range(48) for t in [2 * n] * (3 - n % 2)]  # the second frame, which is looked at, is combed
     make = partial(interlaced, fields=film[: len(film) // 2 * 2], rate=Fraction(30000, 1001), tagged=False)
     yield case(name="telecined, not tagged", make=make, says="telecined film", expected="film frames back, and said")
     make = partial(interlaced, fields=pal, rate=Fraction(25), tagged=True)
