@@ -135,9 +135,7 @@ def main() -> int:
         problems.append("frames in are not frames out")
     late = max((abs(a - b) for a, b in zip(before, after, strict=False)), default=Fraction(0))
     drift = abs((after[-1] - sound_after) - (before[-1] - sound_before))
-    print(
-        f"times at most {float(late) * 1000:.4f} ms off; at the end sound is {float(drift) * 1000:.4f} ms off the picture"
-    )
+    print(f"times at most {float(late) * 1000:.4f} ms off; sound {float(drift) * 1000:.4f} ms off at the end")
     if max(late, drift) >= Fraction(1, 1000):
         problems.append("times are off")
     tenth = len(seen) // 10

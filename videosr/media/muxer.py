@@ -22,7 +22,7 @@ from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import StreamCopy, cover_attachment
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, UPSCALE, Plan
+from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
 from videosr.media.segments import Segment, SegmentHeader, decode_times
 from videosr.media.source import (
     clean_tags,
@@ -166,7 +166,7 @@ class _Mux:
         video: Stream | None = None
         tracks = 0
         for entry, stream in zip(self._plan.streams, self._source.streams, strict=True):
-            if entry.action == DROP or entry.target == "chapters":
+            if entry.action == DROP or entry.target in REMADE:
                 continue
             if entry.action == UPSCALE:
                 made: Stream = self._add_video(stream)

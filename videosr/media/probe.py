@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SAMPLES = 3
 """Packets of a stream that are tried in its new container."""
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
+REMADE = frozenset({"chapters", "timecode"})
+"""Targets of tracks that the muxer makes itself, from the file's chapters and the video's timecode."""
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text", "srt", "stl", "sami", "microdvd"})
 
 _TEXT_FOR = {"matroska": "subrip", "mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
@@ -113,7 +115,7 @@ class StreamPlan:
         type: of the stream.
         codec: in the source.
         action: "upscale", "copy", "convert" or "drop".
-        target: codec in the output when converted ("chapters" if the content is kept as chapters), else "".
+        target: codec in the output when converted, or one of `REMADE`, else "".
         reason: why it is not simply copied, else "".
     """
 
@@ -234,7 +236,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
             else _plan_stream(s, source, container, samples.get(s.index, []))
             for s in source.streams
         )
-        losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target != "chapters"]
+        losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target not in REMADE]
         covers = any(p.action == COPY and is_attached_picture(source.streams[p.index]) for p in plans)
         free = sorted(k for k in source.metadata if k.lower().split("-")[0] not in (*_MP4_GLOBAL, *BOOKKEEPING))
         if container == "image":
@@ -255,7 +257,7 @@ def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: 
 
     MP4 and MOV know a handful of tags for tracks; Matroska and WebM have any, but no creation time for a track.
     """
-    if plan.action == DROP or plan.target == "chapters" or stream.type in ("attachment", "data"):
+    if plan.action == DROP or plan.target in REMADE or stream.type in ("attachment", "data"):
         return []
     lost = []
     for key, value in stream.metadata.items():
@@ -305,6 +307,8 @@ def _plan_stream(
         return plan(DROP, reason="an image holds one picture and nothing else")
     if stream.type == "data" and codec == "bin_data" and "mov" in source.format.name and source.chapters():
         return plan(CONVERT, "chapters", "the track is the chapter list in another form")
+    if stream.type == "data" and "timecode" in stream.metadata and container in ("mp4", "mov"):
+        return plan(CONVERT, "timecode", "the track is made anew from the video's timecode tag")
     if stream.type == "attachment":
         return plan(COPY) if container == "matroska" else plan(DROP, reason=f"{container} holds no attachments")
     if stream.type == "unknown" or (codec == "unknown" and stream.type != "data"):

@@ -16,7 +16,17 @@ from videosr.media.containers import container_format
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import same_static, says_nothing
 from videosr.media.languages import same_language
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, TRACK_BOOKKEEPING, Plan, StreamPlan, plan_streams
+from videosr.media.probe import (
+    BOOKKEEPING,
+    CONVERT,
+    COPY,
+    DROP,
+    REMADE,
+    TRACK_BOOKKEEPING,
+    Plan,
+    StreamPlan,
+    plan_streams,
+)
 from videosr.media.readback import Reading, Track, read_file
 from videosr.media.similarity import compare
 from videosr.media.source import clean_tags, clean_text, open_input, video_stream
@@ -206,7 +216,7 @@ class _Check:
             p
             for p in self._plan.streams
             if p.action in (COPY, CONVERT)
-            and p.target != "chapters"
+            and p.target not in REMADE
             and (p.index not in before.tracks or before.tracks[p.index].times)  # muxers leave empty tracks out
         ]
         self.facts["streams"] = {"kept": len(kept), "dropped": sum(p.action == "drop" for p in self._plan.streams)}
