@@ -3,8 +3,8 @@
 Usage: python scripts/ray_bar.py [CLIP] [--seconds 20] [--rounds 3] [--threads N] [-m NAME]
 
 One film is made by turns by plain `upscale`, by one process that is handed segments (`LocalCrew`), and by a Ray cluster
-of one node, this machine, that was begun before and has made a few frames. Prints the median times and whether the outputs are equal. Exit code 1
-if an output differs, or if Ray takes more than a tenth longer than plain `upscale`.
+of one node, this machine, that was begun before and has made a few frames. Prints the median times and whether the
+outputs are equal. Exit code 1 if an output differs, or if Ray takes more than a tenth longer than plain `upscale`.
 
 Without CLIP, a film is made of the sample clip, over and over.
 """
