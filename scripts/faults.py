@@ -242,7 +242,12 @@ def faults() -> Iterator[Fault]:
     yield Fault(name="the clock jumps by days", inside=CLOCK, code=0)
     yield Fault(name="the encoder fails in the middle", inside=ENCODER, says="encoding failed")
     yield Fault(name="the encoder has no such option", options=("-x", "nonsense=1"), code=2, says="no such option")
-    yield Fault(name="the encoder refuses a value", options=("-x", "slices=1000"), code=2, says="refuses")
+    yield Fault(
+        name="the encoder refuses a value",
+        code=2,
+        says="refuses",
+        options=("--codec", "libx264", "--pix-fmt", "yuv444p", "-x", "profile=baseline"),
+    )
     yield Fault(name="no such encoder", options=("--codec", "nonsense"), code=2, says="no such encoder")
     yield Fault(name="output is a FIFO", place=_fifo, code=2, says="is not a file", resumes=False)
     yield Fault(name="output is a folder", place=lambda home: home, code=2, says="", resumes=False)
