@@ -209,9 +209,9 @@ def test_a_worker_that_dies_costs_its_job_alone():
     ]
     with Pool(1) as pool:
         found = dict(pool.run(iter(enumerate(jobs))))
-    assert found[0] == Failed("the process that worked on it crashed (SIGABRT)")
-    assert found[3] == Failed("the process that worked on it was killed, perhaps because memory ran out")
-    assert found[1] == Failed("the process that worked on it ended with exit code 3")
+    assert found[0] == Failed("the process that worked on it crashed (SIGABRT)", lost=True)
+    assert found[3] == Failed("the process that worked on it was killed, perhaps because memory ran out", lost=True)
+    assert found[1] == Failed("the process that worked on it ended with exit code 3", lost=True)
     assert found[2] == Done(7)
 
 
