@@ -424,6 +424,7 @@ def test_a_source_that_changes_its_size_keeps_the_output_size(tmp_path, clip):
 def test_signals_end_it_cleanly(tmp_path, clip, number, code):
     playlist = tmp_path / "live.m3u8"
     command = [sys.executable, "-m", "videosr", "serve", str(clip), "-o", str(playlist), "-o", "tcp://127.0.0.1:0"]
+    command += ["-o", "http://127.0.0.1:0/"]
     process = subprocess.Popen([*command, "--latency", "5s"], stderr=subprocess.PIPE, text=True)
     until(playlist.exists)
     process.send_signal(number)

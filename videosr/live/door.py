@@ -71,6 +71,8 @@ class Door:
         self._guards: dict[asyncio.BaseTransport, Guard] = {}
         self.refused = 0
         """Connections closed to stay within the limit."""
+        self.watching: asyncio.Task[None] | None = None
+        """What closes idle connections."""
 
     def __call__(self) -> Guard:
         """The protocol of a new connection."""

@@ -10,8 +10,7 @@ import hashlib
 import hmac
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -179,15 +178,6 @@ def _hang_up(request: web.Request) -> None:
         request.transport.abort()
 
 
-@asynccontextmanager
-async def _watching(door: Door) -> AsyncIterator[None]:
-    task = asyncio.create_task(door.watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
 class _OurErrors(logging.Filter):
     """Keeps what strangers send, however malformed, out of the log."""
 
@@ -208,12 +198,6 @@ async def listen(state: State, sock: socket.socket) -> asyncio.Server:
 
     door = Door(protocol)
     app = site.app(door)
-
-    async def watching(_: web.Application) -> AsyncIterator[None]:
-        async with _watching(door):
-            yield
-
-    app.cleanup_ctx.append(watching)
     runner = web.AppRunner(
         app,
         handle_signals=False,
@@ -225,4 +209,5 @@ async def listen(state: State, sock: socket.socket) -> asyncio.Server:
     )
     logging.getLogger("aiohttp.server").addFilter(_OurErrors())
     await runner.setup()
+    door.watching = asyncio.create_task(door.watch())  # until the loop ends; the loop itself would forget it
     return await asyncio.get_running_loop().create_server(door, sock=sock)
