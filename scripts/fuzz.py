@@ -142,6 +142,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=1000, help="inputs, spread over the kinds")
+    parser.add_argument("--first", type=int, default=0, help="number of each kind's first input, to go on with a run")
     parser.add_argument("--kind", action="append", choices=seeds.KINDS, help="only this; may be repeated")
     parser.add_argument("--only", metavar="KIND:INDEX", help="this one input, with all that is said")
     parser.add_argument("--seconds", type=float, default=30, help="longest time for an input")
@@ -155,7 +156,7 @@ def main() -> int:
         return 0
     kinds = args.kind or list(seeds.KINDS)
     share = -(-args.count // len(kinds))
-    ranges = {kind: (0, share) for kind in kinds}
+    ranges = {kind: (args.first, args.first + share) for kind in kinds}
     if args.only:
         kind, _, index = args.only.partition(":")
         ranges, args.debug = {kind: (int(index), int(index) + 1)}, True

@@ -362,4 +362,7 @@ def test_patterns_keep_their_contrast_in_the_input(photos: Path, tmp_path: Path,
     assert (steps > 200).any()
     assert (np.abs(np.diff(batch.lr.astype(int), axis=1)).max((1, 2, 3)) > 200).any()
     blocks = batch.hr.reshape(40, 10, scale, 10, scale, 3)
-    assert (blocks == blocks[:, :, :1, :, :1]).all()  # an LR pixel is one colour
+    assert (blocks == batch.lr[:, :, None, :, None]).all()  # an LR pixel is one colour, unfiltered
+    alternating = (np.abs(np.diff(batch.lr.astype(int), axis=1)) == 255).all((1, 2, 3))
+    assert alternating.any()  # single pixels, black and white
+    assert (np.ptp(batch.lr, axis=(1, 2)) == 0).all(axis=1).any()  # and flat fields

@@ -49,7 +49,7 @@ class DataConfig:
         patch: edge of a training patch in LR pixels.
         batch: patches an iteration.
         candidates: patches drawn for each one used; the most textured is taken.
-        patterns: share of patches that are noise, stripes or checkerboards instead (see `patterns`).
+        patterns: share of patches that are noise, stripes, checkerboards or flat fields instead (see `patterns`).
         workers: threads that prepare batches ahead; 0 prepares them in line.
     """
 

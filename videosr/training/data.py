@@ -75,24 +75,28 @@ class PatchSampler:
         rng = np.random.default_rng((self.config.schedule.seed, iteration))
         paired = self.config.loss_weights.consistency > 0
         count = -(-self.data.batch // 2) if paired else self.data.batch
-        clips = np.stack([self._most_textured(rng) for _ in range(count)])
+        drawn = [self._draw(rng) for _ in range(count)]
+        clips, made = np.stack([clip for clip, _ in drawn]), np.array([made for _, made in drawn])
         inside = slice(self.margin, clips.shape[2] - self.margin)
         hr = clips[:, :, inside, inside]
         if self.data.frames == 1 and not self.config.degradation.any:
-            return Batch(self.shrink(clips[:, 0]), hr[:, 0])
+            return Batch(self._small(clips, made)[:, 0], hr[:, 0])
         # A whole window comes before the frame wherever the clip is long enough for one.
         earliest = 0 if self.config.schedule.window == "off" else min(self.data.frames, temporal.DEPTH) - 1
         newest = rng.integers(max(earliest, int(paired)), self.data.frames, count)
         times = np.concatenate([newest, newest - 1]) if paired else newest
-        lr, average = self._inputs(clips, times, rng)
+        lr, average = self._inputs(clips, made, times, rng)
         return Batch(lr, hr[np.arange(len(times)) % count, times], average)
 
     def _inputs(
-        self, clips: Pixels, times: NDArray[Any], rng: np.random.Generator
+        self, clips: Pixels, made: NDArray[np.bool_], times: NDArray[Any], rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """What the network is given for clips (N, T, hr_size, hr_size, 3) at `times`, N or 2 N frame numbers."""
+        """What the network is given for clips (N, T, hr_size, hr_size, 3) at `times`, N or 2 N frame numbers.
+
+        `made`: (N,), which of them are patterns.
+        """
         config, count, size = self.config.degradation, len(clips), self.data.patch
-        clean = self.shrink(clips.reshape(-1, *clips.shape[2:])).reshape(count, -1, size, size, 3)
+        clean = self._small(clips, made)
         lr = clean.copy()
         for i, clip in enumerate(clips):
             if rng.random() < config.blur:
@@ -138,19 +142,31 @@ class PatchSampler:
         window = temporal.window(history, mode, lambda older, newer: False)
         return temporal.average(window, mode, min(temporal.threshold(noise[::-1]) for noise in noises))
 
-    def _most_textured(self, rng: np.random.Generator) -> Pixels:
+    def _small(self, clips: Pixels, made: NDArray[np.bool_]) -> Pixels:
+        """(N, T, hr_size, hr_size, 3) to (N, T, patch, patch, 3): shrunk, but of patterns the cells they are made of.
+
+        A filter would leave a third of the contrast of a checkerboard of single pixels.
+        """
+        size = self.data.patch
+        small = self.shrink(clips.reshape(-1, *clips.shape[2:])).reshape(*clips.shape[:2], size, size, 3)
+        cells = slice(self.margin, self.margin + size * self.scale, self.scale)
+        small[made] = clips[made][:, :, cells, cells]
+        return small
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Pixels, bool]:
         """The candidate with the most gradient energy, (T, hr_size, hr_size, 3), turned and mirrored at random.
 
-        Or, as often as the configuration says, a pattern that stands still.
+        Or, as often as the configuration says, a pattern that stands still, and True.
         """
         if self.data.patterns and rng.random() < self.data.patterns:
             offset = -self.margin % self.scale  # LR pixels begin where the margin ends
             still = pattern(self.hr_size + offset, self.scale, rng)[offset:, offset:]
-            return np.broadcast_to(np.rot90(still, rng.integers(2)), (self.data.frames, *still.shape))
+            turned = still.transpose(1, 0, 2) if rng.integers(2) else still
+            return np.broadcast_to(turned, (self.data.frames, *still.shape)), True
         candidates = [self._crop(rng) for _ in range(self.data.candidates)]
         patch = max(candidates, key=lambda clip: _texture(clip[-1])) if len(candidates) > 1 else candidates[0]
         patch = np.rot90(patch, rng.integers(4), (1, 2))
-        return patch[:, :, ::-1] if rng.integers(2) else patch
+        return (patch[:, :, ::-1] if rng.integers(2) else patch), False
 
     def _crop(self, rng: np.random.Generator) -> Pixels:
         """The same region of all frames of a packed clip, or one that moves over a packed picture."""
