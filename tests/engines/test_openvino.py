@@ -516,3 +516,20 @@ def test_the_format_of_a_deployed_file_is_complete(paragon):
     assert network.metadata["form"] == "deploy"
     assert (network.number("scale", 0), network.number("halo", 0), network.number("reach", 0)) == (2, 8, 7)
     assert PixelFormat.parse("yuv420p").name == "yuv420p"
+
+
+def test_a_resize_to_nothing_is_refused_before_it_runs(tmp_path):
+    path = networks.nearest(tmp_path / "nothing.onnx")
+    one = np.float32(1).tobytes()
+    path.write_bytes(path.read_bytes().replace(one, bytes(4), 1))
+    with pytest.raises(NetworkError, match=r"nothing\.onnx: not an upscaler: it resizes pictures to nothing"):
+        load(path, threads=1)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = networks.nearest(tmp_path / "named.onnx")
+    data = path.read_bytes()
+    assert b"constant_0" in data
+    path.write_bytes(data.replace(b"constant_0", b"constant_\xff"))
+    with pytest.raises(NetworkError, match=r"named\.onnx: OpenVINO cannot read it: .*codec"):
+        load(path, threads=1)

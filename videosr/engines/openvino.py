@@ -53,8 +53,11 @@ class OpenVINOEngine(Engine):
         self.threads = threads or len(os.sched_getaffinity(0))
         try:
             model = core().read_model(network.path)
-        except RuntimeError as exc:
+            sound = _sound(model)
+        except (RuntimeError, UnicodeDecodeError) as exc:  # names in a damaged file need not be UTF-8
             raise NetworkError(f"{network.path}: OpenVINO cannot read it: {_first_line(exc)}") from exc
+        if not sound:
+            raise NetworkError(f"{network.path}: not an upscaler: it resizes pictures to nothing")
         self.interface = self._shape_interface(model)
         self._model = model
         self._lock = threading.Lock()
@@ -276,6 +279,21 @@ def _first_line(exc: BaseException) -> str:
     """The last line of an OpenVINO message, which says what; those before say where in its sources."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return lines[-1] if lines else type(exc).__name__
+
+
+def _sound(model: ov.Model) -> bool:
+    """Whether no resize has a factor of 0 or less: once OpenVINO has run one, the next network may crash it.
+
+    Raises:
+        UnicodeDecodeError: an operation has a name that is no text.
+    """
+    for op in model.get_ordered_ops():
+        op.get_friendly_name()  # all are asked for in the plane rewriting
+        if op.get_type_name() == "Interpolate" and op.input_value(1).get_node().get_type_name() == "Constant":
+            factors = op.input_value(1).get_node().get_data()
+            if not (np.isfinite(factors) & (factors > 0)).all():
+                return False
+    return True
 
 
 def _ties_size(model: ov.Model) -> bool:
