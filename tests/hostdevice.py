@@ -36,6 +36,19 @@ class HostStream:
     work: deque = field(default_factory=deque)
 
 
+class DeviceArray(np.ndarray):
+    """What the stand-in takes for an array of the GPU; what is computed from one is one."""
+
+    def get(self) -> np.ndarray:
+        """As cupy's: a copy on the host."""
+        return np.array(self)
+
+
+def on_device(array) -> DeviceArray:
+    """A copy of an array as one of the GPU."""
+    return np.array(array).view(DeviceArray)
+
+
 class HostGraph:
     def __init__(self, work: list[Callable[[], None]]) -> None:
         self.work = work
@@ -100,10 +113,15 @@ class HostDevice(Device):
         elif kind == "record":
             what.reached = max(what.reached, generation)
 
-    def empty(self, shape, dtype):
-        array = np.full(shape, 77, dtype)  # whoever reads what was not written sees it
+    def empty(self, shape, dtype, stream=None):
+        array = np.full(shape, 77, dtype).view(DeviceArray)  # whoever reads what was not written sees it
+        if stream is not None:
+            return array  # one of many: not looked up by its address
         self.arrays[array.ctypes.data] = array
         return array
+
+    def holds(self, array) -> bool:
+        return isinstance(array, DeviceArray)
 
     def pinned(self, shape, dtype):
         return np.full(shape, 55, dtype)
@@ -116,6 +134,9 @@ class HostDevice(Device):
 
     def download(self, source, target, stream: HostStream) -> None:
         self._add(lambda: np.copyto(target, source), stream)
+
+    def copy(self, source, target, stream: HostStream) -> None:
+        self._add(lambda: np.copyto(target, source, casting="same_kind"), stream)
 
     def queue(self, work: Callable[[], None], stream: HostStream) -> None:
         self._add(work, stream)

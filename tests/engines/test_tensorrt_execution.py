@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
-from hostdevice import HostContext, HostDevice
+from hostdevice import DeviceArray, HostContext, HostDevice, on_device
 
 from videosr.engines.tensorrt_execution import Conversion, Execution, Layout
 from videosr.errors import EngineError
@@ -229,3 +229,78 @@ def test_tickets_nobody_asks_for_cost_nothing():
     assert np.array_equal(execution.run([frame, frame])[0], independent({"input": frame, "average": frame})["output"])
     gc.collect()
     assert sum(ref() is not None for ref in lost) <= 2
+
+
+def doubled(told=False):
+    """A conversion that shows what it was given; the sum of the frame's samples is told to the host."""
+
+    def before(uploaded, inputs, parameters):
+        for tensor in inputs.values():
+            tensor[...] = uploaded[0]
+
+    def after(uploaded, outputs, made, parameters):
+        made[0][...] = outputs["output"] > 127
+        made[1][...] = uploaded[0].sum() % 251
+
+    downloads = [Layout(LARGE, "uint8"), Layout((1,), "uint8", told=told)]
+    return Conversion([Layout(SHAPE, "uint8")], downloads, before, after)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_frames_on_the_device_stay_there(seed, lanes):
+    device = HostDevice(seed)
+    _, execution = hoisted(device, conversion=doubled(told=True), lanes=lanes)
+    frames = [(255 * frame).astype(np.uint8) for frame in film(9, seed)]
+    tickets = [execution.submit([on_device(frame)]) for frame in frames]
+    for ticket, frame in zip(tickets, frames, strict=True):
+        large, told = execution.result(ticket)
+        assert isinstance(large, DeviceArray)
+        assert not isinstance(told, DeviceArray)
+        assert np.array_equal(large, enlarged(frame) * 11.0 > 127)
+        assert told[0] == frame.sum() % 251
+    assert device.uploaded == 0
+    assert device.downloaded == len(frames)  # one byte each
+    results = [execution.result(ticket)[0] for ticket in tickets]
+    assert len({result.ctypes.data for result in results}) == len(results)  # no slot's buffer goes out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tensors_on_the_device_stay_there(seed):
+    device = HostDevice(seed)
+    _, execution = hoisted(device, slots=3)
+    frames = film(7, seed)
+    tickets = [execution.submit([on_device(frame), on_device(2 * frame)]) for frame in frames]
+    for ticket, frame in zip(tickets, frames, strict=True):
+        (made,) = execution.result(ticket)
+        assert isinstance(made, DeviceArray)
+        assert np.allclose(made, independent({"input": frame, "average": 2 * frame})["output"])
+    assert (device.uploaded, device.downloaded) == (0, 0)
+
+
+def test_what_crosses_the_bus_is_counted():
+    device = HostDevice()
+    _, execution = hoisted(device, conversion=doubled(told=True))
+    execution.run([np.zeros(SHAPE, np.uint8)])
+    assert (device.uploaded, device.downloaded) == (np.prod(SHAPE), np.prod(LARGE) + 1)
+    # frames of the host and of the device may take turns
+    stayed, told = execution.run([on_device(np.ones(SHAPE, np.uint8))])
+    assert isinstance(stayed, DeviceArray)
+    assert not isinstance(told, DeviceArray)
+    assert (device.uploaded, device.downloaded) == (np.prod(SHAPE), np.prod(LARGE) + 2)
+
+
+def test_a_frame_on_the_device_is_held_until_all_work_on_it_is_done():
+    """Its memory goes back to the decoder when nobody holds it: whoever still reads then reads another picture."""
+    device = HostDevice()
+    _, execution = hoisted(device, conversion=doubled())
+    frame = on_device(np.ones(SHAPE, np.uint8))
+    held = weakref.ref(frame)
+    ticket = execution.submit([frame])
+    del frame
+    device.synchronize(ticket.slot.downloaded)  # what is queued no longer refers to it
+    gc.collect()
+    assert held() is not None
+    execution.result(ticket)
+    gc.collect()
+    assert held() is None

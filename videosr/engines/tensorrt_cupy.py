@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import cupy
@@ -36,6 +37,7 @@ class CupyDevice(Device):
             driver = cupy.cuda.runtime.driverGetVersion()
         except _ERRORS as exc:
             raise EngineError(f"no CUDA device {index}: {exc} (see videosr doctor)") from exc
+        self.index = index
         self.gpu = Gpu(
             name=facts["name"].decode(),
             capability=(facts["major"], facts["minor"]),
@@ -74,7 +76,7 @@ class CupyDevice(Device):
         except _ERRORS as exc:
             raise EngineError(f"{self.gpu.name}: {exc}") from exc
 
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: str, stream: Stream | None = None) -> Array:
         """See `Device.empty`.
 
         Raises:
@@ -82,9 +84,21 @@ class CupyDevice(Device):
         """
         self._device.use()  # the current device belongs to a thread
         try:
-            return cupy.empty(shape, dtype)
+            with stream or nullcontext():
+                return cupy.empty(shape, dtype)
         except cupy.cuda.memory.OutOfMemoryError as exc:
             raise EngineError(f"{self.gpu.name}: out of memory; close other programs or give --tile") from exc
+
+    def holds(self, array: Array) -> bool:
+        """See `Device.holds`."""
+        if not isinstance(array, cupy.ndarray):
+            return False
+        if array.device.id != self.index:
+            raise EngineError(
+                f"a frame lies on CUDA device {array.device.id}, the engine on {self.index}: give --device "
+                f"cuda:{array.device.id}"
+            )
+        return True
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """See `Device.pinned`."""
@@ -102,6 +116,12 @@ class CupyDevice(Device):
     def download(self, source: Array, target: NDArray[Any], stream: Stream) -> None:
         """See `Device.download`."""
         source.get(stream=stream, out=target, blocking=False)
+
+    def copy(self, source: Array, target: Array, stream: Stream) -> None:
+        """See `Device.copy`."""
+        self._device.use()
+        with stream:
+            cupy.copyto(target, source, casting="same_kind")
 
     def queue(self, work: Callable[[], None], stream: Stream) -> None:
         """See `Device.queue`. Arrays made on the way are freed to the stream's own pool, so in its order."""

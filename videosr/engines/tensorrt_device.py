@@ -54,9 +54,15 @@ class Device(ABC):
 
     Attributes:
         gpu: which.
+        index: as CUDA counts.
+        uploaded: bytes that have been copied to it, as far as `Execution` knows.
+        downloaded: bytes that have been copied from it, likewise.
     """
 
     gpu: Gpu
+    index: int = 0
+    uploaded: int = 0
+    downloaded: int = 0
 
     @abstractmethod
     def stream(self) -> Stream:
@@ -83,8 +89,23 @@ class Device(ABC):
         """Let the host wait for the event."""
 
     @abstractmethod
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """An array on the device, C-contiguous, not initialised."""
+    def empty(self, shape: tuple[int, ...], dtype: str, stream: Stream | None = None) -> Array:
+        """An array on the device, C-contiguous, not initialised.
+
+        Args:
+            shape: of it.
+            dtype: of it.
+            stream: that writes it, where it is one of many made and dropped: its memory is then taken from, and goes
+                back to, what this stream alone writes, so that the stream's order is all the waiting there has to be.
+        """
+
+    @abstractmethod
+    def holds(self, array: Array) -> bool:
+        """Whether an array lies on this device; False: it is the host's.
+
+        Raises:
+            EngineError: it lies on another device.
+        """
 
     @abstractmethod
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -101,6 +122,10 @@ class Device(ABC):
     @abstractmethod
     def download(self, source: Array, target: NDArray[Any], stream: Stream) -> None:
         """Queue a copy from the device to pinned memory."""
+
+    @abstractmethod
+    def copy(self, source: Array, target: Array, stream: Stream) -> None:
+        """Queue a copy on the device, from an array of any strides, converted to the target's type."""
 
     @abstractmethod
     def queue(self, work: Callable[[], None], stream: Stream) -> None:

@@ -6,6 +6,9 @@ Three streams, one a stage, and events between them; the host waits only for fin
     net                                        '-> network ---. computed
     out                                                       '-> to the output's planes -> download ---> downloaded
 
+Frames that come from the host go back to it. Frames that lie on the device stay there: they are read where they are and
+held until they have been, results are made in arrays of their own, and nothing of them crosses the bus.
+
 A frame lives in a slot: pinned host buffers, and device buffers for what crosses the bus, made once. A slot is used
 again only after its download is done and its result copied out. The network's own tensors, much larger than planes, are
 fewer: two sets for each execution context, one being worked on and one being filled or emptied; a set is filled again
@@ -54,10 +57,17 @@ class Context(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Shape and type of a buffer."""
+    """Shape and type of a buffer.
+
+    Attributes:
+        shape: of it.
+        dtype: of it.
+        told: of a result: it goes to the host wherever the frame is, because the host has to know it.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +93,16 @@ class Ticket:
     def __init__(self, slot: _Slot) -> None:
         self.slot: _Slot | None = slot
         self.lock = threading.Lock()
-        self.arrays: tuple[NDArray[Any], ...] = ()
+        self.arrays: tuple[Array, ...] = ()
 
 
 @dataclass(slots=True)
 class _Slot:
-    """What a frame under way has from its upload to its download."""
+    """What a frame under way has from its upload to its download.
+
+    `sources` and `results` are what is read and written for the frame in it: the slot's own device buffers, or arrays of
+    the device that came with the frame and go with it. They are held until all work on them is done.
+    """
 
     host_in: list[NDArray[Any]]
     device_in: list[Array]
@@ -96,6 +110,8 @@ class _Slot:
     host_out: list[NDArray[Any]]
     uploaded: Event
     downloaded: Event
+    sources: list[Array] = field(default_factory=list)
+    results: list[Array] = field(default_factory=list)
     ticket: Ticket | None = None
 
 
@@ -159,6 +175,8 @@ class Execution:
         lanes = len(contexts)
         count = slots if conversion is None else min(slots, 2 * lanes)
         self._tensors = [self._make_tensors(i % lanes, inputs, outputs) for i in range(max(count, lanes))]
+        made = conversion.downloads if conversion else outputs.values()
+        self._told = [layout.told for layout in made]
         self._slots = [self._make_slot(self._tensors[i % len(self._tensors)]) for i in range(slots)]
         self._turn = 0
         self._warm_up()
@@ -170,12 +188,13 @@ class Execution:
         """Frames to keep under way beside the one being submitted."""
         return len(self._slots) - 1
 
-    def submit(self, arrays: Sequence[NDArray[Any]], parameters: Any = None, *, reset: bool = True) -> Ticket:
-        """Start on a frame. The arrays may be changed when this returns.
+    def submit(self, arrays: Sequence[Array], parameters: Any = None, *, reset: bool = True) -> Ticket:
+        """Start on a frame.
 
         Args:
             arrays: as `Conversion.uploads`, or the network's inputs; where there are fewer, the others are not looked
-                at (the conversion knows by its parameters).
+                at (the conversion knows by its parameters). Those on the host may be changed when this returns; those
+                on the device have to be complete now and unchanged until the result is there.
             parameters: for the conversion.
             reset: of a recurrent network: the frame begins a scene.
 
@@ -188,12 +207,10 @@ class Execution:
         if slot.ticket is not None:
             self.result(slot.ticket)
         device, net, conversion = self._device, self._net[tensors.lane], self._conversion
-        for array, host, target in zip(arrays, slot.host_in, slot.device_in, strict=False):
-            np.copyto(host, array, casting="same_kind")
-            device.upload(host, target, self._in)
+        stays = self._take(slot, arrays)
         if conversion is not None:
             device.wait(self._in, tensors.computed)
-            device.queue(lambda: conversion.before(slot.device_in, tensors.inputs, parameters), self._in)
+            device.queue(partial(conversion.before, list(slot.sources), tensors.inputs, parameters), self._in)
         device.record(slot.uploaded, self._in)
         device.wait(net, slot.uploaded)
         device.wait(net, tensors.emptied)
@@ -202,19 +219,42 @@ class Execution:
         self._advance(tensors)
         device.record(tensors.computed, net)
         device.wait(self._out, tensors.computed)
+        slot.results = list(slot.device_out)
+        for i, array in enumerate(slot.device_out):
+            if stays and not self._told[i]:
+                slot.results[i] = device.empty(array.shape, array.dtype.name, self._out)
         if conversion is not None:
-            device.queue(
-                lambda: conversion.after(slot.device_in, tensors.outputs, slot.device_out, parameters), self._out
-            )
+            after = partial(conversion.after, list(slot.sources), tensors.outputs, list(slot.results), parameters)
+            device.queue(after, self._out)
             device.record(tensors.emptied, self._out)
-        for made, host in zip(slot.device_out, slot.host_out, strict=True):
-            device.download(made, host, self._out)
+        for made, own, host in zip(slot.results, slot.device_out, slot.host_out, strict=True):
+            if made is own:
+                device.download(made, host, self._out)
+                device.downloaded += host.nbytes
+            elif conversion is None:
+                device.copy(own, made, self._out)
         device.record(slot.downloaded, self._out)
         slot.ticket = Ticket(slot)
         return slot.ticket
 
-    def result(self, ticket: Ticket) -> tuple[NDArray[Any], ...]:
-        """Wait for a frame: as `Conversion.downloads`, or the network's outputs; owned by the caller.
+    def _take(self, slot: _Slot, arrays: Sequence[Array]) -> bool:
+        """Bring a frame to where the device can read it; whether it lies there already, so that its result stays."""
+        device, stays = self._device, False
+        slot.sources = list(slot.device_in)
+        for i, (array, host, target) in enumerate(zip(arrays, slot.host_in, slot.device_in, strict=False)):
+            if device.holds(array):
+                stays = True
+                slot.sources[i] = array
+                if self._conversion is None:  # the network reads its own tensors
+                    device.copy(array, target, self._in)
+            else:
+                np.copyto(host, array, casting="same_kind")
+                device.upload(host, target, self._in)
+                device.uploaded += host.nbytes
+        return stays
+
+    def result(self, ticket: Ticket) -> tuple[Array, ...]:
+        """Wait for a frame: as `Conversion.downloads`, or the network's outputs; complete, and owned by the caller.
 
         Raises:
             EngineError: something failed on the device.
@@ -223,11 +263,15 @@ class Execution:
             slot = ticket.slot
             if slot is not None:
                 self._device.synchronize(slot.downloaded)
-                ticket.arrays = tuple(array.copy() for array in slot.host_out)
+                ticket.arrays = tuple(
+                    host.copy() if made is own else made
+                    for made, own, host in zip(slot.results, slot.device_out, slot.host_out, strict=True)
+                )
+                slot.sources, slot.results = [], []
                 ticket.slot = slot.ticket = None
         return ticket.arrays
 
-    def run(self, arrays: Sequence[NDArray[Any]], parameters: Any = None, *, reset: bool = True) -> tuple[Array, ...]:
+    def run(self, arrays: Sequence[Array], parameters: Any = None, *, reset: bool = True) -> tuple[Array, ...]:
         """`submit` and `result` in one."""
         return self.result(self.submit(arrays, parameters, reset=reset))
 

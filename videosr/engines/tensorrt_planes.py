@@ -64,7 +64,7 @@ class Planes:
             for i in range(self.format.planes)
         ]
         uploads = planes * self.window
-        return Conversion(uploads, [*made, Layout((1,), "uint8")], self.before, self.after)
+        return Conversion(uploads, [*made, Layout((1,), "uint8", told=True)], self.before, self.after)
 
     def before(self, uploaded: Sequence[Array], inputs: Mapping[str, Array], parameters: Parameters) -> None:
         """See `Conversion.before`."""
