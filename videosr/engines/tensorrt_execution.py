@@ -100,7 +100,7 @@ class Ticket:
 class _Slot:
     """What a frame under way has from its upload to its download.
 
-    `sources` and `results` are what is read and written for the frame in it: the slot's own device buffers, or arrays of
+    `sources` and `results` are what is read and written for the frame in it: the slot's own buffers, or arrays of
     the device that came with the frame and go with it. They are held until all work on them is done.
     """
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import av.error
+from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError
@@ -21,13 +22,14 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 
 
 def open_input(
-    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, /, **options: str
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, hwaccel: HWAccel | None = None, /, **options: str
 ) -> av.container.InputContainer:
     """Open a media file for reading.
 
     Args:
         path: the file, or an address.
         max_pixels: of a picture; larger ones are not decoded to find out about the streams.
+        hwaccel: decodes its video.
         options: of FFmpeg's demuxer.
 
     Raises:
@@ -50,7 +52,9 @@ def open_input(
         if file.suffix.lower() in IMAGE_SUFFIXES:
             options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
     try:
-        container = av.open(name, "r", options={"max_pixels": str(max_pixels)}, container_options=options)
+        container = av.open(
+            name, "r", options={"max_pixels": str(max_pixels)}, container_options=options, hwaccel=hwaccel
+        )
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         raise _open_error(os.fspath(path), exc) from exc
     if container.format.name == "tty":

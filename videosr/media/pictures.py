@@ -1,0 +1,258 @@
+"""FFmpeg's frames of one video stream, in presentation order: the same on every machine, whoever decodes them."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import av
+import av.error
+from av.codec.context import Flags
+
+from videosr.errors import InputError
+from videosr.frame import Array, PixelFormat
+from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, unfit
+from videosr.media.planes import PlaneReader
+from videosr.media.source import open_input, video_stream
+
+HELD_FRAMES = 8
+HELD_BYTES = 64 * 2**20
+
+
+class Pictures:
+    """The frames of a stream from a wanted start on. Iterate once.
+
+    Args:
+        path: of the file.
+        index: of the stream in the container; the best one by default.
+        max_pixels: of a picture.
+        threads: decoder threads; 0 chooses by the machine. The frames do not depend on it.
+        device: CUDA device that decodes, if it can; None: the CPU does.
+        note: is told, by kind and text, what was repaired or done otherwise.
+
+    Attributes:
+        container: that is read.
+        stream: of it.
+        first_pts: the first frame wanted, in the stream's time base; None: the very first.
+        lead: earlier frames wanted before that, as many as there are.
+        early: how many of those came.
+        bad_packets: that could not be decoded.
+        coded_format: FFmpeg's name of the pixel format of the coded video.
+        on_device: whether frames come from NVDEC and stay on the GPU.
+
+    Raises:
+        InputError: the file or stream cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        index: int | None,
+        *,
+        max_pixels: int,
+        threads: int,
+        device: int | None,
+        note: Callable[[str, str], None],
+    ) -> None:
+        self.name = os.fspath(path)
+        self.first_pts: int | None = None
+        self.lead = self.early = self.bad_packets = 0
+        self._max_pixels, self._note = max_pixels, note
+        self._threads = threads or min(os.cpu_count() or 1, 8)
+        self._host_reader = PlaneReader()
+        self._device_reader: DeviceReader | None = None
+        self.container = open_input(path, max_pixels)
+        try:
+            self.stream = video_stream(self.container, self.name, index)
+            self._index = self.stream.index
+            context = self.stream.codec_context
+            self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
+        except BaseException:
+            self.container.close()
+            raise
+        self._device = device
+
+    def prepare(self) -> None:
+        """Set the decoder up and keep the demuxer from reading what is not asked for.
+
+        Raises:
+            InputError: the stream's header is damaged.
+        """
+        if self._device is not None and self._device_reader is None:
+            self._accelerate(self._device)
+        self._configure()
+
+    @property
+    def on_device(self) -> bool:
+        """See the class."""
+        return self._device_reader is not None
+
+    def format_of(self, picture: av.VideoFrame) -> str:
+        """FFmpeg's name of a picture's format; of one on the GPU, that of the coded video."""
+        name = picture.format.name
+        return self.coded_format if name == ON_DEVICE else name
+
+    def read(self, picture: av.VideoFrame, fmt: PixelFormat) -> tuple[Array, ...]:
+        """A picture's planes, fresh arrays that nobody else holds, where the picture is."""
+        if picture.format.name == ON_DEVICE and self._device_reader is not None:
+            return self._device_reader.read(picture, fmt)
+        return self._host_reader.read(picture, fmt)
+
+    def close(self) -> None:
+        """Release the file."""
+        self.container.close()
+
+    def _accelerate(self, device: int) -> None:
+        """Open the file again for decoding on the GPU; says why not, where that cannot be."""
+        reason = unfit(self.stream)
+        if not reason:
+            try:
+                found = acceleration(device)
+            except InputError as exc:
+                reason = str(exc)
+        if reason:
+            self._to_the_cpu(reason)
+            return
+        self._device_reader = cuda_reader(device)
+        self._open(found)
+
+    def _to_the_cpu(self, reason: str) -> None:
+        self._device = self._device_reader = None
+        self._note("device", f"decoded on the CPU: {reason}")
+
+    def _open(self, hwaccel: Any = None) -> None:
+        self.container.close()
+        self.container = open_input(self.name, self._max_pixels, hwaccel)
+        self.stream = video_stream(self.container, self.name, self._index)
+
+    def _configure(self) -> None:
+        context = self.stream.codec_context
+        context.thread_count = 1 if self.on_device else self._threads
+        context.thread_type = "AUTO"
+        context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
+        context.options = {"max_pixels": str(self._max_pixels)}
+        for other in self.container.streams:
+            if other.index != self.stream.index:
+                other.discard = av.stream.Discard.all
+        try:
+            context.open(strict=False)
+        except (av.error.FFmpegError, ValueError) as exc:
+            reason = getattr(exc, "strerror", None) or exc
+            raise InputError(f"{self.name}: the video stream's header is damaged: {reason}") from exc
+
+    def _reopen(self) -> None:
+        self._open(acceleration(self._device) if self._device is not None else None)
+        self._configure()
+
+    def __iter__(self) -> Generator[av.VideoFrame]:
+        """The frames.
+
+        Decoders that work on several frames at once, and those in hardware, conceal damage differently. So at the first
+        damage the rest is decoded again on one thread. B-frames shown before the damaged frame may have been predicted
+        from it, so a run of frames is held back until it is clear that all is well.
+        """
+        done = 0
+        held: deque[av.VideoFrame] = deque()
+        reason = ""
+        for picture in self._from_start():
+            if self.on_device:
+                reason = self._not_from_the_gpu(picture)
+            if reason or (not self._certain and (picture.is_corrupt or self.bad_packets)):
+                break
+            held.append(picture)
+            while len(held) > (0 if self._certain else _frames_to_hold(picture)):
+                yield held.popleft()
+                done += 1
+        else:
+            if self._certain or not self.bad_packets:
+                yield from held
+                return
+        held.clear()
+        if not reason:
+            self._threads = 1
+        if self.on_device:
+            self._to_the_cpu(reason or "the video is damaged")
+        self.bad_packets = 0
+        self._reopen()
+        # On one thread nothing is doubted any more. Otherwise the CPU's threads may meet damage in their turn.
+        yield from islice(self._from_start() if self._certain else iter(self), done, None)
+
+    @property
+    def _certain(self) -> bool:
+        """Whether the frames are what they will stay, damaged or not."""
+        return self._threads == 1 and not self.on_device
+
+    def _not_from_the_gpu(self, picture: av.VideoFrame) -> str:
+        """Why a frame and those behind it are to be decoded on the CPU after all; "" if they are not."""
+        if picture.format.name != ON_DEVICE:
+            return f"this GPU's NVDEC does not take {self.stream.codec_context.codec.name} of this size or profile"
+        if (picture.width, picture.height) != self._size:
+            # FFmpeg does not crop pictures on the GPU at the left and the top, and says of neither how much.
+            return "the picture is cropped at the left or the top, or changes its size"
+        return ""
+
+    def _from_start(self) -> Iterator[av.VideoFrame]:
+        """Frames from the wanted start on."""
+        if self.first_pts is None:
+            yield from self._decode_all()
+            return
+        assert self.stream.time_base is not None
+        ahead = round(self.lead / 4 / self.stream.time_base)
+        self.container.seek(self.first_pts - ahead, stream=self.stream, backward=True)
+        source = self._decode_all()
+        shown, earlier = self._reach_start(source)
+        exact = self.lead == 0 and bool(shown) and shown[0].pts == self.first_pts
+        if earlier < max(self.lead, 1) and not exact:
+            # The index is missing or wrong, or the beginning is near: only reading from there is sure to find them all.
+            self._reopen()
+            source = self._decode_all()
+            shown, _ = self._reach_start(source)
+        self.early = max(0, len(shown) - 1)
+        yield from shown
+        for picture in source:
+            if picture.pts is None or picture.pts >= self.first_pts:
+                yield picture
+
+    def _reach_start(self, source: Iterator[av.VideoFrame]) -> tuple[deque[av.VideoFrame], int]:
+        """The first picture that is wanted, behind up to `lead` earlier ones, and how many earlier ones there were."""
+        assert self.first_pts is not None
+        shown: deque[av.VideoFrame] = deque(maxlen=self.lead + 1)
+        for earlier, picture in enumerate(source):
+            shown.append(picture)
+            if picture.pts is None or picture.pts >= self.first_pts:
+                return shown, earlier
+        return deque(), len(shown)
+
+    def _decode_all(self) -> Iterator[av.VideoFrame]:
+        """Every frame from where the container stands."""
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as exc:
+                self._note("read", f"reading stopped early: {exc.strerror}; the file is damaged or truncated")
+                packet = None
+            flushing = packet is None or packet.size == 0
+            try:
+                yield from self._decoded(None if flushing else packet)
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                # One packet FFmpeg could not use at all; its neighbours may be fine.
+                self.bad_packets += 1
+            if flushing:
+                return
+
+    def _decoded(self, packet: av.Packet[Any] | None) -> Iterable[av.VideoFrame]:
+        """The frames that come of a packet."""
+        return self.stream.codec_context.decode(packet)
+
+
+def _frames_to_hold(picture: av.VideoFrame) -> int:
+    """As many as encoders put B-frames in a row, as far as memory allows."""
+    bits = picture.format.padded_bits_per_pixel or 24  # a picture on the GPU says nothing of its own
+    size = picture.width * picture.height * bits // 8
+    return max(2, min(HELD_FRAMES, HELD_BYTES // size))
