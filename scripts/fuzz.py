@@ -2,9 +2,10 @@
 
 Every input is made from a whole file by seeded mistakes (`fuzz_seeds`) and goes through the calls that the commands
 make (`fuzz_targets`), many of them in one child process. A finding is an input on which the child ends (a crash of the
-interpreter), takes longer than `--seconds`, more memory than `--memory`, raises what is no error of videosr, leaves
-files behind, or says that all is well when what it made is not sound. `--only KIND:INDEX` repeats one input, with the
-traceback. Prints a table of counts; exit code 1 if anything was found.
+interpreter), takes more than `--seconds` of processor time (or, where it waits or the machine is busy, ten times that),
+more memory than `--memory`, raises what is no error of videosr, leaves files behind, or says that all is well when what
+it made is not sound. `--only KIND:INDEX` repeats one input, with the traceback. Prints a table of counts; exit code 1
+if anything was found.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import fuzz_seeds as seeds
 
 PER_CHILD = 200
 POLL = 0.05
-PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+PAGE, TICKS = (os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_CLK_TCK"))
+PATIENCE = 10
+"""Seconds by the clock for one of processor time: others may be at work on the machine."""
 
 
 def child(kind: str, seed: int, first: int, last: int, folder: Path, debug: bool) -> None:
@@ -73,7 +76,8 @@ class Child:
         """How each input ended, the first being `at`; ends early, with the input in question, if the child must."""
         stdout = self._process.stdout
         assert stdout is not None
-        deadline = time.monotonic() + 120  # it has to import everything
+        first = 300  # it has to import everything, torch among it
+        deadline, spent = time.monotonic() + PATIENCE * first, float(first)
         pending = b""
         while self.at < self._last:
             ready, _, _ = select.select([stdout], [], [], POLL)
@@ -81,8 +85,8 @@ class Child:
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 word, _, rest = line.decode().partition(" ")
-                # The first one brings the imports of its kind, torch among them.
-                deadline = time.monotonic() + self._args.seconds + (300 if self.at == self._first else 0)
+                allowed = self._args.seconds + (first if self.at == self._first else 0)
+                deadline, spent = time.monotonic() + PATIENCE * allowed, self._spent() + allowed
                 if word == "end":
                     _, peak, outcome = rest.split(" ", 2)
                     self.at += 1
@@ -98,7 +102,7 @@ class Child:
                 self.at += 1
                 yield f"FOUND the interpreter ended: exit code {code} {' '.join(said)}"
                 return
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._spent() > spent:
                 self._kill()
                 self.at += 1
                 yield f"FOUND not done after {self._args.seconds:g} s"
@@ -114,6 +118,14 @@ class Child:
         """MiB in use, 0 where the system does not say."""
         try:
             return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * PAGE >> 20
+        except (OSError, IndexError):
+            return 0
+
+    def _spent(self) -> float:
+        """Seconds of processor time used, 0 where the system does not say."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / TICKS  # utime and stime, proc_pid_stat(5)
         except (OSError, IndexError):
             return 0
 
@@ -145,7 +157,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of each kind's first input, to go on with a run")
     parser.add_argument("--kind", action="append", choices=seeds.KINDS, help="only this; may be repeated")
     parser.add_argument("--only", metavar="KIND:INDEX", help="this one input, with all that is said")
-    parser.add_argument("--seconds", type=float, default=30, help="longest time for an input")
+    parser.add_argument("--seconds", type=float, default=30, help="most processor time of an input")
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="most memory of a child")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
