@@ -11,9 +11,13 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import cuda_host
 import numpy as np
+import pytest
 
+import videosr.engines
 from videosr.engines.tensorrt_device import Device, Gpu
 from videosr.errors import EngineError
 
@@ -47,6 +51,20 @@ class DeviceArray(np.ndarray):
 def on_device(array) -> DeviceArray:
     """A copy of an array as one of the GPU."""
     return np.array(array).view(DeviceArray)
+
+
+class HostKernels:
+    """Kernels compiled for the host (`cuda_host`)."""
+
+    def __init__(self, source: str, defines) -> None:
+        if not cuda_host.COMPILER:
+            pytest.skip("g++ is not installed: kernels cannot be compiled for the host")
+        folder = Path(videosr.engines.__file__).parent / "kernels"
+        self._module = cuda_host.HostModule(folder / source, defines)
+
+    def launch(self, name, grid, block, args, shared=0) -> None:
+        plain = [a.tobytes() if isinstance(a, np.ndarray) and a.dtype.names else a for a in args]
+        self._module.launch(name, grid, block, plain, shared)
 
 
 class HostGraph:
@@ -140,6 +158,9 @@ class HostDevice(Device):
 
     def queue(self, work: Callable[[], None], stream: HostStream) -> None:
         self._add(work, stream)
+
+    def kernels(self, source, defines, options=()) -> HostKernels:
+        return HostKernels(source, defines)
 
     def launched(self, work: Callable[[], None], handle: int) -> None:
         """What a library queues by a stream's handle."""

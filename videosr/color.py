@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videosr.errors import InputError
-from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
+from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting, namespace
 
 _KR_KB = {
     Matrix.BT709: (0.2126, 0.0722),
@@ -120,7 +120,7 @@ def siting_offsets(siting: Siting, factor_w: int, factor_h: int) -> tuple[float,
     return across, mid_h
 
 
-def _catmull_rom(distance: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def catmull_rom(distance: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """The cubic of Catmull and Rom (1974) at these distances from its centre, in samples."""
     d = np.abs(distance)
     near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
@@ -139,7 +139,7 @@ def upsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float64
     """
     first, count = -2, 5
     at = (np.arange(factor, dtype=np.float64)[:, None] - offset) / factor
-    return first, _catmull_rom(at - np.arange(first, first + count))
+    return first, catmull_rom(at - np.arange(first, first + count))
 
 
 def downsampling_taps(factor: int, offset: float) -> tuple[int, NDArray[np.float64]]:
@@ -188,17 +188,12 @@ def _upsample(xp: Any, plane: Array, axis: int, factor: float, offset: float, si
     """`upsampling_taps` along an axis, for any factor."""
     at = (np.arange(size) - offset) / factor
     start = np.floor(at).astype(np.intp) - 1
-    return _sum_of_taps(xp, plane, axis, start, _catmull_rom(at[:, None] - start[:, None] - np.arange(4)))
+    return _sum_of_taps(xp, plane, axis, start, catmull_rom(at[:, None] - start[:, None] - np.arange(4)))
 
 
 def _downsample(xp: Any, plane: Array, axis: int, factor: int, offset: float, size: int) -> Array:
     first, taps = downsampling_taps(factor, offset)
     return _sum_of_taps(xp, plane, axis, np.arange(size) * factor + first, np.broadcast_to(taps, (size, len(taps))))
-
-
-def namespace(array: Array) -> Any:
-    """numpy or cupy, whichever made the array."""
-    return array.__array_namespace__()
 
 
 def to_rgb(planes: tuple[Array, ...], format: PixelFormat, color: ColorSpec) -> Array:

@@ -131,7 +131,9 @@ class TensorRTEngine(Engine):
         """See `Engine.planar`."""
         if self.interface is Interface.RECURRENT:
             return None
-        planes = Planes(self.network, self.interface, source, target, window, denoise)
+        definition = self._plans.definition(self.precision)
+        tensors = definition.inputs[0].dtype, definition.outputs[0].dtype
+        planes = Planes(self.device, self.network, tensors, source, target, window, denoise)
         execution = self._open(self._padded((source.height, source.width)), planes.conversion())
         return PlanesRunner(execution, planes, str(self.network.path))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from importlib import resources
 from typing import Any
 
 import cupy
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videosr.engines.nvidia import driver_text
-from videosr.engines.tensorrt_device import Device, Event, Gpu, Graph, Stream
+from videosr.engines.tensorrt_device import Device, Event, Gpu, Graph, Kernels, Stream
 from videosr.errors import EngineError
 from videosr.frame import Array
 
@@ -129,6 +130,18 @@ class CupyDevice(Device):
         with stream:
             work()
 
+    def kernels(self, source: str, defines: Mapping[str, object], options: Sequence[str] = ()) -> Kernels:
+        """See `Device.kernels`. cupy keeps what is compiled in `~/.cupy/kernel_cache`."""
+        code = (resources.files("videosr.engines") / "kernels" / source).read_text(encoding="utf-8")
+        macros = [f"-D{name}={value}" for name, value in defines.items()]
+        module = cupy.RawModule(code=code, options=("--std=c++17", *options, *macros))
+        self._device.use()
+        try:
+            module.compile()
+        except (cupy.cuda.compiler.CompileException, *_ERRORS) as exc:
+            raise EngineError(f"{self.gpu.name}: {source} cannot be compiled: {exc}") from exc
+        return CupyKernels(module)
+
     def capture(self, work: Callable[[], None], stream: Stream) -> Graph:
         """See `Device.capture`."""
         stream.begin_capture()
@@ -145,3 +158,20 @@ class CupyDevice(Device):
         """See `Device.used_memory`."""
         free, total = cupy.cuda.runtime.memGetInfo()
         return int(total - free)
+
+
+class CupyKernels(Kernels):
+    """Kernels of a module."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._functions: dict[str, Any] = {}
+
+    def launch(
+        self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
+    ) -> None:
+        """See `Kernels.launch`."""
+        function = self._functions.get(name) or self._functions.setdefault(name, self._module.get_function(name))
+        if shared > 48 << 10:  # more than every GPU has is given to those who ask
+            function.max_dynamic_shared_size_bytes = shared
+        function(tuple(grid), tuple(block), tuple(args), shared_mem=shared)

@@ -7,7 +7,7 @@ with a device that runs what is queued in any order that streams and events allo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,24 @@ class Graph(Protocol):
 
     def launch(self, stream: Stream) -> None:
         """Queue all of it on a stream."""
+
+
+class Kernels(Protocol):
+    """A file of CUDA kernels, compiled for a device."""
+
+    def launch(
+        self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
+    ) -> None:
+        """Queue a kernel on the stream whose work is being queued (`Device.queue`).
+
+        Args:
+            name: of it.
+            grid: blocks along x, y, z.
+            block: threads of one along x, y, z.
+            args: arrays of the device, numpy numbers of the parameters' own types, and structures, which are copied:
+                numpy arrays of no dimension whose type has the structure's layout.
+            shared: bytes of dynamic shared memory.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +148,19 @@ class Device(ABC):
     @abstractmethod
     def queue(self, work: Callable[[], None], stream: Stream) -> None:
         """Queue what `work` does to arrays of the device."""
+
+    @abstractmethod
+    def kernels(self, source: str, defines: Mapping[str, object], options: Sequence[str] = ()) -> Kernels:
+        """Compile a file of the folder `kernels` for this device.
+
+        Args:
+            source: name of the file.
+            defines: macros.
+            options: others of NVRTC.
+
+        Raises:
+            EngineError: it does not compile.
+        """
 
     @abstractmethod
     def capture(self, work: Callable[[], None], stream: Stream) -> Graph:

@@ -1,29 +1,30 @@
 """Video planes in, video planes out: the colour conversions around an engine, on the device.
 
-The arithmetic is `color`'s and `temporal`'s own, on the arrays of the device (cupy), so it agrees with them by making.
-Each of its operations is a kernel of its own: right, not yet fast. Only the planes cross the bus: 1.5 bytes a pixel of
-8-bit 4:2:0 in place of 12 of float32 R'G'B'.
+Only the planes cross the bus: 1.5 bytes a pixel of 8-bit 4:2:0 in place of 12 of float32 R'G'B'. `cuda_planes` has the
+arithmetic; here is what is launched when. A frame alone takes two launches, one on either side of the network; one with
+a window takes one more, which averages the window into planes of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from dataclasses import replace
 from typing import NamedTuple
 
-from videosr import color, temporal
-from videosr.engines.base import Interface, NotFinite, Picture, PlanarRunner
+from videosr.color import namespace
+from videosr.engines.base import NotFinite, Picture, PlanarRunner
+from videosr.engines.cuda_planes import PlaneKernels
 from videosr.engines.network import Network
+from videosr.engines.tensorrt_device import Device
 from videosr.engines.tensorrt_execution import Conversion, Execution, Layout, Ticket
-from videosr.frame import Array, Frame, PixelFormat
-from videosr.temporal import Mode
+from videosr.frame import Array, PixelFormat
 
 
 class Parameters(NamedTuple):
     """What differs from frame to frame.
 
     Attributes:
-        frames: in the window.
+        frames: in the window; 1 where it is not averaged.
         threshold: of `temporal.average`, in code values.
     """
 
@@ -35,8 +36,9 @@ class Planes:
     """The conversions of one kind of picture.
 
     Args:
+        device: where.
         network: the network.
-        interface: of it.
+        tensors: types of its inputs and of its output.
         source: what goes in.
         target: what comes out.
         window: frames at most.
@@ -44,76 +46,49 @@ class Planes:
     """
 
     def __init__(
-        self, network: Network, interface: Interface, source: Picture, target: Picture, window: int, denoise: float
+        self,
+        device: Device,
+        network: Network,
+        tensors: tuple[str, str],
+        source: Picture,
+        target: Picture,
+        window: int,
+        denoise: float,
     ) -> None:
-        self.source, self.target, self.window, self.denoise = source, target, window, denoise
-        self.interface = interface
-        self.format = _opaque(target.format)
-        self.apart = network.chroma_apart(source.format, self.format)
+        self.source, self.target = source, replace(target, format=_opaque(target.format))
         self.colors = source.format.planes - source.format.alpha
+        self._window = window
+        apart = network.chroma_apart(source.format, self.target.format)
+        self._kernels = PlaneKernels(device, source, self.target, tensors=tensors, apart=apart, denoise=denoise)
+        self._follows = apart and denoise > 0  # the result's chroma follows the average
 
     def conversion(self) -> Conversion:
         """As an `Execution` takes it. Last of what is downloaded is one byte: whether all was finite."""
-        source, target = self.source, self.target
-        planes = [
-            Layout(source.format.plane_shape(i, source.height, source.width), source.format.dtype.name)
-            for i in range(self.colors)
-        ]
-        made = [
-            Layout(self.format.plane_shape(i, target.height, target.width), self.format.dtype.name)
-            for i in range(self.format.planes)
-        ]
-        uploads = planes * self.window
-        return Conversion(uploads, [*made, Layout((1,), "uint8", told=True)], self.before, self.after)
+        uploads = _layouts(self.source, self.colors) * self._window
+        downloads = [*_layouts(self.target, self.target.format.planes), Layout((1,), "uint8", told=True)]
+        return Conversion(uploads, downloads, self.before, self.after)
 
     def before(self, uploaded: Sequence[Array], inputs: Mapping[str, Array], parameters: Parameters) -> None:
         """See `Conversion.before`."""
-        picture, *others = inputs.values()
-        frame, average = self._window(uploaded, parameters)
-        rgb = color.to_rgb(frame, self.source.format, self.source.color)
-        _fill(picture, rgb)
-        for other in others:
-            if average is not None:
-                rgb = color.to_rgb(average, self.source.format, self.source.color)
-            _fill(other, rgb)
+        average = self._average(uploaded, parameters) if parameters.frames > 1 else None
+        self._kernels.to_tensors(uploaded[: self.colors], list(inputs.values()), average)
 
     def after(
         self, uploaded: Sequence[Array], outputs: Mapping[str, Array], made: Sequence[Array], parameters: Parameters
     ) -> None:
         """See `Conversion.after`."""
-        (out,) = outputs.values()
-        rgb = out[0, :, : self.target.height, : self.target.width].astype("float32")
-        chroma = None
-        if self.apart:
-            chroma = (self._window(uploaded, parameters)[0], self.source.format, self.source.color)
-        planes = color.from_rgb(rgb, self.format, self.target.color, dither=False, chroma=chroma)
-        *targets, finite = made
-        for target, plane in zip(targets, planes, strict=True):
-            target[...] = plane
-        xp = color.namespace(rgb)
-        finite[0] = xp.isfinite(rgb).all()
+        (tensor,) = outputs.values()
+        *planes, finite = made
+        finite.fill(1)
+        average = self._average(uploaded, parameters) if self._follows and parameters.frames > 1 else None
+        self._kernels.to_planes(tensor, planes, finite, uploaded[: self.colors], average)
 
-    def _window(
-        self, uploaded: Sequence[Array], parameters: Parameters
-    ) -> tuple[tuple[Array, ...], tuple[Array, ...] | None]:
-        """(the frame's planes, those of the window's average or None), in codes."""
-        frame = tuple(uploaded[: self.colors])
-        if parameters.frames == 1:
-            return frame, None
-        frames = [
-            Frame(
-                planes=tuple(uploaded[k * self.colors : (k + 1) * self.colors]),
-                format=_opaque(self.source.format),
-                pts=0,
-                time_base=Fraction(1),
-            )
-            for k in range(parameters.frames)
-        ]
-        average = temporal.average(frames, Mode.ADAPTIVE, parameters.threshold)
-        if self.denoise:
-            share = average[0].dtype.type(self.denoise)
-            frame = tuple(f + share * (a - f) for f, a in zip(frame, average, strict=True))
-        return frame, average
+    def _average(self, uploaded: Sequence[Array], parameters: Parameters) -> list[Array]:
+        """The average of the window; its memory goes back to the stream that it was made on."""
+        frames = [uploaded[k * self.colors : (k + 1) * self.colors] for k in range(parameters.frames)]
+        average = [namespace(plane).empty(plane.shape, "float32") for plane in frames[0]]
+        self._kernels.average(frames, parameters.threshold, average)
+        return average
 
 
 class PlanesRunner(PlanarRunner):
@@ -126,7 +101,7 @@ class PlanesRunner(PlanarRunner):
     def submit(self, frames: Sequence[Sequence[Array]], threshold: float) -> Ticket:
         """See `PlanarRunner.submit`."""
         arrays = [plane for frame in frames for plane in frame[: self._planes.colors]]
-        return self._execution.submit(arrays, Parameters(len(frames), threshold))
+        return self._execution.submit(arrays, Parameters(len(frames) if threshold > 0 else 1, threshold))
 
     def result(self, ticket: object) -> tuple[Array, ...]:
         """See `PlanarRunner.result`."""
@@ -138,14 +113,10 @@ class PlanesRunner(PlanarRunner):
         return tuple(planes)
 
 
-def _fill(target: Array, rgb: Array) -> None:
-    """Write a (3, H, W) picture into a (1, 3, rows, columns) tensor, its last row and column repeated."""
-    height, width = rgb.shape[1:]
-    target[0, :, :height, :width] = rgb
-    if target.shape[3] > width:
-        target[0, :, :height, width:] = rgb[:, :, -1:]
-    if target.shape[2] > height:
-        target[0, :, height:, :] = target[0, :, height - 1 : height, :]
+def _layouts(picture: Picture, planes: int) -> list[Layout]:
+    """Of the first planes of a picture."""
+    shapes = (picture.format.plane_shape(i, picture.height, picture.width) for i in range(planes))
+    return [Layout(shape, picture.format.dtype.name) for shape in shapes]
 
 
 def _opaque(format: PixelFormat) -> PixelFormat:
