@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 
 import pytest
 
@@ -150,6 +151,14 @@ class Evil:
 
     def __reduce__(self):
         return os.mkdir, (self.target,)
+
+
+def test_old_format_with_a_storage_under_a_wrong_name_is_refused(tmp_path):
+    path = tmp_path / "old.pth"
+    torch.save({"conv_in.bias": torch.zeros(16)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    named = list(re.finditer(rb"[0-9]{9,}", data))[-1]  # in the list of storages at the end
+    refusal(path, data[: named.start()] + b"9" * len(named[0]) + data[named.end() :], "not a checkpoint that can be")
 
 
 def test_files_that_are_no_checkpoints_are_refused(tmp_path):

@@ -38,6 +38,7 @@ _BROKEN = (
     ValueError,
     TypeError,
     AttributeError,
+    AssertionError,  # the old format's storages, asked for by a wrong name
     OSError,
 )
 
