@@ -1,7 +1,7 @@
 """What a batch bears: a thousand files with bad ones among them, and being killed again and again.
 
-Usage: python scripts/batch_bar.py many [--files 1000] [--bad 50] [--jobs 1]
-       python scripts/batch_bar.py kills [--kills 100] [--clips 6] [--frames 600] [--jobs 1] [--seed 1]
+Usage: python scripts/batch_bar.py many [CLIP ...] [--files 1000] [--bad 50] [--jobs 1]
+       python scripts/batch_bar.py kills [CLIP ...] [--kills 100] [--clips 6] [--frames 600] [--jobs 1] [--seed 1]
 
 `many` prints what was made, what failed and why, and the memory of all processes of the batch in each tenth of the run.
 Exit code 1 if a good file is missing or differs from what `videosr upscale` makes, a bad one was not told of, or memory
@@ -10,9 +10,10 @@ grew by more than a tenth after the first fifth.
 `kills` ends the batch with SIGKILL at random moments, by turns its first process alone and all of them at once, until
 that has happened so often; when a batch is done before, the next one begins. Prints the frames that were told as done
 and were not kept, which may be a segment for each file under way. Exit code 1 if an output differs from that of a batch
-left in peace, a kill cost more than that, or anything but the outputs is left.
+left in peace, a kill cost more than that, a file is under its final name that is not complete, looked for after every
+kill, or anything but the outputs is left at the end.
 
-The files are made on the spot.
+The files are the clips that are named, which `many` copies by turns; without any, they are made on the spot.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,16 +92,17 @@ def memory(first: int) -> float:
 
 def many(options: argparse.Namespace, folder: Path) -> bool:
     tree, out = folder / "in", folder / "out"
-    patterns = [make_clip(folder / f"clip{n}.mp4", 8 + n, n) for n in range(5)]
+    patterns = options.clip or [make_clip(folder / f"clip{n}.mp4", 8 + n, n) for n in range(5)]
+    kinds = len(patterns)
     wanted = []
     for n, clip in enumerate(patterns):
         subprocess.run((*COMMAND, "upscale", clip, folder / f"clip{n}.mkv", *FAST, "-q"), check=True)
         wanted.append((folder / f"clip{n}.mkv").read_bytes())
     bad = set(random.Random(options.seed).sample(range(options.files), options.bad))
     for n in range(options.files):
-        path = tree / f"shelf{n // 100:02d}" / f"film{n:04d}.mp4"
+        path = tree / f"shelf{n // 100:02d}" / f"film{n:04d}{patterns[n % kinds].suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = patterns[n % 5].read_bytes()
+        data = patterns[n % kinds].read_bytes()
         make_bad(path, data, n) if n in bad else path.write_bytes(data)
     command = (*COMMAND, "batch", tree, "-o", out, *FAST, "--jobs", str(options.jobs), "--json")
     begun = time.monotonic()
@@ -118,7 +121,7 @@ def many(options: argparse.Namespace, folder: Path) -> bool:
     seconds = time.monotonic() - begun
     errors = [e for e in events if e["event"] == "error"]
     outputs = {n: out / f"shelf{n // 100:02d}" / f"film{n:04d}.mkv" for n in range(options.files)}
-    good = sum(n not in bad and path.exists() and path.read_bytes() == wanted[n % 5] for n, path in outputs.items())
+    good = sum(n not in bad and path.exists() and path.read_bytes() == wanted[n % kinds] for n, path in outputs.items())
     told = {Path(e["file"]).stem for e in errors} == {f"film{n:04d}" for n in bad}
     unwanted = sum(outputs[n].exists() for n in bad)
     peaks = [max(samples[len(samples) * n // 10 : len(samples) * (n + 1) // 10]) for n in range(10)]
@@ -184,18 +187,20 @@ def run_and_kill(
 def kills(options: argparse.Namespace, folder: Path) -> bool:
     tree, chance = folder / "in", random.Random(options.seed)
     (tree / "two").mkdir(parents=True)
-    lengths: dict[str, int] = {}
-    for n in range(options.clips):
-        name = f"{'two/' if n % 2 else ''}clip{n}"
-        lengths[f"{name}.mkv"] = options.frames + 37 * n
-        make_clip(tree / f"{name}.mp4", lengths[f"{name}.mkv"], n)
+    for n, clip in enumerate(options.clip):
+        shutil.copyfile(clip, tree / ("two" if n % 2 else "") / clip.name)
+    for n in range(0 if options.clip else options.clips):
+        make_clip(tree / f"{'two/' if n % 2 else ''}clip{n}.mp4", options.frames + 37 * n, n)
     batch = (*COMMAND, "batch", tree, *FAST, "--jobs", str(options.jobs), "--json", "-o")
     peace = folder / "peace"
     begun = time.monotonic()
-    subprocess.run((*batch, peace), check=True, stdout=subprocess.DEVNULL)
+    told_of = subprocess.run((*batch, peace), check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     seconds = time.monotonic() - begun
-    print(f"{options.clips} clips, {sum(lengths.values())} frames, {options.jobs} at once: {seconds:.1f} s in peace")
-    done = rounds = wrong = left = 0
+    made = [event for event in map(json.loads, told_of) if event["event"] == "done"]
+    lengths = {str(Path(event["output"]).relative_to(peace)): event["frames"] for event in made}
+    wanted = {name: (peace / name).read_bytes() for name in lengths}
+    print(f"{len(made)} clips, {sum(lengths.values())} frames, {options.jobs} at once: {seconds:.1f} s in peace")
+    done = rounds = wrong = left = early = 0
     costs: list[int] = []
     while done < options.kills:
         out = folder / f"out{rounds}"
@@ -208,19 +213,23 @@ def kills(options: argparse.Namespace, folder: Path) -> bool:
                 done += 1
                 time.sleep(0.2)  # workers whose parent alone was killed are on their way out
                 costs.append(max(0, told - kept(out, lengths)))
+                early += sum((out / name).exists() and (out / name).read_bytes() != wanted[name] for name in lengths)
         wrong += code != 0
-        wrong += sum((out / name).read_bytes() != (peace / name).read_bytes() for name in lengths)
+        wrong += sum((out / name).read_bytes() != wanted[name] for name in lengths)
         found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file() and FOLDER not in p.parts}
         left += len(found - set(lengths))
+        print(f"  batch {rounds} whole after {done} kills in all; {wrong} wrong, {early} early", flush=True)
     longest = SegmentRule().longest * options.jobs
     print(f"  {done} kills over {rounds} batches: {wrong} wrong outputs or exit codes, {left} files left over")
+    print(f"  files under a final name that were not complete: {early}")
     print(f"  frames lost a kill: {sum(costs) / max(len(costs), 1):.0f} on average, {max(costs, default=0)} at most")
-    return not wrong and not left and max(costs, default=0) <= longest
+    return not wrong and not left and not early and max(costs, default=0) <= longest
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bar", choices=["many", "kills"])
+    parser.add_argument("clip", type=Path, nargs="*")
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--bad", type=int, default=50)
     parser.add_argument("--kills", type=int, default=100)
