@@ -123,7 +123,7 @@ struct ToTensors {
 };
 
 constexpr int TILE_W = 64, TILE_H = 16;  // pixels a block of (32, 8) threads makes
-constexpr int SPAN = TILE_W / FW + TAPS + 1;
+[[maybe_unused]] constexpr int SPAN = TILE_W / FW + TAPS + 1;  // columns of chroma under a tile, and those that taps reach
 
 // Per pixel of 8-bit 4:2:0: 1.5 bytes read, and 6 (float16) or 12 (float32) written for each tensor; of a window 7.5
 // read, and two tensors written.
@@ -235,7 +235,7 @@ extern "C" __global__ void average_window(const __grid_constant__ Window job) {
             sums[c][k] = there ? static_cast<float>(sample<const SAMPLE>(job.frames[0][c], y, x) >> job.shift) : 0;
         }
     }
-#pragma unroll
+#pragma unroll  // takes fewer registers
     for (int of = 1; of < DEPTH; of++) {
         if (of >= job.count) break;
         for (int at = thread; at < (DOWN + 2) * (ACROSS + 2); at += THREADS) {
