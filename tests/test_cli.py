@@ -56,7 +56,7 @@ def long_clip(tmp_path_factory):
         (("--size", "32x32", "--height", "32"), "--height"),
         (("--denoise", "7"), "between 0 and 1"),
         (("--threads", "0"), "threads"),
-        (("--device", "cuda"), "cuda"),
+        (("--device", "gpu"), "auto, cpu, cuda, cuda:N"),
         (("--temporal", "yes"), "adaptive"),
         (("--framse", "3"), "--frames"),
     ],
@@ -174,7 +174,7 @@ def test_json_lines(clip, tmp_path, videosr):
     kinds = [event["event"] for event in events]
     assert done.err == ""
     assert kinds[-1] == "done"
-    assert set(kinds) <= {"warning", "begin", "progress", "done"}
+    assert set(kinds) <= {"note", "warning", "begin", "progress", "done"}
     assert kinds.count("begin") == 1
     assert events[kinds.index("warning")]["message"].startswith("colour not fully tagged")
     assert (events[-1]["frames"], events[-1]["size"]) == (16, "128x96")

@@ -23,7 +23,7 @@ FLOORS = [
     {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs"},
     {"engines"},
     {"models", "media", "export"},
-    {"upscaler", "evaluate", "exporting", "journal", "doctor"},
+    {"upscaler", "download", "evaluate", "exporting", "journal", "doctor"},
     {"film"},
     {"transcode", "live", "training", "compare"},
     {"distributed"},

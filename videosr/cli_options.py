@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from videosr import presets
-from videosr.engines import DEVICES, ENGINES
+from videosr.engines import ENGINES, on_cuda
+from videosr.engines.choice import AUTO
 from videosr.errors import UsageError
 from videosr.media.codecs import EncoderSettings
 from videosr.media.deinterlace import Deinterlace
@@ -56,6 +57,21 @@ class Size(click.ParamType[tuple[int, int]]):
             return int(width), int(height)
         except ValueError:
             self.fail(f"{value!r} is not of the form 1920x1080", param, ctx)
+
+
+class Device(click.ParamType[str]):
+    """auto, cpu, cuda or cuda:N."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        try:
+            if value != AUTO:
+                on_cuda(value)
+        except UsageError as exc:
+            self.fail(str(exc), param, ctx)
+        return str(value)
 
 
 def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -161,13 +177,18 @@ _OPTIONS = [
         metavar="KEY=VALUE",
         help="Any other option of the encoder; may be repeated.",
     ),
-    click.option("--device", type=click.Choice(DEVICES), default="cpu", help="Where to compute."),
+    click.option(
+        "--device",
+        type=Device(),
+        default=AUTO,
+        help="Where to compute: cpu, cuda, cuda:N, or auto, which takes a GPU that is there and can.",
+    ),
     click.option(
         "--engine",
-        type=click.Choice(ENGINES),
-        default="openvino",
+        type=click.Choice([AUTO, *ENGINES]),
+        default=AUTO,
         metavar="NAME",
-        help=f"What computes: {', '.join(ENGINES)}.",
+        help=f"What computes: {', '.join(ENGINES)}, or auto, the best that works here (see videosr doctor).",
     ),
     click.option(
         "--precision",

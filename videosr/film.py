@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from videosr import __version__, machine
+from videosr.download import Download
 from videosr.errors import UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.graph import Graph, Stage, Timing
@@ -27,6 +28,7 @@ from videosr.media.deinterlace import Deinterlace, deinterlacing
 from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.fields import detect
 from videosr.media.limits import DEFAULT_MAX_PIXELS
+from videosr.media.nvenc import takes_gpu_frames
 from videosr.media.resize import Resizer, wanted_size
 from videosr.media.segments import SegmentRule
 from videosr.temporal import HISTORY
@@ -173,15 +175,24 @@ class Film:
         options, decoder = self.options, self.decoder
         resized = bool(options.width or options.height)
         upscaler = Upscaler(options.upscale)
+        self.options = options = replace(options, upscale=upscaler.options)  # whoever else makes a part does it alike
+        device = upscaler.engine.device
+        if device is not None and decoder.deinterlace is None:
+            decoder.close()
+            self.decoder = decoder = open_on_gpu(decoder, options, device.index)
         info = upscaler.output_info(decoder.info)
         if resized:
             # The upscaler gives the format the encoder takes, and the resampler works in that.
             info = Resizer(info, *wanted_size(info, options.width, options.height)).info
         self.settings: EncoderSettings = resolve(options.encoder, info, self.container, hdr=decoder.hdr)
         self.upscaler = Upscaler(replace(options.upscale, pix_fmt=self.settings.pix_fmt), upscaler.engine)
+        self.upscaler.chosen = upscaler.chosen
         self.coded: StreamInfo = output_info(self.settings, info)
         conformer = Conformer(self.upscaler.output_info(decoder.info))
-        self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler), ("conform", conformer)]
+        self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
+        if device is not None and (resized or not takes_gpu_frames(self.settings)):
+            self._stages.append(("download", Download(device)))
+        self._stages.append(("conform", conformer))
         if resized:
             resizer = Resizer(self.upscaler.output_info(decoder.info), self.coded.width, self.coded.height)
             self._stages.append(("resize", resizer))
@@ -316,6 +327,30 @@ def open_source(source: Path, options: TranscodeOptions) -> Decoder:
     if why:
         decoder.warnings.append(why)
     return decoder
+
+
+def open_on_gpu(decoder: Decoder, options: TranscodeOptions, index: int) -> Decoder:
+    """The same frames as a decoder gives, decoded on a GPU, as far as that can.
+
+    Args:
+        decoder: of the CPU, closed; it does not deinterlace.
+        options: it was opened with.
+        index: of the GPU, as CUDA counts.
+
+    Raises:
+        InputError: see `Decoder`.
+    """
+    opened = Decoder(
+        decoder.name,
+        start=options.start,
+        duration=options.duration,
+        frames=options.frames,
+        max_pixels=options.max_pixels,
+        follow=not options.strict,
+        device=index,
+    )
+    opened.warnings[:0] = [line for line in decoder.warnings if line not in opened.warnings]
+    return opened
 
 
 def expected_frames(info: StreamInfo, options: TranscodeOptions) -> int | None:

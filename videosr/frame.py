@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
+from importlib import import_module
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,28 @@ import numpy as np
 from videosr.errors import InputError
 
 type Array = Any  # a numpy array on the host, a cupy array on the GPU; the code that takes one says its dtype and shape
+
+
+def is_on_gpu(array: Array) -> bool:
+    """Whether an array lies in a GPU's memory."""
+    return hasattr(array, "get")
+
+
+def on_host(array: Array) -> Array:
+    """An array in the host's memory: itself, or a copy of one that lies on the GPU."""
+    return array.get() if is_on_gpu(array) else array
+
+
+def namespace(array: Array) -> Any:
+    """numpy or cupy, whichever made the array. (cupy 14 has no `__array_namespace__`.)"""
+    return np if isinstance(array, np.ndarray) else import_module(type(array).__module__.partition(".")[0])
+
+
+def complete(array: Array) -> None:
+    """Wait until what this thread has queued on an array's GPU is done, so that others may be given the array."""
+    if not isinstance(array, np.ndarray):
+        with array.device:
+            namespace(array).cuda.get_current_stream().synchronize()
 
 
 class Matrix(IntEnum):
@@ -170,8 +193,12 @@ FORMATS: dict[str, PixelFormat] = _formats()
 class Frame:
     """One picture, immutable. Whoever makes a Frame hands over its planes: nobody writes to them afterwards.
 
+    Planes on the GPU are complete when the frame is handed over: nothing that writes them is still queued, so that any
+    stream may read them. Who queues such reading holds the frame until that is done.
+
     Attributes:
-        planes: one 2-D array a component, C-contiguous rows, `format.dtype`; RGB as R, G, B; alpha last.
+        planes: one 2-D array a component, C-contiguous rows, `format.dtype`; RGB as R, G, B; alpha last. All on the
+            host, or all on one GPU.
         format: the pixel format.
         pts: presentation time in units of `time_base`.
         duration: in units of `time_base`; 0 where the stream does not say.
@@ -195,6 +222,11 @@ class Frame:
     key: bool = False
     scene_start: bool = False
     side_data: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the planes lie in a GPU's memory."""
+        return is_on_gpu(self.planes[0])
 
     @property
     def height(self) -> int:

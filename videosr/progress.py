@@ -21,8 +21,8 @@ class Progress:
 
     Args:
         name: what is being worked on.
-        as_json: one JSON object a line on stdout, `{"event": ..., ...}`, in place of text. The events are `begin`,
-            `progress`, `warning`, then `done` or `error`.
+        as_json: one JSON object a line on stdout, `{"event": ..., ...}`, in place of text. The events are `note`,
+            `begin`, `progress`, `warning`, then `done` or `error`.
         quiet: nothing but errors.
         stream: where text goes; stderr by default.
     """
@@ -86,6 +86,12 @@ class Progress:
         """Something the user should know: one line."""
         self._event("warning", name=self._name, message=text)
         self._say(f"{self._name}: {text}")
+
+    def note(self, text: str) -> None:
+        """How it is done: one line; nothing to worry about."""
+        if text:
+            self._event("note", name=self._name, message=text)
+            self._say(f"{self._name}: {text}")
 
     def error(self, text: str, exit_code: int) -> None:
         """Tell a JSON reader how it ended; people get the error itself."""

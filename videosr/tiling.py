@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videosr.errors import UsageError
-from videosr.frame import Array
+from videosr.frame import Array, namespace
 
 WINDOWED_EDGE = 384
 """Edge of the tiles, pixels, of networks with window attention, which take up to 40 kB of memory a pixel."""
@@ -114,7 +114,7 @@ class Tiling:
             return upscale(*pictures)
         rows, columns = self.axis(first.shape[2]), self.axis(first.shape[3])
         down, across = (axis.shares(scale, self.blend) for axis in (rows, columns))
-        xp = first.__array_namespace__()
+        xp = namespace(first)
         result = xp.zeros((*first.shape[:2], first.shape[2] * scale, first.shape[3] * scale), dtype=xp.float32)
         for top, down_share in zip(rows.starts, down, strict=True):
             for left, across_share in zip(columns.starts, across, strict=True):

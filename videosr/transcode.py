@@ -98,6 +98,7 @@ def _film(
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
+            progress.note(film.upscaler.chosen)
             progress.begin(film.expected, film.coded.rate, resumed)
             if crew is None:
                 film.fill(journal.gaps(), journal.folder, lambda made: progress.frames(resumed + made))
@@ -157,6 +158,7 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         report = _Report(progress, decoder, options.strict)
         report.losses(image_losses(output, settings, info))
         upscaler = Upscaler(replace(options.upscale, pix_fmt=working_format(settings).name))
+        progress.note(upscaler.chosen)
         (made,) = [*upscaler.process(frame), *upscaler.flush()]
         if options.width or options.height:
             info = upscaler.output_info(info)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videosr import color, scenes, temporal
-from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner, load
+from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
+from videosr.engines.choice import AUTO, Wish, choose
 from videosr.errors import EngineError, UsageError
-from videosr.frame import Array, Frame, PixelFormat, StreamInfo
+from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace
 from videosr.models import registry
 from videosr.temporal import Mode
 from videosr.tiling import Tiling
@@ -37,8 +38,8 @@ class UpscaleOptions:
 
     Attributes:
         model: a shipped model's name or the path of a network file.
-        engine: one of `engines.ENGINES`.
-        device: one of `engines.DEVICES`.
+        engine: one of `engines.ENGINES`, or "auto" (see `engines.choice`).
+        device: "cpu", "cuda", "cuda:N" or "auto".
         precision: "auto", "f32", "bf16" or "f16".
         threads: CPU threads of the engine; None takes all.
         temporal: what the detail path sees besides the frame.
@@ -50,8 +51,8 @@ class UpscaleOptions:
     """
 
     model: str = registry.DEFAULT
-    engine: str = "openvino"
-    device: str = "cpu"
+    engine: str = AUTO
+    device: str = AUTO
     precision: str = "auto"
     threads: int | None = None
     temporal: Mode = Mode.ADAPTIVE
@@ -114,7 +115,7 @@ class Pending(NamedTuple):
 
 
 class Upscaler:
-    """Turns frames into larger frames.
+    """Turns frames into larger frames, where they are: of frames on the GPU nothing comes to the host.
 
     Args:
         options: how.
@@ -125,14 +126,14 @@ class Upscaler:
     """
 
     def __init__(self, options: UpscaleOptions | None = None, engine: Engine | None = None) -> None:
-        self.options = options or UpscaleOptions()
-        self.engine = engine or load(
-            Path(registry.find(self.options.model)),
-            self.options.engine,
-            device=self.options.device,
-            precision=self.options.precision,
-            threads=self.options.threads,
-        )
+        self.options = o = options or UpscaleOptions()
+        self.chosen = ""
+        """Where frames are computed and why, in a line, if that was left open; `options` then say it too."""
+        if engine is None:
+            wish = Wish(engine=o.engine, device=o.device, precision=o.precision, threads=o.threads)
+            engine, found, self.chosen = choose(Path(registry.find(o.model)), wish)
+            self.options = o = replace(o, engine=found.engine, device=found.device)
+        self.engine = engine
         network, recurrent = self.engine.network, self.engine.interface is Interface.RECURRENT
         self.tiling = Tiling.of(
             0 if recurrent else self.options.tile,  # a state has the size of the picture
@@ -264,7 +265,7 @@ class Upscaler:
             recent: frames begun lately; if one is made of the same pictures, it is not computed again.
 
         Raises:
-            UsageError: the network is recurrent and can only `process`.
+            UsageError: the network is recurrent and can only `process`; or the frame is on the GPU, the engine not.
             EngineError: the engine failed.
         """
         if self.engine.interface is Interface.RECURRENT:
@@ -313,6 +314,11 @@ class Upscaler:
         """Start on a frame."""
         frames, likeness = window
         frame = frames[0]
+        if frame.on_gpu and self.engine.device is None:
+            raise UsageError(
+                f"the frame is on the GPU and {self.options.engine} computes on the CPU: give --device cuda, or the "
+                "frame's planes as arrays of the host"
+            )
         source = self._source(frame)
         target = self._target(source)
         # With fewer bits than the input has, rounding would band; the planar form only rounds.
@@ -352,6 +358,7 @@ class Upscaler:
         frame: tuple[Array, ...] = frames[0].planes
         rgb = color.to_rgb(frame, source.format, source.color)
         if self.engine.interface is Interface.RECURRENT:
+            complete(rgb)
             out = engine.step(rgb[None], reset=cut or self._broken)[0]
         else:
             average = None
@@ -361,12 +368,15 @@ class Upscaler:
                 share = rgb.dtype.type(self.options.denoise)
                 rgb = rgb + share * (average - rgb)
                 frame = tuple(f + share * (a - f) for f, a in zip(frame, planes, strict=False))
+            complete(rgb)
             pictures = (rgb[None], None if average is None else average[None])
             out = self.tiling.run(engine.run, self.scale, *pictures)[0]
-        self._broken = not color.namespace(out).isfinite(out.sum())
+        self._broken = not namespace(out).isfinite(out.sum())
         if self._broken:
             raise NotFinite(f"{engine.network.path}: gave values that are not finite")
-        return (*self._planes(out, frame, source, target, dither=dither), *self._alpha(frames[0], target.format))
+        planes = (*self._planes(out, frame, source, target, dither=dither), *self._alpha(frames[0], target.format))
+        complete(planes[-1])
+        return planes
 
     def _planes(
         self, rgb: Array, frame: tuple[Array, ...], source: Picture, target: Picture, *, dither: bool
@@ -388,7 +398,8 @@ class Upscaler:
             if self._exact is None:
                 self._exact = self.engine
                 if self.engine.precision != "f32":
-                    self._exact = load(network.path, o.engine, device=o.device, precision="f32", threads=o.threads)
+                    wish = Wish(engine=o.engine, device=o.device, precision="f32", threads=o.threads)
+                    self._exact, *_ = choose(network.path, wish)
             try:
                 planes = self._by_tensors(self._exact, window, source, target, cut=True, dither=dither)
                 self._broken = True  # the state that comes from here is not that of the engine itself
@@ -402,6 +413,7 @@ class Upscaler:
                 rgb = color.enlarge(color.to_rgb(frame.planes, source.format, source.color), self.scale)
                 planes = self._planes(rgb, frame.planes, source, target, dither=dither)
                 planes = (*planes, *self._alpha(frame, target.format))
+                complete(planes[-1])
                 self.replaced += 1
         return planes
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from videosr.batch.jobs import Facts, Measured
 from videosr.errors import OutputError
-from videosr.media.codecs import ALIASES, EncoderSettings
+from videosr.media.codecs import EncoderSettings
+from videosr.media.encoders import ALIASES
 
 BITS_PER_PIXEL = {
     "libx264": 0.25,

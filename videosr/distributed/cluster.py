@@ -159,7 +159,7 @@ class _Cluster:
         cpus = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
         usable = [n for n in cpus if n >= (upscale.threads or 1)]
         self.cpus = upscale.threads or min([SHARE, *usable])
-        self._needs = {"CPU": float(self.cpus), "GPU": float(upscale.device != "cpu")}
+        self._needs = {"CPU": float(self.cpus), "GPU": float(film.upscaler.engine.device is not None)}
         if not self.slots():
             raise UsageError(
                 f"no node of the cluster has {self.cpus} CPUs{' and a GPU' if self._needs['GPU'] else ''}: "

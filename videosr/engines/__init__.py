@@ -9,9 +9,39 @@ from videosr.engines.network import Network
 from videosr.errors import MissingExtraError, UsageError
 
 ENGINES = ("openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx")
-_DEVICES_OF = {"torch": ("cpu", "cuda"), "tensorrt": ("cuda",), "tensorrt_rtx": ("cuda",)}  # others: the CPU alone
-DEVICES = ("cpu", "cuda")
-__all__ = ["DEVICES", "ENGINES", "Engine", "Interface", "Network", "NotFinite", "Picture", "PlanarRunner", "load"]
+DEFAULT = "openvino"
+CUDA_ENGINES = ("tensorrt_rtx", "tensorrt", "torch")
+"""Those that run on a GPU, the one to be tried first in front."""
+_ON_THE_CPU_TOO = frozenset({"torch"})
+__all__ = ["CUDA_ENGINES", "DEFAULT", "ENGINES", "Engine", "Interface", "Network", "NotFinite", "Picture"]
+__all__ += ["PlanarRunner", "able", "load", "on_cuda"]
+
+
+def able(engine: str) -> tuple[str, ...]:
+    """Where an engine runs: "cpu", "cuda" or both.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
+    if engine not in CUDA_ENGINES:
+        return ("cpu",)
+    return ("cpu", "cuda") if engine in _ON_THE_CPU_TOO else ("cuda",)
+
+
+def on_cuda(device: str) -> int | None:
+    """The index of a CUDA device given as "cuda" or "cuda:N"; None for "cpu".
+
+    Raises:
+        UsageError: it is neither.
+    """
+    kind, colon, index = device.partition(":")
+    if device == "cpu":
+        return None
+    if kind != "cuda" or (colon and not index.isdecimal()):
+        raise UsageError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N")
+    return int(index or 0)
 
 
 def load(
@@ -27,7 +57,7 @@ def load(
     Args:
         path: an ONNX file; for "torch" a checkpoint.
         engine: one of `ENGINES`.
-        device: one of `DEVICES`.
+        device: "cpu", "cuda" or "cuda:N".
         precision: see the engine.
         threads: CPU threads; None takes all this process may use.
 
@@ -36,15 +66,11 @@ def load(
         MissingExtraError: the engine's library is not installed.
         NetworkError: the file cannot be used.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
-    if device not in DEVICES:
-        raise UsageError(f"device {device!r} is not one of {', '.join(DEVICES)}")
-    able = _DEVICES_OF.get(engine, ("cpu",))
-    if device not in able:
-        others = ", ".join(name for name in ENGINES if device in _DEVICES_OF.get(name, ("cpu",)))
+    index, places = on_cuda(device), able(engine)
+    if (kind := "cpu" if index is None else "cuda") not in places:
+        others = ", ".join(name for name in ENGINES if kind in able(name))
         raise UsageError(
-            f"the {engine} engine runs on {' and '.join(able)}, not on {device}: give --device {able[0]}, "
+            f"the {engine} engine runs on {' and '.join(places)}, not on {device}: give --device {places[0]}, "
             f"or for {device} one of --engine {others}"
         )
     try:
@@ -59,7 +85,7 @@ def load(
         if engine.startswith("tensorrt"):
             from videosr.engines.tensorrt import TensorRTEngine
 
-            return TensorRTEngine(Network.open(path), library=engine, precision=precision)
+            return TensorRTEngine(Network.open(path), library=engine, precision=precision, index=index or 0)
         from videosr.engines.torch import TorchEngine
 
         return TorchEngine(path, device=device, precision=precision, threads=threads)

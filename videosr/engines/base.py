@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from videosr.engines.network import Network
+from videosr.engines.tensorrt_device import Device
 from videosr.errors import EngineError
 from videosr.frame import Array, ColorSpec, PixelFormat
 
@@ -66,7 +67,8 @@ class PlanarRunner(ABC):
 
         Args:
             frames: the colour planes of the frame and of the earlier frames of its window, newest first; one entry
-                where there is no temporal reuse. They must stay unchanged until `result` has returned.
+                where there is no temporal reuse. They must stay unchanged until `result` has returned. On the GPU, they
+                stay there, and so does the result.
             threshold: of `temporal.average`, in code values.
         """
 
@@ -88,12 +90,14 @@ class Engine(ABC):
         scale: output pixels per input pixel and axis.
         interface: how the network takes part in temporal reuse.
         precision: of the arithmetic inside: "f32", "bf16" or "f16".
+        device: the GPU whose arrays the engine takes, and then gives; None: it takes those of the host alone.
     """
 
     network: Network
     scale: int
     interface: Interface
     precision: str
+    device: Device | None = None
 
     @property
     @abstractmethod
@@ -105,11 +109,11 @@ class Engine(ABC):
         """Upscale a batch.
 
         Args:
-            frame: (N, 3, H, W) float32 R'G'B', nominal range [0, 1].
+            frame: (N, 3, H, W) float32 R'G'B', nominal range [0, 1]; on the host, or complete on the engine's GPU.
             average: same shape; what the detail path of an AVERAGE network sees. None: the frame itself.
 
         Returns:
-            (N, 3, scale*H, scale*W) float32, not clamped, owned by the caller.
+            (N, 3, scale*H, scale*W) float32, not clamped, complete, owned by the caller, where the frame is.
 
         Raises:
             EngineError: the library failed on this input.

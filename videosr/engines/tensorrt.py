@@ -28,7 +28,7 @@ from videosr.engines.tensorrt_library import Library
 from videosr.engines.tensorrt_planes import Planes, PlanesRunner
 from videosr.engines.tensorrt_plans import PRECISIONS, Plan, Plans, log
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError
-from videosr.frame import Array
+from videosr.frame import Array, complete, namespace
 
 _TRIAL: Size = (96, 128)
 """Where the precision is chosen: an engine this small is built and tested in no time."""
@@ -52,7 +52,8 @@ class TensorRTEngine(Engine):
         network: the file.
         library: "tensorrt" or "tensorrt_rtx".
         precision: "f16", "f32", or "auto": f16 if that passes the self-test, else f32.
-        device: the GPU; None: the first that CUDA shows.
+        index: of the GPU, as CUDA counts.
+        device: the GPU, made already.
         cache: of built engines; None: the user's.
         loader: makes a serialised engine runnable: (its network, the engine, compiled kernels) -> loaded engine.
 
@@ -69,6 +70,7 @@ class TensorRTEngine(Engine):
         *,
         library: str,
         precision: str = "auto",
+        index: int = 0,
         device: Device | None = None,
         cache: Cache | None = None,
         loader: Callable[[Definition, bytes, bytes], Loaded] = LoadedEngine,
@@ -87,8 +89,8 @@ class TensorRTEngine(Engine):
                 from videosr.engines.tensorrt_cupy import CupyDevice
             except ModuleNotFoundError as exc:
                 raise MissingExtraError(f"the {library} engine", "cuda") from exc
-            device = CupyDevice()
-        self.device = device
+            device = CupyDevice(index)
+        self.device: Device = device
         self._loader = loader
         self._plans = Plans(self._library, network, device.gpu, cache or Cache())
         self._reference: OpenVINOEngine | None = None
@@ -116,8 +118,13 @@ class TensorRTEngine(Engine):
             pictures.append(frame if average is None else average)
         tickets = []
         for i in range(frame.shape[0]):
-            tickets.append(execution.submit([self._fitted(picture[i : i + 1]) for picture in pictures]))
-        return np.concatenate([self._cropped(execution.result(ticket), frame) for ticket in tickets])
+            fitted = [self._fitted(picture[i : i + 1]) for picture in pictures]
+            complete(fitted[0])
+            tickets.append(execution.submit(fitted))
+        made = [self._cropped(execution.result(ticket), frame) for ticket in tickets]
+        together = namespace(frame).concatenate(made)
+        complete(together)
+        return together
 
     def step(self, frame: Array, *, reset: bool) -> Array:
         """See `Engine.step`."""
@@ -125,7 +132,11 @@ class TensorRTEngine(Engine):
             return super().step(frame, reset=reset)
         fresh = self._padded(frame.shape[2:]) not in self._ready
         execution = self.ready(frame.shape[2:])
-        return self._cropped(execution.run([self._fitted(frame)], reset=reset or fresh), frame)
+        fitted = self._fitted(frame)
+        complete(fitted)
+        cropped = self._cropped(execution.run([fitted], reset=reset or fresh), frame)
+        complete(cropped)
+        return cropped
 
     def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
         """See `Engine.planar`."""
@@ -239,9 +250,9 @@ class TensorRTEngine(Engine):
         height, width = picture.shape[2:]
         if (rows, columns) == (height, width):
             return picture
-        return np.pad(picture, ((0, 0), (0, 0), (0, rows - height), (0, columns - width)), mode="edge")
+        return namespace(picture).pad(picture, ((0, 0), (0, 0), (0, rows - height), (0, columns - width)), mode="edge")
 
     def _cropped(self, results: Sequence[Array], frame: Array) -> Array:
         height, width = frame.shape[2:]
         cropped = results[0][:, :, : self.scale * height, : self.scale * width]
-        return np.ascontiguousarray(cropped, np.float32)
+        return namespace(cropped).ascontiguousarray(cropped, np.float32)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from videosr.color import namespace
+from videosr.frame import namespace
 from videosr.engines.base import NotFinite, Picture, PlanarRunner
 from videosr.engines.cuda_planes import PlaneKernels
 from videosr.engines.network import Network

@@ -22,101 +22,12 @@ from videosr.color import converted
 from videosr.errors import UsageError
 from videosr.frame import FORMATS, ColorSpec, PixelFormat, StreamInfo
 from videosr.media.containers import holds_codec
+from videosr.media.encoders import ALIASES, FAMILIES, NVENC, OTHER, Family
 from videosr.media.hdr import encoder_parameters, unwritten
 
-THREADS = "8"
-"""Threads of every encoder: fixed, because x264's and x265's output depends on the number."""
-KEYFRAME_DISTANCE = "250"
 LOOKAHEAD_BYTES = 256 * 2**20
 """Memory for the frames that x264 and x265 look ahead; at 4K their presets would take more than a gigabyte."""
 LEAST_LOOKAHEAD = 10
-
-ALIASES = {
-    "h264": "libx264",
-    "x264": "libx264",
-    "h265": "libx265",
-    "hevc": "libx265",
-    "x265": "libx265",
-    "av1": "libsvtav1",
-    "svtav1": "libsvtav1",
-    "vp9": "libvpx-vp9",
-    "prores": "prores_ks",
-}
-
-_X26_PRESETS = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Family:
-    """What is known of one encoder.
-
-    Attributes:
-        crf: (lowest, highest, default), None where the encoder has no such scale.
-        presets: allowed values of `--preset`, () where there is none.
-        preset: default.
-        preset_option: name of the encoder option the preset is.
-        options: other options a person would set.
-        params: name of the option that holds the encoder library's own KEY=VALUE:... list.
-        forced: entries of that list that segments and reproducible output depend on.
-        even: odd sizes are refused where chroma is subsampled.
-        lookahead: frames each preset looks ahead.
-    """
-
-    crf: tuple[float, float, float] | None = None
-    presets: tuple[str, ...] = ()
-    preset: str = ""
-    preset_option: str = "preset"
-    options: Mapping[str, str]
-    params: str = ""
-    forced: Mapping[str, str] | None = None
-    even: bool = False
-    lookahead: Mapping[str, int] | None = None
-
-
-_COMMON = {"threads": THREADS, "g": KEYFRAME_DISTANCE}
-FAMILIES: dict[str, _Family] = {
-    "libx264": _Family(
-        crf=(0, 51, 17),
-        presets=_X26_PRESETS,
-        preset="medium",
-        options=_COMMON,
-        params="x264-params",
-        forced={"open-gop": "0"},
-        even=True,
-        lookahead=dict(zip(_X26_PRESETS, (0, 0, 10, 20, 30, 40, 50, 60, 60, 60), strict=True)),
-    ),
-    "libx265": _Family(
-        crf=(0, 51, 18),
-        presets=_X26_PRESETS,
-        preset="medium",
-        options=_COMMON,
-        params="x265-params",
-        # info=0: the encoder would write the machine's CPU features into the stream.
-        forced={"open-gop": "0", "frame-threads": "3", "info": "0", "log-level": "none"},
-        even=True,
-        lookahead=dict(zip(_X26_PRESETS, (5, 10, 15, 15, 15, 20, 25, 40, 40, 60), strict=True)),
-    ),
-    "libsvtav1": _Family(
-        crf=(1, 63, 24),
-        presets=tuple(str(p) for p in range(-1, 14)),
-        preset="6",
-        options={"g": KEYFRAME_DISTANCE},
-        params="svtav1-params",
-        forced={"lp": "4"},
-    ),
-    "libvpx-vp9": _Family(
-        crf=(0, 63, 24),
-        presets=tuple(str(p) for p in range(9)),
-        preset="2",
-        preset_option="cpu-used",
-        options={**_COMMON, "deadline": "good", "row-mt": "1", "lag-in-frames": "25", "auto-alt-ref": "1"},
-    ),
-    "ffv1": _Family(options={"threads": THREADS, "g": "1", "level": "3", "slices": "24", "slicecrc": "1"}),
-    "prores_ks": _Family(options={"threads": THREADS}),
-}
-_OTHER = _Family(options={"threads": THREADS})
 
 WHOLE_FILE = frozenset(
     {"b", "minrate", "maxrate", "bufsize", "pass", "stats", "passlogfile", "rc_init_occupancy", "crf_max"}
@@ -124,12 +35,16 @@ WHOLE_FILE = frozenset(
 )
 """Options and library parameters of rate modes whose state spans the whole file."""
 
+_NO_NVENC = ("Cannot load", "No capable devices", "OpenEncodeSession", "unsupported device", "cuInit", "driver")
+"""What FFmpeg says where the machine has no encoder, and not where a setting is wrong."""
+
 RESERVED = {
     "flags": "is set by videosr (global headers)",
     "pixel_format": "is --pix-fmt",
     "pix_fmt": "is --pix-fmt",
     "video_size": "is --size",
     "crf": "is --crf",
+    "cq": "is --crf",
     "preset": "is --preset",
     "time_base": "comes from the input",
 }
@@ -217,7 +132,7 @@ def resolve(
     formats = _encoder_formats(codec)
     if not holds_codec(container, codec):
         raise UsageError(f"--codec {codec} cannot be stored in a {container} file; choose another container or codec")
-    family = FAMILIES.get(codec, _OTHER)
+    family = FAMILIES.get(codec, OTHER)
     pix_fmt = _pixel_format(settings.pix_fmt, codec, family, formats, info)
     options = dict(settings.options)
     _check_names(codec, family, options)
@@ -289,12 +204,15 @@ def _encoder_formats(codec: str) -> list[str]:
         raise UsageError(f"--codec {codec}: FFmpeg has no such encoder here{hint}") from None
     if found.type != "video":
         raise UsageError(f"--codec {codec}: is not a video encoder")
+    own = FAMILIES.get(codec, OTHER).formats
+    if own is not None:
+        return list(own)
     names = [f.name for f in found.video_formats or () if f.name in FORMATS]
     # x265 is built without the alpha layer that FFmpeg lists.
     return [n for n in names if not (codec == "libx265" and FORMATS[n].alpha)]
 
 
-def _pixel_format(wanted: str, codec: str, family: _Family, formats: list[str], info: StreamInfo) -> str:
+def _pixel_format(wanted: str, codec: str, family: Family, formats: list[str], info: StreamInfo) -> str:
     odd = family.even and (info.width % 2, info.height % 2)
 
     def fits(name: str) -> bool:
@@ -319,7 +237,7 @@ def _pixel_format(wanted: str, codec: str, family: _Family, formats: list[str], 
     return best.name
 
 
-def _quality(wanted: float | None, codec: str, family: _Family, rate_mode: bool) -> float | None:
+def _quality(wanted: float | None, codec: str, family: Family, rate_mode: bool) -> float | None:
     if family.crf is None:
         if wanted is not None:
             raise UsageError(f"--crf: {codec} has no such scale; use -x with its own options")
@@ -332,7 +250,7 @@ def _quality(wanted: float | None, codec: str, family: _Family, rate_mode: bool)
     return wanted
 
 
-def _check_names(codec: str, family: _Family, options: Mapping[str, str]) -> None:
+def _check_names(codec: str, family: Family, options: Mapping[str, str]) -> None:
     """Refuse options that the encoder does not have; FFmpeg itself would ignore them silently."""
     supported = av.CodecContext.create(codec, "w").supported_options
 
@@ -352,7 +270,7 @@ def _check_names(codec: str, family: _Family, options: Mapping[str, str]) -> Non
             raise UsageError(f"-x {key}: {codec} has no such option{hint}")
 
 
-def _library_parameters(codec: str, family: _Family, text: str, hdr: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
+def _library_parameters(codec: str, family: Family, text: str, hdr: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     given = split_params(text)
     forced = family.forced or {}
     for key in ("open-gop", "annexb", "repeat-headers"):
@@ -369,10 +287,10 @@ def _affordable_lookahead(pix_fmt: str, info: StreamInfo) -> int:
 
 def avoptions(settings: EncoderSettings) -> dict[str, str]:
     """The options dictionary that `avcodec_open2` gets for resolved settings."""
-    family = FAMILIES.get(settings.codec, _OTHER)
+    family = FAMILIES.get(settings.codec, OTHER)
     options = dict(settings.options)
     if settings.crf is not None:
-        options["crf"] = f"{settings.crf:g}"
+        options |= {family.quality: f"{settings.crf:g}", **family.constant}
     if settings.preset:
         options[family.preset_option] = settings.preset
     return options
@@ -383,7 +301,8 @@ def configure(context: Any, settings: EncoderSettings, info: StreamInfo) -> None
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 writes to stderr by itself; 1 leaves its errors
     color: ColorSpec = info.color
     context.width, context.height = info.width, info.height
-    context.pix_fmt = settings.pix_fmt
+    own = FAMILIES.get(settings.codec, OTHER).formats or {}
+    context.pix_fmt = own.get(settings.pix_fmt, settings.pix_fmt)  # PyAV moves the samples there
     context.time_base = info.time_base
     if info.rate is not None:
         context.framerate = info.rate
@@ -431,6 +350,11 @@ def _try_open(settings: EncoderSettings, info: StreamInfo) -> None:
     except (av.error.FFmpegError, ValueError) as exc:
         said = [message.strip() for level, _, message in logs if level <= av.logging.ERROR]
         reason = (printed or said or [str(getattr(exc, "strerror", exc))])[0].rstrip(".")
+        if settings.codec in NVENC and any(hint in " ".join((reason, *said)) for hint in _NO_NVENC):
+            raise UsageError(
+                f"--codec {settings.codec}: NVENC cannot be used here ({reason}); A100, H100 and H200 have none, "
+                "other cards need NVIDIA's driver: use --codec libx264, libx265 or libsvtav1"
+            ) from exc
         raise UsageError(f"{settings.codec} refuses these settings: {reason}; check --crf, --preset and -x") from exc
     finally:
         av.logging.set_level(previous)

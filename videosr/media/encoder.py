@@ -16,6 +16,7 @@ import av.error
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.codecs import EncoderSettings, configure
+from videosr.media.nvenc import gpu_context, gpu_picture, takes_gpu_frames
 from videosr.media.planes import to_av_frame
 from videosr.media.segments import EncodedPacket, SegmentHeader, SegmentWriter
 
@@ -44,10 +45,12 @@ class SegmentEncoder:
         self.info = info
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
+        self._on_gpu = False
         try:
             self._context, header = open_encoder(settings, info)
         except (av.error.FFmpegError, ValueError) as exc:
             raise OutputError(f"{settings.codec}: cannot be opened: {exc}") from exc
+        self._extradata = self._context.extradata
         self._writer = SegmentWriter(Path(path), header)
 
     @property
@@ -77,7 +80,7 @@ class SegmentEncoder:
             raise ValueError(f"frame has pts {frame.pts} after {self._last_pts}")
         self._last_pts = frame.pts
         self._durations[frame.pts] = frame.duration
-        picture = to_av_frame(frame.planes, frame.format)
+        picture = self._picture(frame)
         picture.pts = frame.pts
         picture.duration = frame.duration
         picture.time_base = info.time_base
@@ -88,11 +91,22 @@ class SegmentEncoder:
         picture.chroma_location = int(info.color.siting)
         self._take(picture)
 
+    def _picture(self, frame: Frame) -> av.VideoFrame:
+        """The frame for the encoder; on the GPU, if it lies there and the encoder is there too."""
+        if frame.on_gpu and self.frames == 1 and takes_gpu_frames(self.settings):
+            # The encoder that stood ready for pictures of the host gave the header, and is not wanted any more.
+            self._context, self._on_gpu = gpu_context(self.settings, self.info), True
+        if frame.on_gpu and self._on_gpu:
+            return gpu_picture(frame.planes, frame.format)
+        return to_av_frame(frame.planes, frame.format)
+
     def _take(self, picture: av.VideoFrame | None) -> None:
         try:
             packets = self._context.encode(picture)
         except av.error.FFmpegError as exc:
             raise OutputError(f"{self.settings.codec}: encoding failed: {exc.strerror}") from exc
+        if self._on_gpu and self._context.extradata != self._extradata:
+            raise OutputError(f"{self.settings.codec}: its header is another one with pictures on the GPU")
         for packet in packets:
             if packet.pts is None or packet.pts not in self._durations:
                 raise OutputError(f"{self.settings.codec}: gave back a picture with an unknown time {packet.pts}")

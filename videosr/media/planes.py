@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from videosr.errors import InputError
-from videosr.frame import Array, PixelFormat
+from videosr.frame import Array, PixelFormat, on_host
 
 RGB_TO_GBR = (2, 0, 1)
 """Index into (G, B, R[, A]) of R, G, B: FFmpeg stores planar RGB as G, B, R."""
@@ -95,7 +95,7 @@ def to_av_frame(planes: Sequence[Array], fmt: PixelFormat) -> av.VideoFrame:
     """An FFmpeg frame with a copy of the planes.
 
     Args:
-        planes: host arrays as `videosr.frame.Frame` describes them.
+        planes: as `videosr.frame.Frame` describes them; brought to the host if need be.
         fmt: their format.
     """
     height, width = planes[0].shape
@@ -105,5 +105,5 @@ def to_av_frame(planes: Sequence[Array], fmt: PixelFormat) -> av.VideoFrame:
     if fmt.family == "rgb":
         order = (*RGB_TO_GBR, 3)[: fmt.planes]
     for array, i in zip(planes, order, strict=True):
-        _rows(targets[i], fmt)[:, : targets[i].width] = array
+        _rows(targets[i], fmt)[:, : targets[i].width] = on_host(array)
     return frame
