@@ -26,6 +26,7 @@ COMPILER = shutil.which("g++") or ""
 FLAGS = [
     *("-std=c++17", "-O2", "-fPIC", "-shared", "-march=native", "-U_FORTIFY_SOURCE", "-w"),
     *("-ffp-contract=off", "-fno-strict-aliasing"),  # nvcc contracts too; kernels that care say fmaf
+    "-fno-gnu-unique",  # or what is `__shared__` in a template would be one variable of all libraries
     *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
 ]
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^{;]*?\)\s+)?(\w+)\s*\(')
@@ -48,15 +49,15 @@ def compiled(source: Path, defines: Mapping[str, object]) -> tuple[Path, list[st
     """The shared library of a source file, and its kernels; made once a process."""
     text = source.read_text(encoding="utf-8")
     kernels = list(dict.fromkeys(_KERNEL.findall(text)))
-    options = [f"-D{name}={value}" for name, value in defines.items()]
-    key = hashlib.sha256("\n".join([str(source), text, *options]).encode()).hexdigest()[:16]
+    macros = "".join(f"#define {name} {value}\n" for name, value in defines.items())
+    key = hashlib.sha256(f"{source}\n{macros}{text}".encode()).hexdigest()[:16]
     library = Path(_folder().name) / f"{source.stem}-{key}.so"
     if not library.exists():
         code = library.with_suffix(".cpp")
         body = _DYNAMIC.sub(lambda m: f"CUDA_HOST_DYNAMIC({m[1].strip()}, {m[2]});", text)
         ends = "".join(f"CUDA_HOST_KERNEL({kernel})\n" for kernel in kernels)
-        code.write_text(f'#include <host.h>\n#line 1 "{source}"\n{body}\n{ends}', encoding="utf-8")
-        command = [COMPILER, *FLAGS, *options, f"-I{HEADERS}", f"-I{source.parent}", "-o", str(library), str(code)]
+        code.write_text(f'#include <host.h>\n{macros}#line 1 "{source}"\n{body}\n{ends}', encoding="utf-8")
+        command = [COMPILER, *FLAGS, f"-I{HEADERS}", f"-I{source.parent}", "-o", str(library), str(code)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             raise KernelError(f"{source.name} does not compile on the host:\n{run.stderr[:4000]}")

@@ -102,5 +102,7 @@ static inline __half2 operator-(__half2 a, __half2 b) { return __hsub2(a, b); }
 static inline __half2 operator*(__half2 a, __half2 b) { return __hmul2(a, b); }
 static inline __half __hneg(__half a) { return __ushort_as_half(a.bits ^ 0x8000); }
 static inline __half2 __hneg2(__half2 a) { return __halves2half2(__hneg(a.x), __hneg(a.y)); }
+static inline __half __habs(__half a) { return __ushort_as_half(a.bits & 0x7fff); }
+static inline __half2 __habs2(__half2 a) { return __halves2half2(__habs(a.x), __habs(a.y)); }
 static inline bool __hisnan(__half a) { return (a.bits & 0x7fff) > 0x7c00; }
 static inline bool __hisinf(__half a) { return (a.bits & 0x7fff) == 0x7c00; }

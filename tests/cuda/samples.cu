@@ -101,7 +101,7 @@ extern "C" __global__ void product(const __half* a, const __half* b, float* d) {
     ldmatrix(from, &left[lane % 16][lane / 16 * 8]);
     ldmatrix<2, true>(by, &right[lane % 16][0]);
     float sum[4] = {1, 1, 1, 1};
-    mma_m16n8k16(sum, from, by);
+    mma_m16n8k16(sum, from, by, sum);
     for (int i = 0; i < 4; i++) d[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = sum[i];
 }
 

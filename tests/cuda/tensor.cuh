@@ -9,6 +9,7 @@ namespace cuda_host {
 struct Mma {
     float* d;
     const unsigned *a, *b;
+    const float* c;
 };
 
 static inline float half_at(unsigned pair, int which) { return __half2float(__ushort_as_half(pair >> 16 * which)); }
@@ -34,9 +35,9 @@ static void load_matrices(unsigned, void** slots) {
 
 }  // namespace cuda_host
 
-/// d += a b: a 16x16 by rows, b 16x8 by columns, float16; d 16x8 float.
-static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    cuda_host::Mma own{d, a, b};
+/// d = a b + c: a 16x16 by rows, b 16x8 by columns, float16; c and d 16x8, float.
+static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4]) {
+    cuda_host::Mma own{d, a, b, c};
     cuda_host::collective(0xffffffffu, &own, [](unsigned, void** slots) {
         float left[16][16], right[16][8];
         for (int lane = 0; lane < 32; lane++) {
@@ -53,7 +54,7 @@ static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const uns
                 const int row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
                 float total = 0;
                 for (int k = 0; k < 16; k++) total += left[row][k] * right[k][column];
-                to.d[i] += total;
+                to.d[i] = to.c[i] + total;
             }
         }
     });
