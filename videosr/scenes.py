@@ -46,14 +46,19 @@ def thumbnail(plane: Array, bits: int) -> Thumbnail:
     the picture has as many samples; what is left over at the right and lower edges is not looked at. Cells of 16 rows
     or more are averaged over every second row, or fewer. The sums are of integers, hence the same on every device.
     """
-    height, width = plane.shape
-    cell = max(1, min(round((height * width / _CELLS) ** 0.5), height // _BLOCK, width // _BLOCK))
-    rows, columns = height // cell, width // cell
-    step = max(1, cell // 8)
+    cell, step = cells(plane.shape)
+    rows, columns = plane.shape[0] // cell, plane.shape[1] // cell
     picked = plane[: rows * cell, : columns * cell].reshape(rows, cell, columns * cell)[:, ::step]
     sums = picked.sum(axis=1, dtype="uint32").reshape(rows, columns, cell).sum(axis=2)
     host = sums.get() if hasattr(sums, "get") else sums
     return np.asarray(host / (picked.shape[1] * cell * 2.0 ** (bits - 8)), np.float32)
+
+
+def cells(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(samples a side of a thumbnail's cells, every how many rows are averaged), for a plane of that shape."""
+    height, width = shape
+    cell = max(1, min(round((height * width / _CELLS) ** 0.5), height // _BLOCK, width // _BLOCK))
+    return cell, max(1, cell // 8)
 
 
 def is_cut(prev: Thumbnail, cur: Thumbnail) -> bool:

@@ -159,16 +159,33 @@ def noise_sigma(newer: Frame, older: Frame) -> float:
     light blocks apart; the second lowest of the four results is taken. Clean video gives about 0, and so does noise
     that a codec has frozen from frame to frame, which averaging could not remove.
     """
-    x, y = _blocks(newer.planes[0]), _blocks(older.planes[0])
-    if x is None or y is None:
+    if 0 in noise_grid(newer.planes[0].shape):
         return 0.0
-    scale = 2.0 ** (8 - newer.format.bits)
-    mean = x.mean(axis=(1, 3)) * scale
+    x, y = _blocks(newer.planes[0]), _blocks(older.planes[0])
+    spatial, temporal = _residual(x, slopes=True), _residual(x - y, slopes=False)
+    return sigma_of_blocks(x.mean(axis=(1, 3)), spatial, temporal, newer.format.bits)
+
+
+def noise_grid(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many blocks `noise_sigma` looks at in a plane, (rows, columns); they are spread evenly over it."""
+    rows, columns = (min(size // _BLOCK, most) for size, most in zip(shape, _GRID, strict=True))
+    return rows, columns
+
+
+def sigma_of_blocks(mean: Array, spatial: Array, temporal: Array, bits: int) -> float:
+    """`noise_sigma` from its blocks, all (rows, columns) in code values of that many bits, on the host.
+
+    Args:
+        mean: of each block.
+        spatial: its variance about its best plane.
+        temporal: the variance of its difference from the frame before, about the mean of that.
+        bits: a sample.
+    """
+    scale = 2.0 ** (8 - bits)
+    mean, temporal = mean * scale, temporal / 2
     shown = (mean > _CLIPPED[0]) & (mean < _CLIPPED[1])
     if np.count_nonzero(shown) * 20 < shown.size:
         return 0.0
-    spatial = _residual(x, slopes=True)
-    temporal = _residual(x - y, slopes=False) / 2
     estimates = np.sqrt(np.minimum(spatial, temporal)[shown])[np.argsort(mean[shown], kind="stable")]
     read: list[float] = []
     for group in np.array_split(estimates, min(_TONES, estimates.size)):
@@ -177,12 +194,9 @@ def noise_sigma(newer: Frame, older: Frame) -> float:
     return sorted(read)[(len(read) - 1) // 2] * scale / _BIAS
 
 
-def _blocks(plane: Array) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """Blocks spread evenly over a plane, as (rows, 8, columns, 8) float32 on the host; None if there is no room."""
-    counts = [min(size // _BLOCK, most) for size, most in zip(plane.shape, _GRID, strict=True)]
-    if min(counts) == 0:
-        return None
-    spots = []
+def _blocks(plane: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Blocks spread evenly over a plane, as (rows, 8, columns, 8) float32 on the host."""
+    counts, spots = noise_grid(plane.shape), []
     for size, count in zip(plane.shape, counts, strict=True):
         first = np.arange(count) * (size // _BLOCK) // count * _BLOCK
         spots.append((first[:, None] + np.arange(_BLOCK)).ravel())

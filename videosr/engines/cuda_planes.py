@@ -91,7 +91,7 @@ _TO_PLANES = np.dtype(
     align=True,
 )
 _FAMILIES = ("gray", "yuv", "rgb")
-_C_TYPES = {"uint8": "unsigned char", "uint16": "unsigned short", "float32": "float", "float16": "__half"}
+C_TYPES = {"uint8": "unsigned char", "uint16": "unsigned short", "float32": "float", "float16": "__half"}
 
 
 class PlaneKernels:
@@ -132,13 +132,13 @@ class PlaneKernels:
         self._kernels = device.kernels(
             SOURCE,
             {
-                "SAMPLE": _C_TYPES[source.format.dtype.name],
+                "SAMPLE": C_TYPES[source.format.dtype.name],
                 "FAMILY": _FAMILIES.index(source.format.family),
                 "LOG2_W": source.format.log2_w,
                 "LOG2_H": source.format.log2_h,
-                "INPUT": _C_TYPES[tensors[0]],
-                "OUTPUT": _C_TYPES[tensors[1]],
-                "MADE": _C_TYPES[made.dtype.name],
+                "INPUT": C_TYPES[tensors[0]],
+                "OUTPUT": C_TYPES[tensors[1]],
+                "MADE": C_TYPES[made.dtype.name],
                 "MADE_FAMILY": _FAMILIES.index(made.family),
                 "MADE_LOG2_W": made.log2_w,
                 "MADE_LOG2_H": made.log2_h,
@@ -299,17 +299,17 @@ def _source(picture: Picture, share: float, shift: int) -> NDArray[Any]:
 def _place(places: NDArray[Any], planes: Sequence[Array]) -> None:
     """Write down where planes lie."""
     for place, plane in zip(places, planes, strict=False):
-        facts = _facts(plane)
+        facts = facts_of(plane)
         size = np.dtype(facts["typestr"]).itemsize
         pitch, step = facts.get("strides") or (plane.shape[1] * size, size)
         place["data"], place["pitch"], place["step"] = facts["data"][0], pitch, step // size
 
 
 def _address(array: Array) -> int:
-    return int(_facts(array)["data"][0])
+    return int(facts_of(array)["data"][0])
 
 
-def _facts(array: Array) -> Mapping[str, Any]:
+def facts_of(array: Array) -> Mapping[str, Any]:
     """Address, strides and type, of an array of the device or, where tests run kernels there, of the host."""
     facts = getattr(array, "__cuda_array_interface__", None)
     made: Mapping[str, Any] = array.__array_interface__ if facts is None else facts
