@@ -147,6 +147,9 @@ class HostDevice(Device):
     def address(self, array) -> int:
         return array.ctypes.data
 
+    def view(self, address, shape, dtype):
+        return self.arrays[address].reshape(shape).view(dtype)
+
     def upload(self, source, target, stream: HostStream) -> None:
         self._add(lambda: np.copyto(target, source), stream)
 

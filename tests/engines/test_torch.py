@@ -7,14 +7,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from clips import picture  # noqa: E402
+from hostdevice import DeviceArray, HostDevice, on_device  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from videosr.archs import checkpoint  # noqa: E402
 from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
-from videosr.engines.base import Interface  # noqa: E402
+from videosr.color import from_rgb, to_rgb  # noqa: E402
+from videosr.engines import torch as torch_engine  # noqa: E402
+from videosr.engines.base import Interface, Picture  # noqa: E402
 from videosr.engines.torch import TorchEngine  # noqa: E402
 from videosr.errors import EngineError, NetworkError, UsageError  # noqa: E402
 from videosr.export import export, padded_forward  # noqa: E402
+from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting  # noqa: E402
 
 
 @pytest.fixture
@@ -90,3 +95,91 @@ def test_what_it_cannot_do_is_said(ours, tmp_path):
         TorchEngine(ours[1]).run(np.zeros((1, 4, 8, 8), np.float32))
     with pytest.raises(EngineError, match="has no steps"):
         TorchEngine(ours[1]).step(np.zeros((1, 3, 8, 8), np.float32), reset=True)
+
+
+class Eager:
+    """Stands in for a CUDA graph: replayed, it runs the network on the buffers it was recorded with."""
+
+    made = 0
+
+    def __init__(self, net, inputs, output=None):
+        type(self).made += 1
+        self.net, self.inputs, self.output = net, inputs, output
+
+    def replay(self):
+        made = self.net(*self.inputs)
+        return made if self.output is None else self.output.copy_(made)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    monkeypatch.setattr(torch_engine, "_Recorded", Eager)
+    monkeypatch.setattr(Eager, "made", 0)
+    return Eager
+
+
+def test_each_size_is_recorded_once_and_read_from_its_own_buffers(ours, graphs):
+    engine, plain = TorchEngine(ours[1], threads=1), TorchEngine(ours[1], threads=1)
+    engine._graphs = True
+    rng = np.random.default_rng(0)
+    shapes = [(1, 3, 12, 16), (2, 3, 12, 16), (1, 3, 9, 11)]
+    for shape in shapes * 2:
+        frame = rng.random(shape).astype(np.float32)
+        assert np.abs(engine.run(frame) - plain.run(frame)).max() < 1e-5
+    assert graphs.made == 3
+    frame, average = rng.random((2, *shapes[0])).astype(np.float32)
+    assert np.abs(engine.run(frame, average) - plain.run(frame, average)).max() < 1e-5
+    assert graphs.made == 4
+    assert len(engine._recorded) == torch_engine._SIZES
+
+
+def test_arrays_of_the_gpu_come_back_as_such(ours):
+    frame, _ = pictures()
+    engine = TorchEngine(ours[1], threads=1)
+    assert np.array_equal(engine.run(on_device(frame)), engine.run(frame))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planes_go_through_the_gpu_s_buffers(ours, graphs, monkeypatch, seed):
+    """The same buffers, streams and kernels as with TensorRT; the result agrees with the host's to one code."""
+    device = HostDevice(seed)
+    monkeypatch.setattr(torch_engine, "_on_stream", lambda place: device.launched)
+    engine = TorchEngine(ours[1], threads=1, gpu=device)
+    fmt = PixelFormat.parse("yuv420p")
+    color = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
+    source = Picture(height=24, width=32, format=fmt, color=color)
+    target = Picture(height=48, width=64, format=fmt, color=color)
+    runner = engine.planar(source, target, 1)
+    frames = [picture(i, fmt, 24, 32) for i in range(5)]
+    tickets = [runner.submit([tuple(map(on_device, planes))], 0.0) for planes in frames]
+    for ticket, planes in zip(tickets, frames, strict=True):
+        made = runner.result(ticket)
+        assert all(isinstance(plane, DeviceArray) for plane in made)
+        rgb = engine.run(to_rgb(planes, fmt, color)[None])[0]
+        chroma = (planes, fmt, color) if engine.network.chroma_apart(fmt, fmt) else None
+        for a, b in zip(made, from_rgb(rgb, fmt, color, dither=False, chroma=chroma), strict=True):
+            assert np.abs(a.astype(int) - b).max() <= 1
+    assert (device.uploaded, device.downloaded) == (0, len(frames))
+    assert graphs.made <= 2  # one for each set of tensors
+
+
+def test_on_the_cpu_there_are_no_buffers_of_a_gpu(ours):
+    engine = TorchEngine(ours[1], threads=1)
+    assert engine.device is None
+    fmt = PixelFormat.parse("yuv420p")
+    source = Picture(height=24, width=32, format=fmt, color=ColorSpec())
+    assert engine.planar(source, source, 1) is None
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu(ours):
+    import cupy
+
+    engine, plain = TorchEngine(ours[1], device="cuda", precision="f32"), TorchEngine(ours[1])
+    for seed in range(3):
+        frame, average = pictures(seed)
+        wanted = plain.run(frame, average)
+        assert np.abs(engine.run(frame, average) - wanted).max() < 1e-3
+        made = engine.run(cupy.asarray(frame), cupy.asarray(average))
+        assert isinstance(made, cupy.ndarray)
+        assert np.abs(made.get() - wanted).max() < 1e-3

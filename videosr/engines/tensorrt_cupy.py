@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import resources
@@ -109,6 +110,12 @@ class CupyDevice(Device):
     def address(self, array: Array) -> int:
         """See `Device.address`."""
         return int(array.data.ptr)
+
+    def view(self, address: int, shape: tuple[int, ...], dtype: str) -> Array:
+        """See `Device.view`."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = cupy.cuda.UnownedMemory(address, size, None, self.index)
+        return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0))
 
     def upload(self, source: NDArray[Any], target: Array, stream: Stream) -> None:
         """See `Device.upload`."""

@@ -134,6 +134,10 @@ class Device(ABC):
         """Of an array on the device."""
 
     @abstractmethod
+    def view(self, address: int, shape: tuple[int, ...], dtype: str) -> Array:
+        """What lies on the device at an address, C-contiguous, as an array that does not own it."""
+
+    @abstractmethod
     def upload(self, source: NDArray[Any], target: Array, stream: Stream) -> None:
         """Queue a copy from pinned memory to the device."""
 

@@ -1,21 +1,41 @@
 """torch: runs checkpoints as they are, folded, on the CPU or a CUDA device.
 
-The engine for trying a checkpoint before exporting it, and what every other engine can be compared with.
+The engine for trying a checkpoint before exporting it, and what every other engine can be compared with. On CUDA the
+network is in half precision, channels last, recorded into a CUDA graph for each picture size, and takes and gives
+arrays of the GPU; video planes go through the same buffers, streams and kernels as with TensorRT.
+
+Nothing of CUDA has run yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from videosr.archs import checkpoint
 from videosr.archs.families import family_of
-from videosr.engines.base import Engine, Interface
+from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.network import Network
+from videosr.engines.tensorrt_device import Device
+from videosr.engines.tensorrt_execution import Execution, Layout
+from videosr.engines.tensorrt_planes import Planes, PlanesRunner
 from videosr.errors import EngineError, UsageError
-from videosr.frame import Array
+from videosr.frame import Array, is_on_gpu, namespace
+
+type Work = Callable[[], None]
+
+_cuda: Any = torch.cuda  # has no types
+
+_SIZES = 3
+"""Picture sizes whose CUDA graphs are kept."""
+_WARM = 3
+"""Runs before the network is recorded: torch chooses algorithms and allocates in the first ones."""
 
 
 class TorchEngine(Engine):
@@ -28,6 +48,8 @@ class TorchEngine(Engine):
         threads: CPU threads; None leaves torch's own choice. It holds for torch as a whole.
         alpha: `upsampler_alpha` of the training, where the checkpoint does not record it.
         window_size: of the window attention, likewise.
+        compiled: by `torch.compile`, which takes minutes for each picture size.
+        gpu: the device's memory, made already; None makes it, if cupy is installed.
 
     Raises:
         NetworkError: see `archs.checkpoint.load`.
@@ -44,6 +66,8 @@ class TorchEngine(Engine):
         threads: int | None = None,
         alpha: float | None = None,
         window_size: int | None = None,
+        compiled: bool = False,
+        gpu: Device | None = None,
     ) -> None:
         if precision == "auto":
             precision = "f16" if device.startswith("cuda") else "f32"
@@ -65,7 +89,13 @@ class TorchEngine(Engine):
             net = family.deployed(model, halo, precision == "f16").to(self._device)
         except (RuntimeError, AssertionError) as exc:  # torch asserts that it was built with CUDA
             raise EngineError(f"torch cannot use the device {device!r}: {_first_line(exc)}") from exc
-        self._net = net.to(memory_format=torch.channels_last)
+        self._net: Callable[..., Tensor] = net.to(memory_format=torch.channels_last)
+        if compiled:
+            self._net = torch.compile(self._net)
+        self._compiled, self._windows = compiled, model.has_windows
+        self.device = gpu or _gpu(self._device)
+        self._graphs = self._device.type == "cuda"
+        self._recorded: dict[tuple[tuple[int, ...], int], _Recorded] = {}
         self._settings = " ".join(f"{k} {v}" for k, v in family.header(model).items())
         self._settings += f" window {model.window_size} halo {halo}"
 
@@ -73,23 +103,160 @@ class TorchEngine(Engine):
     def identity(self) -> str:
         """See `Engine.identity`."""
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
-        return f"torch {torch.__version__} {name} {self.precision} {self._settings} {self.network.sha256}"
+        how = " compiled" if self._compiled else ""
+        return f"torch {torch.__version__} {name} {self.precision}{how} {self._settings} {self.network.sha256}"
 
     @torch.inference_mode()
     def run(self, frame: Array, average: Array | None = None) -> Array:
         """See `Engine.run`."""
-        inputs = [
-            torch.from_numpy(np.ascontiguousarray(picture, np.float32))
-            .to(self._device)
-            .contiguous(memory_format=torch.channels_last)
-            for picture in (frame, average)
-            if picture is not None
-        ]
+        pictures = [picture for picture in (frame, average) if picture is not None]
         try:
-            output: Array = self._net(*inputs).contiguous().cpu().numpy()
+            inputs = [self._tensor(picture) for picture in pictures]
+            output = self._forward(inputs)
+            if not is_on_gpu(frame):
+                made: Array = output.contiguous().cpu().numpy()
+                return made
+            own = output.clone(memory_format=torch.contiguous_format)  # a graph's output is written again
+            if self._device.type == "cuda":
+                torch.cuda.current_stream(self._device).synchronize()
+            return namespace(frame).from_dlpack(own)
         except RuntimeError as exc:  # out of memory is one
             raise EngineError(f"torch failed on a batch of shape {frame.shape}: {_first_line(exc)}") from exc
-        return output
+
+    def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
+        """See `Engine.planar`. Networks with window attention are cut into tiles, as tensors."""
+        if self.device is None or self._windows:
+            return None
+        planes = Planes(self.device, self.network, ("float32", "float32"), source, target, window, denoise)
+        names = ["input", "average"][: 1 + (self.interface is Interface.AVERAGE)]
+        size = source.height, source.width
+        inputs = {name: Layout((1, 3, *size), "float32") for name in names}
+        outputs = {"output": Layout((1, 3, target.height, target.width), "float32")}
+        context = TorchContext(self._net, self.device, inputs | outputs, _on_stream(self._device))
+        execution = Execution(self.device, [context], inputs, outputs, planes.conversion(), graphs=False)
+        return PlanesRunner(execution, planes, str(self.network.path))
+
+    def _tensor(self, picture: Array) -> Tensor:
+        """A batch as torch has it, without a copy where it is on the device already."""
+        if is_on_gpu(picture):
+            return from_dlpack(picture)
+        return torch.from_numpy(np.ascontiguousarray(picture, np.float32)).to(self._device)
+
+    def _forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The network; on CUDA from a graph, whose output stays until the next call."""
+        if not self._graphs:
+            return self._net(*(x.contiguous(memory_format=torch.channels_last) for x in inputs))
+        key = tuple(inputs[0].shape), len(inputs)
+        if key not in self._recorded:
+            while len(self._recorded) >= _SIZES:
+                del self._recorded[next(iter(self._recorded))]
+            own = [torch.empty_like(x, memory_format=torch.channels_last) for x in inputs]
+            self._recorded[key] = _Recorded(self._net, own)
+        recorded = self._recorded[key]
+        for own_input, x in zip(recorded.inputs, inputs, strict=True):
+            own_input.copy_(x)
+        return recorded.replay()
+
+
+class _Recorded:
+    """A network as a CUDA graph: one launch in place of some fifty.
+
+    Args:
+        net: the network.
+        inputs: what it reads whenever it is replayed.
+        output: where its result goes; None: where it likes.
+    """
+
+    def __init__(self, net: Callable[..., Tensor], inputs: Sequence[Tensor], output: Tensor | None = None) -> None:
+        self.inputs = inputs
+
+        def work() -> Tensor:
+            made = net(*(x.contiguous(memory_format=torch.channels_last) for x in inputs))
+            return made if output is None else output.copy_(made)
+
+        aside = _cuda.Stream(inputs[0].device)
+        aside.wait_stream(torch.cuda.current_stream(inputs[0].device))
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM):
+                work()
+        aside.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+            self._output = work()
+
+    def replay(self) -> Tensor:
+        """Queue it on the current stream; the output is written again by the next replay."""
+        self._graph.replay()
+        return self._output
+
+
+class TorchContext:
+    """See `tensorrt_execution.Context`: the network in torch, on tensors that lie where it is told.
+
+    Args:
+        net: the network.
+        device: whose memory it is.
+        layouts: of the network's tensors, the output last.
+        queue: does work on a stream.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        device: Device,
+        layouts: Mapping[str, Layout],
+        queue: Callable[[Work, int], None],
+    ) -> None:
+        self._net, self._device, self._layouts, self._queue = net, device, layouts, queue
+        self._bound: dict[str, int] = {}
+        self._recorded: dict[tuple[int, ...], _Recorded] = {}
+
+    def bind(self, name: str, address: int) -> None:
+        """See `Context.bind`."""
+        self._bound[name] = address
+
+    def enqueue(self, stream: int) -> None:
+        """See `Context.enqueue`. torch records its own graphs, one for each set of tensors."""
+        addresses = tuple(self._bound[name] for name in self._layouts)
+        try:
+            self._queue(lambda: self._run(addresses), stream)
+        except RuntimeError as exc:  # out of memory is one
+            raise EngineError(f"torch failed: {_first_line(exc)}") from exc
+
+    @torch.inference_mode()
+    def _run(self, addresses: tuple[int, ...]) -> None:
+        if addresses not in self._recorded:
+            *inputs, output = (
+                from_dlpack(self._device.view(address, layout.shape, layout.dtype))
+                for address, layout in zip(addresses, self._layouts.values(), strict=True)
+            )
+            self._recorded[addresses] = _Recorded(self._net, inputs, output)
+        self._recorded[addresses].replay()
+
+    def capturable(self, stream: int) -> bool:
+        """See `Context.capturable`: its memory is torch's, which only torch can record."""
+        return False
+
+
+def _on_stream(place: torch.device) -> Callable[[Work, int], None]:
+    """Does what torch queues on a `cudaStream_t`."""
+
+    def queue(work: Work, stream: int) -> None:
+        with torch.cuda.stream(_cuda.ExternalStream(stream, place)):
+            work()
+
+    return queue
+
+
+def _gpu(place: torch.device) -> Device | None:
+    """The memory of a CUDA device as frames have it; None where cupy is missing: frames then come from the host."""
+    if place.type != "cuda":
+        return None
+    try:
+        from videosr.engines.tensorrt_cupy import CupyDevice
+    except ModuleNotFoundError:
+        return None
+    return CupyDevice(place.index or 0)
 
 
 def _first_line(exc: BaseException) -> str:
