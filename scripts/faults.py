@@ -1,7 +1,8 @@
 """What goes wrong around videosr: `python scripts/faults.py [--only NAME]...`.
 
 Runs `videosr upscale` under faults: the disk is full at every stage of writing, the input vanishes or is cut while it
-is read, the encoder refuses or fails, the process is killed, the clock jumps, the output cannot be.
+is read, or the disk cannot read some of it, the encoder refuses or fails, the process is killed, the clock jumps, the
+output cannot be.
 After each: the right exit code, one clear line, nothing new under the output's name, and no temporary file but the
 journal of finished segments where a repeated command goes on from it and gives the bytes of an undisturbed run.
 Prints a table; exit code 1 if anything was otherwise.
@@ -20,9 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
+import badsector  # noqa: E402
 from clips import make_clip  # noqa: E402
 
 OPTIONS = ("--codec", "ffv1", "--threads", "1", "-q")
@@ -89,6 +92,7 @@ class Fault:
         options: besides `OPTIONS`.
         limit: bytes a file may have.
         place: makes the folder of the output something else; gives the output.
+        sector: bytes of the input, from and to, that the disk cannot read.
         resumes: a repeated command, undisturbed, gives the right bytes.
     """
 
@@ -99,16 +103,23 @@ class Fault:
     options: tuple[str, ...] = ()
     limit: int | None = None
     place: Callable[[Path], Path] | None = None
+    sector: tuple[int, int] | None = None
     resumes: bool = True
 
 
 class Bench:
-    """A film, what becomes of it undisturbed, and runs under faults."""
+    """A film, what becomes of it undisturbed, and runs under faults.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for its files.
+        film: what is other about it (`make_clip`).
+    """
+
+    def __init__(self, folder: Path, **film: Any) -> None:
         self.folder = folder
-        self.film = make_clip(folder / "film.mkv", frames=FRAMES, codec="ffv1", options={"level": "3"}, noise=9.0,
-                              audio=[("flac", "eng")])  # fmt: skip
+        common = {"frames": FRAMES, "codec": "ffv1", "options": {"level": "3"}, "noise": 9.0}
+        self.film = make_clip(folder / "film.mkv", **{**common, "audio": [("flac", "eng")], **film})
+        self.badsector = badsector.build(folder)
         self.right = folder / "right.mkv"
         done = self._run(self.film, self.right, Fault(name=""))
         assert done.returncode == 0, done.stderr
@@ -122,7 +133,11 @@ class Bench:
 
         start = ["-c", PROLOGUE.format(at=AT, fault=fault.inside)] if fault.inside else ["-m", "videosr"]
         command = [sys.executable, *start, "upscale", str(source), str(output), *OPTIONS, *fault.options]
-        return subprocess.run(command, capture_output=True, text=True, preexec_fn=limited, timeout=600)
+        environment = dict(os.environ)
+        if fault.sector is not None:
+            assert self.badsector is not None
+            environment |= badsector.environment(self.badsector, source, *fault.sector)
+        return subprocess.run(command, capture_output=True, text=True, preexec_fn=limited, timeout=600, env=environment)
 
     def problems(self, fault: Fault) -> list[str]:
         """What was not as it should be."""
@@ -165,6 +180,19 @@ class Bench:
         yield from (1, 100, 1000, 5000)
         yield from (size * part // 16 for part in range(1, 16))
         yield size - 1
+
+
+def sectors(bench: Bench) -> Iterator[Fault]:
+    """Sectors of the input that cannot be read, between those that its fingerprint reads."""
+    size, sample = bench.film.stat().st_size, 1 << 16
+    for name, n in (("beginning", 1), ("middle", 32), ("end", 62)):
+        first = (size - sample) * n // 63 + sample + 500
+        yield Fault(name=f"a sector of the input cannot be read, near its {name}", sector=(first, first + 512),
+                    says=f"cannot be read at byte {first}: Input/output error")  # fmt: skip
+
+
+LARGE = {"frames": 80, "width": 160, "height": 120, "pix_fmt": "yuv444p10le", "noise": 20.0}
+"""A film of more than the 4 MiB that its fingerprint reads."""
 
 
 def _content(path: Path) -> bytes | None:
@@ -283,6 +311,10 @@ def main() -> int:
         for fault in faults():
             if chosen(fault.name):
                 row(fault.name, bench.problems(fault))
+        large = Bench(Path(tempfile.mkdtemp(dir=folder)), **LARGE)
+        for fault in sectors(large) if large.badsector else ():
+            if chosen(fault.name):
+                row(fault.name, large.problems(fault))
         for size in bench.sizes():
             name = f"files of more than {size} bytes cannot be written"
             if chosen(name):

@@ -61,7 +61,7 @@ class Decoder:
 
     Raises:
         InputError: the file cannot be used; the message names it and says what to do. Also while iterating, if the
-            picture changes its size or format in mid-stream.
+            picture changes its size or format in mid-stream, or the disk fails.
     """
 
     def __init__(

@@ -25,6 +25,7 @@ from videosr.media.matroska import display_size, set_display_size
 from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
 from videosr.media.segments import Segment, SegmentHeader, decode_times
 from videosr.media.source import (
+    check_readable,
     clean_tags,
     clean_text,
     coded_display_matrix,
@@ -85,7 +86,7 @@ def mux(
         Warnings: what was found damaged on the way.
 
     Raises:
-        InputError: a segment is damaged or does not fit the others, or the source has changed.
+        InputError: a segment is damaged or does not fit the others, or the source has changed or cannot be read.
         OutputError: the file cannot be written; the message names it.
     """
     target = Path(output)
@@ -361,16 +362,23 @@ class _Mux:
         if not wanted:
             return
         packets = self._source.demux(wanted)
+        reached = 0
         while True:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as exc:
+                check_readable(self._name)
                 self.warnings.append(f"{self._name}: reading stopped early: {exc.strerror}")
                 return
             if packet is None:
+                if self._window is None:
+                    check_readable(self._name, reached)
                 return
             if packet.size == 0 and packet.pts is None and packet.dts is None:
                 continue  # the demuxer's end marks
+            if packet.is_corrupt:
+                check_readable(self._name)
+            reached = max(reached, (packet.pos or 0) + packet.size)
             index = packet.stream_index
             tick = Fraction(packet.time_base.num, packet.time_base.den)
             stamp = packet.pts if packet.pts is not None else packet.dts

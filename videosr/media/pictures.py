@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
@@ -16,7 +17,7 @@ from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, unfit
 from videosr.media.planes import PlaneReader
-from videosr.media.source import open_input, video_stream
+from videosr.media.source import check_readable, open_input, video_stream
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
@@ -44,7 +45,7 @@ class Pictures:
         on_device: whether frames come from NVDEC and stay on the GPU.
 
     Raises:
-        InputError: the file or stream cannot be used.
+        InputError: the file or stream cannot be used; also while iterating, if the disk fails.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Pictures:
             self.container.close()
             raise
         self._device = device
+        self._readable = sys.maxsize  # byte from which on the system was seen to give the whole file
 
     def prepare(self) -> None:
         """Set the decoder up and keep the demuxer from reading what is not asked for.
@@ -158,6 +160,8 @@ class Pictures:
         held: deque[av.VideoFrame] = deque()
         reason = ""
         for picture in self._from_start():
+            if picture.is_corrupt or self.bad_packets:
+                self._blame_disk(0)
             if self.on_device:
                 reason = self._not_from_the_gpu(picture)
             if reason or (not self._certain and (picture.is_corrupt or self.bad_packets)):
@@ -226,16 +230,32 @@ class Pictures:
                 return shown, earlier
         return deque(), len(shown)
 
+    def _blame_disk(self, first: int) -> None:
+        """What looks damaged, or ended, may be whole on a disk that fails; then what was decoded is no success.
+
+        Raises:
+            InputError: the file cannot be read from that byte on.
+        """
+        if first < self._readable:
+            check_readable(self.name, first)
+            self._readable = first
+
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Every frame from where the container stands."""
         packets = self.container.demux(self.stream)
+        reached = 0
         while True:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as exc:
+                self._blame_disk(0)
                 self._note("read", f"reading stopped early: {exc.strerror}; the file is damaged or truncated")
                 packet = None
             flushing = packet is None or packet.size == 0
+            if packet is None or flushing:
+                self._blame_disk(reached)
+            else:
+                reached = max(reached, (packet.pos or 0) + packet.size)
             try:
                 yield from self._decoded(None if flushing else packet)
             except av.error.EOFError:

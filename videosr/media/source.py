@@ -18,6 +18,7 @@ from videosr.errors import InputError
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
+_BLOCK = 1 << 20
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -33,7 +34,7 @@ def open_input(
         options: of FFmpeg's demuxer.
 
     Raises:
-        InputError: it does not exist, is a folder, is empty, may not be read or is no media file.
+        InputError: it does not exist, is a folder, is empty, may not or cannot be read, or is no media file.
     """
     name = os.fspath(path)
     if "://" not in name:
@@ -56,11 +57,38 @@ def open_input(
             name, "r", options={"max_pixels": str(max_pixels)}, container_options=options, hwaccel=hwaccel
         )
     except (av.error.FFmpegError, OSError, ValueError) as exc:
+        if isinstance(exc, (av.error.InvalidDataError, av.error.EOFError)):
+            check_readable(path)
         raise _open_error(os.fspath(path), exc) from exc
     if container.format.name == "tty":
         container.close()
         raise InputError(f"{os.fspath(path)}: is a text file, not a video")
     return container
+
+
+def check_readable(path: str | os.PathLike[str], first: int = 0) -> None:
+    """Read a file from a byte on, for FFmpeg's demuxers take what the system fails to read for the end of the file.
+
+    Args:
+        path: the file; of an address there is nothing to see.
+        first: where to begin.
+
+    Raises:
+        InputError: the system gives an error.
+    """
+    name = os.fspath(path)
+    if "://" in name:
+        return
+    at = first
+    try:
+        with Path(name).open("rb", buffering=0) as file:
+            file.seek(first)
+            while data := file.read(_BLOCK):
+                at += len(data)
+    except OSError as exc:
+        raise InputError(
+            f"{name}: cannot be read at byte {at}: {exc.strerror}; check the disk, or copy the file again"
+        ) from exc
 
 
 def _open_error(name: str, exc: Exception) -> InputError:
