@@ -162,7 +162,7 @@ def cache(rng: random.Random, spoiled: Path, work: Path, source: Path) -> str:
     folder = Path(os.environ["XDG_CACHE_HOME"]) / "videosr" / "openvino"
     if not any(folder.glob("*.blob")):
         network(rng, spoiled, work, source)
-    blobs = sorted(folder.glob("*.blob"))
+    blobs = sorted((*folder.glob("*.blob"), *folder.glob("*.sum")))
     before = {blob: blob.read_bytes() for blob in blobs}
     for blob in blobs:
         if rng.random() < 0.7:

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 import networks
 
 from videosr import color, temporal
-from videosr.engines import Interface, Picture, load, openvino_strips
+from videosr.engines import Interface, Picture, load, openvino_core, openvino_strips
 from videosr.engines.network import PREFIX, Network
 from videosr.engines.openvino import fast_precisions
 from videosr.engines.openvino_strips import StripPlan, StripRunner
@@ -537,3 +537,30 @@ def test_names_that_are_no_text_are_refused(tmp_path):
     path.write_bytes(data.replace(b"constant_0", b"constant_\xff"))
     with pytest.raises(NetworkError, match=r"named\.onnx: OpenVINO cannot read it: .*codec"):
         load(path, threads=1)
+
+
+@pytest.mark.skipif(openvino_core.fcntl is None, reason="there is no cache without file locks")
+def test_damaged_files_of_the_cache_are_made_anew(tmp_path):
+    """OpenVINO itself may hang on one."""
+    model = ov.Core().read_model(networks.nearest(tmp_path / "network.onnx"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def compiled():
+        core = openvino_core.CachingCore(cache)
+        assert core.compile_model(model, "CPU", {}).inputs
+        return [path.read_bytes() for path in sorted(cache.glob("*.blob"))]
+
+    whole = compiled()
+    assert len(whole) == 1
+    (blob,), (stated,) = cache.glob("*.blob"), cache.glob("*.sum")
+    for data in (whole[0][:-1], whole[0][: len(whole[0]) // 2] + bytes(len(whole[0]) // 2), b""):
+        blob.write_bytes(data)
+        assert len(compiled()[0]) == len(whole[0])
+    stated.unlink()
+    before = blob.stat().st_ino, blob.stat().st_mtime_ns
+    compiled()
+    assert (blob.stat().st_ino, blob.stat().st_mtime_ns) != before
+    before = blob.stat().st_ino, blob.stat().st_mtime_ns
+    compiled()
+    assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == before

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import openvino as ov
+
+from videosr.files import write_atomically
 
 try:
     import fcntl
@@ -19,15 +22,63 @@ except ImportError:  # no such locks on this system: then there is no cache eith
 _KEPT = 50  # compiled models kept between runs, some 100 KB each; every size and format of a picture makes one
 
 
-class _CachingCore(ov.Core):  # type: ignore[misc]  # OpenVINO is not typed
-    """A core that leaves the cache alone while another process may be writing to it, and waits for nobody."""
+class CachingCore(ov.Core):  # type: ignore[misc]  # OpenVINO is not typed
+    """A core that leaves the cache alone while another process may be writing to it, and waits for nobody.
 
-    folder: Path | None = None
+    OpenVINO believes what it finds there: on a damaged file it may hang for good. So beside every `NAME.blob` lies a
+    `NAME.sum` with its hash, and a file that does not agree with that goes.
+
+    Args:
+        folder: of the cache; None: there is none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        super().__init__()
+        self.folder = folder
+        self._sound: dict[str, tuple[int, int]] = {}  # files found to be whole, with their times and sizes of then
+        if folder is not None:
+            self.set_property({"CACHE_DIR": str(folder)})
 
     def compile_model(self, model: Any, device: str, options: dict[str, Any]) -> ov.CompiledModel:
         """See `openvino.Core.compile_model`."""
         with _alone(self.folder) as cached:
-            return super().compile_model(model, device, options if cached else {**options, "CACHE_DIR": ""})
+            if self.folder is None or not cached or not self._without_damaged(self.folder):
+                return super().compile_model(model, device, {**options, "CACHE_DIR": ""})
+            compiled = super().compile_model(model, device, options)
+            self._vouch(self.folder)
+            return compiled
+
+    def _without_damaged(self, folder: Path) -> bool:
+        """Remove the files that are not as they were written; whether that could be done."""
+        try:
+            self._remove_damaged(folder)
+        except OSError:
+            return False
+        return True
+
+    def _remove_damaged(self, folder: Path) -> None:
+        for blob in folder.glob("*.blob"):
+            stat = blob.stat()
+            state = stat.st_mtime_ns, stat.st_size
+            if self._sound.get(blob.name) == state:
+                continue
+            stated = blob.with_suffix(".sum")
+            if stated.is_file() and stated.read_bytes() == _sum(blob):
+                self._sound[blob.name] = state
+            else:
+                self._sound.pop(blob.name, None)
+                blob.unlink()
+
+    def _vouch(self, folder: Path) -> None:
+        for blob in folder.glob("*.blob"):
+            if blob.name not in self._sound:
+                with suppress(OSError):  # without it, the file goes next time
+                    write_atomically(blob.with_suffix(".sum"), _sum(blob))
+
+
+def _sum(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest().encode()
 
 
 @contextmanager
@@ -48,9 +99,8 @@ def _alone(folder: Path | None) -> Iterator[bool]:
 @cache
 def core() -> ov.Core:
     """The one core of this process. Its cache lies in `$XDG_CACHE_HOME/videosr/openvino`."""
-    made = _CachingCore()
     if fcntl is None:
-        return made
+        return CachingCore(None)
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videosr" / "openvino"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -58,8 +108,7 @@ def core() -> ov.Core:
             blobs = sorted(root.glob("*.blob"), key=lambda path: path.stat().st_mtime, reverse=True)
             for old in blobs[_KEPT:] if alone else ():
                 old.unlink()
+                old.with_suffix(".sum").unlink(missing_ok=True)
     except OSError:
-        return made  # a read-only home costs some start-up time, nothing else
-    made.set_property({"CACHE_DIR": str(root)})
-    made.folder = root
-    return made
+        return CachingCore(None)  # a read-only home costs some start-up time, nothing else
+    return CachingCore(root)
