@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from videosr.frame import namespace
 from videosr.engines.base import NotFinite, Picture, PlanarRunner
 from videosr.engines.cuda_planes import PlaneKernels
 from videosr.engines.network import Network
 from videosr.engines.tensorrt_device import Device
 from videosr.engines.tensorrt_execution import Conversion, Execution, Layout, Ticket
-from videosr.frame import Array, PixelFormat
+from videosr.frame import Array, PixelFormat, namespace
 
 
 class Parameters(NamedTuple):
