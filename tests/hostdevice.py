@@ -101,6 +101,9 @@ class HostDevice(Device):
     def handle(self, stream: HostStream) -> int:
         return stream.number
 
+    def stream_of(self, handle: int) -> HostStream:
+        return self.streams[handle]
+
     def event(self) -> HostEvent:
         return HostEvent()
 

@@ -8,9 +8,9 @@ from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRu
 from videosr.engines.network import Network
 from videosr.errors import MissingExtraError, UsageError
 
-ENGINES = ("openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx")
+ENGINES = ("openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "cuda")
 DEFAULT = "openvino"
-CUDA_ENGINES = ("tensorrt_rtx", "tensorrt", "torch")
+CUDA_ENGINES = ("tensorrt_rtx", "tensorrt", "cuda", "torch")
 """Those that run on a GPU, the one to be tried first in front."""
 _ON_THE_CPU_TOO = frozenset({"torch"})
 __all__ = ["CUDA_ENGINES", "DEFAULT", "ENGINES", "Engine", "Interface", "Network", "NotFinite", "Picture"]
@@ -86,6 +86,10 @@ def load(
             from videosr.engines.tensorrt import TensorRTEngine
 
             return TensorRTEngine(Network.open(path), library=engine, precision=precision, index=index or 0)
+        if engine == "cuda":
+            from videosr.engines.cuda import CudaEngine
+
+            return CudaEngine(Network.open(path), precision=precision, index=index or 0)
         from videosr.engines.torch import TorchEngine
 
         return TorchEngine(path, device=device, precision=precision, threads=threads)

@@ -139,8 +139,8 @@ def _constants(network: Network) -> Weights:
     outputs = 3 * scale * scale
     wanted: dict[str, tuple[int, ...]] = {"conv_in.weight": (16, 3, 3, 3), "conv_in.bias": (16,)}
     for i in range(_BLOCKS):
-        for layer, shape in (("conv1", (32, 16, 1, 1)), ("dw", (32, 1, 3, 3)), ("conv2", (16, 32, 1, 1))):
-            wanted |= {f"body.0.blocks.{i}.{layer}.weight": shape, f"body.0.blocks.{i}.{layer}.bias": shape[:1]}
+        for layer, form in (("conv1", (32, 16, 1, 1)), ("dw", (32, 1, 3, 3)), ("conv2", (16, 32, 1, 1))):
+            wanted |= {f"body.0.blocks.{i}.{layer}.weight": form, f"body.0.blocks.{i}.{layer}.bias": form[:1]}
     wanted |= {"conv_mid.weight": (16, 16, 3, 3), "conv_mid.bias": (16,)}
     wanted |= {"tail.weight": (outputs, 16, 5, 5), "tail.bias": (outputs,), "base.weight": (outputs, 3, 3, 3)}
     weights = {}

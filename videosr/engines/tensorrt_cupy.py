@@ -39,7 +39,7 @@ class CupyDevice(Device):
             driver = cupy.cuda.runtime.driverGetVersion()
         except _ERRORS as exc:
             raise EngineError(f"no CUDA device {index}: {exc} (see videosr doctor)") from exc
-        self.index = index
+        self.index, self.multiprocessors = index, facts["multiProcessorCount"]
         self.gpu = Gpu(
             name=facts["name"].decode(),
             capability=(facts["major"], facts["minor"]),
@@ -54,6 +54,10 @@ class CupyDevice(Device):
     def handle(self, stream: Stream) -> int:
         """See `Device.handle`."""
         return int(stream.ptr)
+
+    def stream_of(self, handle: int) -> Stream:
+        """See `Device.stream_of`."""
+        return cupy.cuda.ExternalStream(handle, self.index)
 
     def event(self) -> Event:
         """See `Device.event`."""
@@ -139,9 +143,10 @@ class CupyDevice(Device):
 
     def kernels(self, source: str, defines: Mapping[str, object], options: Sequence[str] = ()) -> Kernels:
         """See `Device.kernels`. cupy keeps what is compiled in `~/.cupy/kernel_cache`."""
-        code = (resources.files("videosr.engines") / "kernels" / source).read_text(encoding="utf-8")
+        folder = resources.files("videosr.engines") / "kernels"
+        code = (folder / source).read_text(encoding="utf-8")
         macros = [f"-D{name}={value}" for name, value in defines.items()]
-        module = cupy.RawModule(code=code, options=("--std=c++17", *options, *macros))
+        module = cupy.RawModule(code=code, options=("--std=c++17", f"-I{folder}", *options, *macros))
         self._device.use()
         try:
             module.compile()
@@ -181,4 +186,5 @@ class CupyKernels(Kernels):
         function = self._functions.get(name) or self._functions.setdefault(name, self._module.get_function(name))
         if shared > 48 << 10:  # more than every GPU has is given to those who ask
             function.max_dynamic_shared_size_bytes = shared
+            function.preferred_shared_memory_carveout = 100  # percent, so that as many blocks run at once as can
         function(tuple(grid), tuple(block), tuple(args), shared_mem=shared)

@@ -73,12 +73,14 @@ class Device(ABC):
     Attributes:
         gpu: which.
         index: as CUDA counts.
+        multiprocessors: it has.
         uploaded: bytes that have been copied to it, as far as `Execution` knows.
         downloaded: bytes that have been copied from it, likewise.
     """
 
     gpu: Gpu
     index: int = 0
+    multiprocessors: int = 1
     uploaded: int = 0
     downloaded: int = 0
 
@@ -89,6 +91,10 @@ class Device(ABC):
     @abstractmethod
     def handle(self, stream: Stream) -> int:
         """The `cudaStream_t` of a stream."""
+
+    @abstractmethod
+    def stream_of(self, handle: int) -> Stream:
+        """A stream by its `cudaStream_t`; it does not own it."""
 
     @abstractmethod
     def event(self) -> Event:

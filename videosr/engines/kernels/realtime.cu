@@ -25,7 +25,7 @@
 // float16 terms, exact to 22 bits, and its weights (of 256ths) are exact: the picture itself does not go through half
 // precision.
 //
-// Macros: SCALE 2 or 4; IN, OUT the pictures' types, float or __half; TILES warps a block; BLOCKS on a multiprocessor.
+// Macros: SCALE 2 or 4; OUTPUT float or __half, the type of what is made; TILES warps a block; BLOCKS on a multiprocessor.
 
 #include <cuda_fp16.h>
 
@@ -122,27 +122,22 @@ __device__ __forceinline__ void pack(Fragment& made, const float (&low)[4], cons
     made[3] = packed(high[2], high[3]);
 }
 
-__device__ __forceinline__ float read(const float* at) { return __ldg(at); }
-__device__ __forceinline__ float read(const __half* at) { return __half2float(__ldg(at)); }
 __device__ __forceinline__ void write(float* at, float x, float y) { *reinterpret_cast<float2*>(at) = make_float2(x, y); }
 __device__ __forceinline__ void write(__half* at, float x, float y) { *reinterpret_cast<unsigned*>(at) = packed(x, y); }
 
 // A picture's row as 3x3 products take it: 4 columns (the last without weight) of R, G and B, 0. `rest` gets what
 // float16 leaves of it.
-template <class T>
-__device__ __forceinline__ void picture_row(Fragment& a, Fragment* rest, const T* picture, int row, const Lane& lane,
+__device__ __forceinline__ void picture_row(Fragment& a, Fragment& rest, const float* picture, int row, const Lane& lane,
                                             int height, int width) {
     const size_t plane = (size_t)height * width, start = (size_t)min(max(row, 0), height - 1) * width;
     for (int i = 0; i < 2; i++) {
-        const T* at = picture + start + lane.seen[i];
-        const float r = read(at), g = read(at + plane), b = read(at + 2 * plane);
+        const float* at = picture + start + lane.seen[i];
+        const float r = __ldg(at), g = __ldg(at + plane), b = __ldg(at + 2 * plane);
         a[i] = packed(r, g);
         a[2 + i] = packed(b, 0.0f);
-        if (rest) {
-            const float2 rg = unpacked(a[i]), b0 = unpacked(a[2 + i]);
-            (*rest)[i] = packed(r - rg.x, g - rg.y);
-            (*rest)[2 + i] = packed(b - b0.x, 0.0f);
-        }
+        const float2 rg = unpacked(a[i]), b0 = unpacked(a[2 + i]);
+        rest[i] = packed(r - rg.x, g - rg.y);
+        rest[2 + i] = packed(b - b0.x, 0.0f);
     }
 }
 
@@ -222,7 +217,7 @@ __device__ __forceinline__ void load(Fragment (&a)[SIZE], const char* row, const
 
 // A picture (3, height, width) to one of (3, SCALE height, SCALE width). Each block makes `strip` rows, an even number.
 extern "C" __global__ void __launch_bounds__(32 * TILES, BLOCKS)
-realtime(const IN* __restrict__ frame, const IN* __restrict__ average, OUT* __restrict__ output,
+realtime(const float* __restrict__ frame, const float* __restrict__ average, OUTPUT* __restrict__ output,
          const uint4* __restrict__ weights, const float4* __restrict__ biases, int height, int width, int strip) {
     extern __shared__ __align__(16) char shared[];
     const int first_row = blockIdx.y * strip, last_row = min(first_row + strip, height);
@@ -236,9 +231,9 @@ realtime(const IN* __restrict__ frame, const IN* __restrict__ average, OUT* __re
         // conv_in on rows `row` and `row` + 1, then into the first block
         Fragment x[2];
         {
-            Fragment seen[4];
+            Fragment seen[4], rest;
             for (int r = 0; r < 4; r++)
-                picture_row(seen[r], nullptr, average, base_row + row - 1 + r, lane, height, width);
+                picture_row(seen[r], rest, average, base_row + row - 1 + r, lane, height, width);
             float low[2][4], high[2][4];
             for (int o = 0; o < 2; o++) {
                 begin(low[o], biases, lane);
@@ -315,13 +310,13 @@ realtime(const IN* __restrict__ frame, const IN* __restrict__ average, OUT* __re
         const int made_row = base_row + row - 6;
         for (int r = 0; r < 4; r++) {
             Fragment a, rest;
-            picture_row(a, sizeof(IN) == 4 ? &rest : nullptr, frame, made_row - 1 + r, lane, height, width);
+            picture_row(a, rest, frame, made_row - 1 + r, lane, height, width);
             for (int o = 0; o < 2; o++) {
                 if (r < o || r > o + 2) continue;
                 for (int j = 0; j < PAIRS; j++) {
                     const uint4 b = __ldg(weights + BASE + ((r - o) * PAIRS + j) * 32 + lane.id);
                     product(sum[o][2 * j], sum[o][2 * j + 1], a, b);
-                    if (sizeof(IN) == 4) product(sum[o][2 * j], sum[o][2 * j + 1], rest, b);
+                    product(sum[o][2 * j], sum[o][2 * j + 1], rest, b);
                 }
             }
         }
@@ -335,7 +330,7 @@ realtime(const IN* __restrict__ frame, const IN* __restrict__ average, OUT* __re
                 const int channel = 8 * j + 2 * lane.t;
                 if (channel >= NOUT) continue;
                 const int colour = channel / (SCALE * SCALE), dy = channel / SCALE % SCALE, dx = channel % SCALE;
-                OUT* to = output + ((size_t)(colour * height + y) * SCALE + dy) * (SCALE * width) + dx;
+                OUTPUT* to = output + ((size_t)(colour * height + y) * SCALE + dy) * (SCALE * width) + dx;
                 for (int i = 0; i < 2; i++) {
                     const int column = lane.column + i;
                     if (in_strip + i >= 0 && in_strip + i < COLUMNS - 2 * HALO && column < width)
