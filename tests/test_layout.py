@@ -20,7 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = [
     {"errors"},
     {"frame", "presets", "files", "machine"},
-    {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs"},
+    {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs", "arrays"},
     {"engines"},
     {"models", "media", "export"},
     {"upscaler", "download", "evaluate", "exporting", "journal", "doctor"},

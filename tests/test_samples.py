@@ -47,6 +47,31 @@ def test_arrays(tmp_path):
     assert np.allclose(np.diff(centres), 8, atol=1)
 
 
+@pytest.mark.parametrize(("name", "suffix"), [("upscale_tensors.py", ".pt"), ("upscale_cupy.py", ".npy")])
+def test_arrays_of_other_libraries(tmp_path, name, suffix):
+    """On the GPU where there is one; else with arrays of the host, through the same protocol."""
+    torch = pytest.importorskip("torch")
+    output = tmp_path / f"frames{suffix}"
+    said = run(name, output)
+    assert "computes on" in said
+    frames = torch.load(output).cpu().numpy() if suffix == ".pt" else np.load(output)
+    assert frames.shape == (6, 3, 180, 320)
+    assert frames.dtype == np.uint8
+    assert np.all(np.diff(frames[0, 0].mean(axis=0).reshape(8, 40).mean(axis=1)) > 20)
+    centres = [np.argwhere(frame[2] > 150)[:, 1].mean() for frame in frames]
+    assert np.all(np.diff(centres) > 6)
+
+
+@pytest.mark.gpu
+def test_pycuda():
+    pytest.importorskip("pycuda")
+    assert "(3, 180, 320) uint8" in run("upscale_pycuda.py")
+
+
+def test_the_pycuda_sample_is_sound_as_far_as_can_be_told_without_pycuda():
+    compile((SAMPLES / "upscale_pycuda.py").read_text(encoding="utf-8"), "upscale_pycuda.py", "exec")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_a_still_image(clip, tmp_path, suffix):
     source, output = tmp_path / "small.png", tmp_path / f"larger{suffix}"
