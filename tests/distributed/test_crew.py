@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 
+import av
 import pytest
 from clips import make_clip
 
@@ -212,6 +213,30 @@ def test_parts_and_fields(clip, tmp_path, options):
     assert result.frames == (30 if "frames" in options else 100)
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
     assert not any("cannot be decoded" in line for line in told.warnings)
+
+
+def test_a_picture_that_changes_in_a_segment(tmp_path):
+    """13 frames of one size and 3 of another, in segments of 11 and 5."""
+    clock = {"rate": Fraction(25), "time_base": Fraction(1, 25), "color": COLOR, "options": {**B_FRAMES, "bf": "0"}}
+    parts = (
+        make_clip(tmp_path / "a.ts", frames=13, **clock),
+        make_clip(tmp_path / "b.ts", pts=range(13, 16), width=96, **clock),
+    )
+    joined, source = tmp_path / "joined.ts", tmp_path / "source.mkv"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with av.open(str(joined)) as a, av.open(str(source), "w") as b:
+        copy = b.add_stream_from_template(a.streams.video[0])
+        for packet in a.demux(a.streams.video[0]):
+            if packet.size:
+                packet.stream = copy
+                b.mux(packet)
+    make(source, tmp_path / "alone.mkv")
+    told = Told()
+    result = make(source, tmp_path / "out.mkv", Here(2), told)
+    assert result.frames == 16
+    assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
+    assert any("the picture changes from 64x48" in line for line in told.warnings)
+    assert not any("cannot be decoded from its middle on" in line for line in told.warnings)
 
 
 def test_a_damaged_file(clip, tmp_path):

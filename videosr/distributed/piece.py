@@ -182,6 +182,7 @@ class MakePiece:
             start=max(start, Fraction(0)),
             deinterlace=film.decoder.deinterlace,
             max_pixels=self.options.max_pixels,
+            follow=not self.options.strict,
         )
 
     def _frames(self, decoder: Decoder, linear: bool) -> Generator[Frame]:
