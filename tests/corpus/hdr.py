@@ -111,11 +111,13 @@ HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01" + bits(
     (0, 1),
 )
 """SMPTE ST 2094-40, one window, no curve."""
+RPU = b"\x7c\x01\x19" + escaped(bytes(range(1, 60))) + b"\x80"
+"""A unit of type 62, in which H.265 carries Dolby Vision's reference processing unit, behind the picture's slices."""
 H264_SEI, HEVC_SEI = b"\x06", b"\x4e\x01"
 
 
-def with_units(folder: Path, source: Callable[[Path], Path], unit: bytes) -> Path:
-    """A film, with a unit (lengths of four bytes) put before every picture."""
+def with_units(folder: Path, source: Callable[[Path], Path], unit: bytes, *, behind: bool = False) -> Path:
+    """A film, with a unit (lengths of four bytes) put before, or behind, every picture."""
     plain = source(folder)
     plain = plain.rename(folder / f"plain{plain.suffix}")
     path = folder / f"in{plain.suffix}"
@@ -125,7 +127,7 @@ def with_units(folder: Path, source: Callable[[Path], Path], unit: bytes) -> Pat
         for packet in a.demux(a.streams.video[0]):
             if packet.size == 0:
                 continue
-            made = av.Packet(framed + bytes(packet))
+            made = av.Packet(bytes(packet) + framed if behind else framed + bytes(packet))
             made.stream, made.time_base, made.pts, made.dts = stream, packet.time_base, packet.pts, packet.dts
             made.duration, made.is_keyframe = packet.duration, packet.is_keyframe
             b.mux(made)
@@ -182,6 +184,7 @@ def cases() -> Iterator[Case]:
         ("A/53 captions", partial(with_units, source=clip, unit=sei(H264_SEI, CAPTIONS)), "embedded captions"),
         ("HDR10+", partial(with_units, source=x265, unit=sei(HEVC_SEI, HDR10_PLUS)), "HDR10+"),
         ("Dolby Vision by the container", dolby, "Dolby Vision"),
+        ("Dolby Vision by its units", partial(with_units, source=x265, unit=RPU, behind=True), "Dolby Vision"),
     )  # fmt: skip
     for name, make, said in riders:
         yield case(name=name, make=make, says=said, silent=False, expected="cannot be kept, said before work starts",
