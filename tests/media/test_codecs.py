@@ -175,3 +175,9 @@ def test_container_by_suffix(name, container):
 def test_unknown_suffix_names_the_known_ones():
     with pytest.raises(UsageError, match=r"a\.wmv.*mkv, mp4"):
         container_format("a.wmv")
+
+
+@pytest.mark.parametrize(("size", "slices"), [((7680, 4320), "24"), ((15360, 8640), "81"), ((32768, 32), "24")])
+def test_ffv1_of_any_size_has_slices_that_its_encoder_takes(size, slices):
+    info = with_format("yuva444p12le", width=size[0], height=size[1])
+    assert dict(resolve(EncoderSettings(codec="ffv1"), info, "matroska").options)["slices"] == slices

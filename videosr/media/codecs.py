@@ -28,6 +28,7 @@ from videosr.media.hdr import encoder_parameters, unwritten
 LOOKAHEAD_BYTES = 256 * 2**20
 """Memory for the frames that x264 and x265 look ahead; at 4K their presets would take more than a gigabyte."""
 LEAST_LOOKAHEAD = 10
+_SLICE_SAMPLES = 2**27 // (17 * 4)
 
 WHOLE_FILE = frozenset(
     {"b", "minrate", "maxrate", "bufsize", "pass", "stats", "passlogfile", "rc_init_occupancy", "crf_max"}
@@ -145,6 +146,8 @@ def resolve(
     merged = {**family.options, **options}
     if codec == "libvpx-vp9" and not rate_mode:
         merged.setdefault("b", "0")
+    if codec == "ffv1":
+        merged.setdefault("slices", str(_slices(info)))
     if codec == "prores_ks":
         merged.setdefault("profile", "3" if pix_fmt.startswith("yuv422") else "4")
     if family.params:
@@ -160,6 +163,18 @@ def resolve(
     full = EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=tuple(merged.items()))
     _try_open(full, info)
     return full
+
+
+def _slices(info: StreamInfo) -> int:
+    """FFV1's slices: what FFmpeg's encoder takes, so many as its threads can share, more where each would be too large.
+
+    FFmpeg refuses slices of more than 2^27 / ((bits + 1) planes) samples (`ff_ffv1_encode_determine_slices`), where 1.9
+    million are not too many for any format.
+    """
+    rows, columns = 4, 6
+    while -(-info.width // columns) * -(-info.height // rows) > _SLICE_SAMPLES:
+        rows = columns = max(columns, rows + 1)
+    return rows * columns
 
 
 def output_info(settings: EncoderSettings, info: StreamInfo) -> StreamInfo:

@@ -111,7 +111,7 @@ FAMILIES: dict[str, Family] = {
         preset_option="cpu-used",
         options={**_COMMON, "deadline": "good", "row-mt": "1", "lag-in-frames": "25", "auto-alt-ref": "1"},
     ),
-    "ffv1": Family(options={"threads": THREADS, "g": "1", "level": "3", "slices": "24", "slicecrc": "1"}),
+    "ffv1": Family(options={"threads": THREADS, "g": "1", "level": "3", "slicecrc": "1"}),
     "prores_ks": Family(options={"threads": THREADS}),
     "h264_nvenc": _nvenc((1, 51, 19), {}),
     "hevc_nvenc": _nvenc((1, 51, 21), {"yuv420p10le": "p010le"}),
