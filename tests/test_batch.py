@@ -94,6 +94,22 @@ def test_lists(tree, monkeypatch):
         assert len(find(["-"], Path("out"), "mkv").items) == 4
 
 
+def test_a_list_may_name_folders_and_a_file_more_than_once(tree):
+    (tree / "t" / "link.webm").symlink_to("a.webm")
+    lines = ["t", "t/a.webm", "./t/../t/a.webm", str(tree / "t" / "a.webm"), "s/x"]
+    (tree / "list.txt").write_bytes("\ufeff# twice\r\n".encode() + "\r\n".join(lines).encode())
+    assert named(find(["list.txt"], Path("out"), "mkv")) == {"t/a.webm": "t/a.mkv", "s/x/c.avi": "s/x/c.mkv"}
+
+
+def test_links_that_lead_nowhere_and_in_circles(tree):
+    """They are taken by their names, and fail when they are looked at; folders are not walked twice."""
+    (tree / "s" / "self.mkv").symlink_to("self.mkv")
+    (tree / "s" / "gone.mkv").symlink_to("nowhere")
+    (tree / "s" / "loop").symlink_to(".")
+    outputs = {"a.mkv", "b.mkv", "x/c.mkv", "self.mkv", "gone.mkv"}
+    assert set(named(find(["s"], Path("out"), "mkv")).values()) == outputs
+
+
 def test_a_pattern_decides_alone(tree):
     assert named(find(["s", "t"], Path("out"), "mkv", "*.S*")) == {"s/x/c.srt": "s/x/c.srt.mkv"}
     assert named(find(["."], Path("out"), "mkv", "one")) == {"one": "one.mkv"}
@@ -116,6 +132,10 @@ def test_what_lies_in_the_output_folder_is_no_input(tree):
     assert "s/x/c.avi" not in named(find(["s"], Path("s/x"), "mkv"))
     with pytest.raises(UsageError, match="lies in the output folder"):
         find(["s"], Path("s"), "mkv")
+    (tree / "list.txt").write_text("s/b.mkv\n")
+    for argument in ("s/b.mkv", "list.txt"):
+        with pytest.raises(UsageError, match=r"s/b\.mkv lies in the output folder"):
+            find([argument], Path("s"), "mkv")
 
 
 @pytest.mark.parametrize("argument", ["nowhere", "s/*.nothing"])
@@ -334,6 +354,26 @@ def test_a_dry_run_leaves_nothing(films, tmp_path, videosr):
     assert "from 2 samples made here" in done.out
     assert "broken.mkv" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_hard_to_print_and_things_that_are_no_files(films, tmp_path, videosr):
+    """A line is a line, whatever a name holds; nothing waits for a pipe that nobody writes to."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    names = ["two\nlines \x1b[31m.mkv", "日本 🎬.mkv", "-q.mkv", "[1] %d.mkv", os.fsdecode(b"\xff.mkv")]
+    for name in names:
+        (folder / name).write_bytes((films / "one.mkv").read_bytes())
+    os.mkfifo(folder / "pipe.mkv")
+    done = videosr("batch", folder, "-o", out, *FAST, "--frames", 2)
+    assert done.code == 1
+    assert outputs(out).keys() == set(names)
+    assert f"{out}/two\\nlines \\x1b[31m.mkv: " in done.err
+    assert f"{out}/\\udcff.mkv: " in done.err
+    assert all(line.isprintable() for line in done.err.splitlines())
+    (failed,) = (line for line in done.err.splitlines() if line.startswith("FAILED"))
+    assert failed.startswith(f"FAILED: {folder}/pipe.mkv: is no file but a pipe")
+    plan = videosr("batch", folder, "-o", out, *FAST, "--frames", 3, "--dry-run")
+    assert sum(" -> " in line for line in plan.out.splitlines()) == len(names)
 
 
 def test_a_disk_that_is_too_small(films, tmp_path, videosr, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from videosr.cli_options import ray_option, transcode_options, wanted
-from videosr.errors import VideosrError
+from videosr.errors import VideosrError, one_line
 
 
 @click.command()
@@ -64,7 +64,8 @@ def batch(
                     columns, rows = facts.output_size
                     frames = f"{facts.frames} frames" if facts.frames else "unknown length"
                     why = f" ({facts.verdict.reason})" if facts.verdict.reason else ""
-                    click.echo(f"{item.source} -> {out / item.output}: {columns}x{rows}, {frames}, {human(size)}{why}")
+                    line = f"{item.source} -> {out / item.output}: {columns}x{rows}, {frames}, {human(size)}{why}"
+                    click.echo(one_line(line))
                 seconds = plan.estimate.seconds
                 eta = "unknown" if seconds is None else _duration(seconds)
                 click.echo(

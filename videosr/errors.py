@@ -18,13 +18,29 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 from typing import Self
+
+
+def one_line(text: str) -> str:
+    """A text as one line that every terminal bears, whatever names of files are in it.
+
+    Control characters, line ends of all kinds and bytes that are no Unicode are shown as Python writes them, `\\n`.
+    """
+    if text.isprintable():
+        return text
+    unfit = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in unfit else c for c in text)
 
 
 class VideosrError(Exception):
     """Base of everything videosr raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, in one line."""
+        return one_line(super().__str__())
 
 
 class InputError(VideosrError, ValueError):

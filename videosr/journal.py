@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -37,9 +38,12 @@ def fingerprint(path: Path) -> str:
     """What an input is, by content and not by name: its size and a hash over 4 MiB spread evenly over it.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is something that has no beginning and end, such as a pipe.
     """
     try:
+        kind = path.stat().st_mode
+        if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or stat.S_ISCHR(kind):
+            raise InputError(f"{path}: is no file but a pipe, socket or terminal; copy what comes from it into a file")
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             digest = hashlib.sha256(str(size).encode())

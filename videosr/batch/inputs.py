@@ -63,7 +63,7 @@ def find(arguments: Iterable[str], out: Path, to: str, pattern: str | None = Non
 
     Args:
         arguments: folders, files, globs (`**` for any depth), lists (.txt, .m3u; one path a line, `#` for comments), or
-            "-" for a list on standard input.
+            "-" for a list on standard input. A list may name folders.
         out: the output folder.
         to: suffix of the outputs.
         pattern: names to take, such as `*.mkv`; by default those of video, or of images where `to` is one's suffix.
@@ -83,7 +83,7 @@ class _Search:
     """Collects pairs of a source and its path below the output folder, that still with the source's suffix."""
 
     def __init__(self, out: Path, pattern: str | None, suffixes: frozenset[str]) -> None:
-        self._out, self._pattern, self._suffixes = out.resolve(), pattern, suffixes
+        self._out, self._pattern, self._suffixes = _real(out), pattern, suffixes
         self._seen: set[Path] = set()
         self.pairs: list[tuple[Path, Path]] = []
         self.found = Found()
@@ -93,7 +93,7 @@ class _Search:
         if argument == "-":
             self._list(sys.stdin, Path())
         elif path.is_dir():
-            self._folder(path, Path() if alone else Path(path.resolve().name))
+            self._folder(path, Path() if alone else Path(_real(path).name))
         elif path.is_file() and path.suffix.lower() in LISTS:
             try:
                 with path.open(encoding="utf-8-sig") as lines:
@@ -101,18 +101,18 @@ class _Search:
             except (OSError, UnicodeDecodeError) as exc:
                 raise UsageError(f"{path}: cannot be read as a list of files: {exc}") from exc
         elif path.exists():
-            self._file(path, Path(path.name))
+            self._asked_for(path, Path(path.name))
         elif glob.has_magic(argument):
             self._glob(argument)
         else:
             raise UsageError(f"{argument}: there is no such file or folder")
 
     def _folder(self, folder: Path, below: Path) -> None:
-        if folder.resolve().is_relative_to(self._out):
+        if _real(folder).is_relative_to(self._out):
             raise UsageError(f"{folder} lies in the output folder {self._out}; choose another -o")
         for parent, folders, files in os.walk(folder, onerror=self._unreadable):
             here = Path(parent)
-            folders[:] = sorted(f for f in folders if not f.startswith(".") and (here / f).resolve() != self._out)
+            folders[:] = sorted(f for f in folders if not f.startswith(".") and _real(here / f) != self._out)
             for name in sorted(files):
                 if not name.startswith("."):
                     self._file(here / name, below / (here / name).relative_to(folder))
@@ -140,7 +140,17 @@ class _Search:
                 continue
             path = base / entry
             inside = not Path(entry).is_absolute() and ".." not in Path(entry).parts
-            self._file(path, Path(entry) if inside else Path(path.name))
+            below = Path(entry) if inside else Path(path.name)
+            if path.is_dir():
+                self._folder(path, below)
+            else:
+                self._asked_for(path, below)
+
+    def _asked_for(self, path: Path, below: Path) -> None:
+        """A file that was asked for by its name."""
+        if _real(path).is_relative_to(self._out):
+            raise UsageError(f"{path} lies in the output folder {self._out}; choose another -o")
+        self._file(path, below)
 
     def _file(self, path: Path, below: Path) -> None:
         if self._pattern is None and below.suffix.lower() not in self._suffixes:
@@ -149,11 +159,16 @@ class _Search:
         if self._pattern is not None and not fnmatch(below.name.lower(), self._pattern.lower()):
             self.found.left[below.suffix.lower() or "no suffix"] += 1
             return
-        real = path.resolve()
+        real = _real(path)
         if real in self._seen or real.is_relative_to(self._out):
             return
         self._seen.add(real)
         self.pairs.append((path, below))
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads; `Path.resolve` fails where links go round in a circle, and that is one file's trouble."""
+    return Path(os.path.realpath(path))
 
 
 def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:

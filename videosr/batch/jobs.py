@@ -12,6 +12,7 @@ from typing import Any
 
 from videosr.batch.ledger import Known, Verdict, judge
 from videosr.distributed.cluster import RayCrew
+from videosr.distributed.pool import frames_told
 from videosr.errors import OutputError
 from videosr.film import TranscodeOptions, expected_frames
 from videosr.journal import fingerprint
@@ -21,8 +22,6 @@ from videosr.media.resize import wanted_size
 from videosr.media.verify import verify
 from videosr.progress import Progress
 from videosr.transcode import Result, transcode
-
-_EVERY = 0.1  # seconds between two words on progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,38 +113,21 @@ class Begun:
     resumed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """So many frames of a file are done."""
-
-    done: int
-
-
-@dataclass(frozen=True, slots=True)
-class Warned:
-    """A line for the user."""
-
-    text: str
-
-
 class _Relay(Progress):
-    """Sends what the transcoder tells to the parent."""
+    """Sends what the transcoder tells to the parent; warnings as plain text."""
 
     def __init__(self, name: str, tell: Callable[[Any], None]) -> None:
         super().__init__(name, quiet=True)
-        self._tell, self._told = tell, 0.0
+        self._tell, self._frames = tell, frames_told(tell)
 
     def begin(self, total: int | None, rate: Fraction | None, before: int = 0) -> None:
         self._tell(Begun(total, before))
 
     def frames(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._told >= _EVERY:
-            self._told = now
-            self._tell(Frames(done))
+        self._frames(done)
 
     def warning(self, text: str) -> None:
-        self._tell(Warned(text))
+        self._tell(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +195,7 @@ class Make:
         if report.facts["input_errors"] or report.facts["input_damaged"]:
             # What a damaged file holds depends on who reads it.
             for line in report.problems:
-                tell(Warned(f"compared with its damaged source: {line}"))
+                tell(f"compared with its damaged source: {line}")
             return
         failed = self.output.with_name(f"{self.output.stem}.failed{self.output.suffix}")
         try:
@@ -242,14 +224,8 @@ class _Watch(Progress):
 
     first = 0.0
 
-    def begin(self, total: int | None, rate: Fraction | None, before: int = 0) -> None:
-        pass
-
     def frames(self, done: int) -> None:
         self.first = self.first or time.monotonic()
-
-    def warning(self, text: str) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from videosr.errors import one_line
+
 _PLAIN_EVERY = 10.0  # seconds between plain lines
 _JSON_EVERY = 0.5
 
@@ -56,6 +58,7 @@ class Report:
         self._write(text)
 
     def _write(self, text: str) -> None:
+        text = one_line(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -158,11 +161,11 @@ class Report:
         if self._json:
             return
         if failed:
-            width = max(len(str(file)) for file, _ in self.failures)
+            width = max(len(one_line(str(file))) for file, _ in self.failures)
             width = min(width, 60)
             self._write(f"{count(failed)} could not be made:")
             for file, message in self.failures:
-                self._write(f"  {file!s:{width}}  {message.removeprefix(f'{file}: ')}")
+                self._write(f"  {one_line(str(file)):{width}}  {message.removeprefix(f'{file}: ')}")
         speed = f", {self.frames} frames in {tqdm.format_interval(seconds)}" if self.frames else ""
         self.say(f"{count(self.made)} made{speed}; {known} were done before; {failed} failed")
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 from videosr.batch.estimate import Estimate, estimate, human, need, space
 from videosr.batch.inputs import Found, Item
-from videosr.batch.jobs import Begun, Facts, Frames, Look, Made, Make, Measured, Try, Warned
+from videosr.batch.jobs import Begun, Facts, Look, Made, Make, Measured, Try
 from videosr.batch.ledger import Entry, Known, Ledger, read
 from videosr.batch.report import Report, count
 from videosr.distributed.cluster import connected
-from videosr.distributed.pool import Done, Failed, Pool, Told
+from videosr.distributed.pool import Done, Failed, Frames, Pool, Told
 from videosr.errors import OutputError, UsageError
 from videosr.frame import PixelFormat, StreamInfo
 from videosr.media.codecs import resolve
@@ -257,7 +257,7 @@ class Batch:
                     report.begin(item.source, total, resumed)
                 case Told(Frames(done)):
                     report.progress(item.source, done)
-                case Told(Warned(text)):
+                case Told(str(text)):
                     report.warning(item.source, text)
                 case Done(Made() as made):
                     ledger.add(self._entry("done", item, made.input, made.file))

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from videosr.distributed.piece import Chunk, Frames, Made, MakePiece, Uncut, Unfit
+from videosr.distributed.piece import Chunk, Made, MakePiece, Uncut, Unfit
 from videosr.distributed.plan import Piece, planned
-from videosr.distributed.pool import Done, Failed, Outcome, Pool, Told
+from videosr.distributed.pool import Done, Failed, Frames, Outcome, Pool, Told
 from videosr.errors import InputError, OutputError, UsageError
 from videosr.film import Film
 from videosr.journal import Journal, segment_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videosr.distributed.plan import Mark, Piece
+from videosr.distributed.pool import frames_told
 from videosr.errors import InputError, OutputError
 from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import Frame, StreamInfo
@@ -21,15 +21,7 @@ from videosr.media.decoder import Decoder
 from videosr.media.segments import Segment
 from videosr.upscaler import Upscaler
 
-_EVERY = 0.25  # seconds between two words on progress
 _CHUNK = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """So many frames of the segment are done."""
-
-    done: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +137,11 @@ class MakePiece:
         return self._decoded(film, folder, tell, linear=True)
 
     def _decoded(self, film: Film, folder: Path, tell: Callable[[Any], None], *, linear: bool) -> Made:
-        piece, counts, told = self.piece, Made.by(film.upscaler), 0.0
-
-        def progress(done: int) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _EVERY:
-                told = time.monotonic()
-                tell(Frames(done))
-
+        piece, counts = self.piece, Made.by(film.upscaler)
         with self._decoder(film, linear) as decoder, closing(self._frames(decoder, linear)) as frames:
             try:
                 before = list(islice(frames, piece.lead))
-                film.make(before, frames, piece.first, folder, progress)
+                film.make(before, frames, piece.first, folder, frames_told(tell))
             except _Differs as exc:
                 if linear:
                     raise InputError(

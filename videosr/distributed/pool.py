@@ -7,6 +7,7 @@ locks are free for the next run.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from videosr.errors import VideosrError
 
 PATIENCE = 10.0
 """Seconds that workers have to put things in order when a run is interrupted."""
+_EVERY = 0.2  # seconds between two words on progress
 
 
 class Job(Protocol):
@@ -38,6 +41,26 @@ class Told:
     """What a job sent while it was at work."""
 
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What most jobs tell: so many frames of this one are done."""
+
+    done: int
+
+
+def frames_told(tell: Callable[[Any], None]) -> Callable[[int], None]:
+    """Has numbers of frames told as `Frames`, every now and then and not each."""
+    told = -math.inf
+
+    def frames(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _EVERY:
+            told = time.monotonic()
+            tell(Frames(done))
+
+    return frames
 
 
 @dataclass(frozen=True, slots=True)
