@@ -265,15 +265,10 @@ TARGETS: dict[str, Callable[[random.Random, Path, Path, Path], str]] = {
 }  # fmt: skip
 
 # The same sound network serves all films of a process; loading it anew would be most of the time.
-_load = upscaler.load
-_once = functools.cache(lambda path: _load(path, "openvino", threads=1))
+_choose = upscaler.choose
+_once = functools.cache(_choose)
 
 
 def share_networks() -> None:
     """Load every network that is not spoiled once a process."""
-
-    def load(path: Path, *arguments: object, **options: object) -> upscaler.Engine:
-        made: upscaler.Engine = _load(path, *arguments, **options) if path.stem == "spoiled" else _once(path)
-        return made
-
-    upscaler.load = load
+    upscaler.choose = lambda path, wish: (_choose if path.stem == "spoiled" else _once)(path, wish)

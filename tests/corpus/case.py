@@ -156,20 +156,15 @@ def command(arguments: list[str]) -> tuple[int, list[str], str]:
     return int(str(code)), warnings, err.getvalue().strip().removeprefix("videosr: ")
 
 
-_load = upscaler.load
-_once = functools.cache(lambda path, engine, options: _load(path, engine, **dict(options)))
+_once = functools.cache(upscaler.choose)
 
 
 @contextlib.contextmanager
 def _shared_networks() -> Iterator[None]:
     """Load every network once a process, which is most of the time of a small file."""
-
-    def load(path: Path, engine: str = "openvino", **options: object) -> upscaler.Engine:
-        made: upscaler.Engine = _once(path, engine, tuple(sorted(options.items())))
-        return made
-
-    upscaler.load = load
+    before = upscaler.choose
+    upscaler.choose = _once
     try:
         yield
     finally:
-        upscaler.load = _load
+        upscaler.choose = before
