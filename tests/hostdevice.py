@@ -8,6 +8,7 @@ as a wrong picture for some seed, as it would, some day, on a GPU.
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ class HostDevice(Device):
     def __init__(self, seed: int = 0, *, waits: bool = True, gpu: Gpu = GPU) -> None:
         self.gpu = gpu
         self._random = random.Random(seed)
+        self._one_at_a_time = threading.Lock()
         self._waits = waits
         self.streams: dict[int, HostStream] = {}
         self.arrays: dict[int, np.ndarray] = {}
@@ -119,7 +121,9 @@ class HostDevice(Device):
         self.host_waits += 1
         wanted = event.recorded
         while event.reached < wanted:
-            self._run_one()
+            with self._one_at_a_time:  # several threads may wait
+                if event.reached < wanted:
+                    self._run_one()
 
     def _run_one(self) -> None:
         able = [

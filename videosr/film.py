@@ -26,6 +26,7 @@ from videosr.media.conform import Conformer
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, deinterlacing
 from videosr.media.encoder import SegmentEncoder, library_versions
+from videosr.media.encoders import NVENC
 from videosr.media.fields import detect
 from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.nvenc import takes_gpu_frames
@@ -205,7 +206,7 @@ class Film:
             **asdict(self.settings),
             "color": repr(self.coded.color),
             "upscaler": self.upscaler.identity,
-            "encoders": library_versions(),
+            "encoders": library_versions() + (f", {device.gpu}" if device and self.settings.codec in NVENC else ""),
             "numpy": machine.numpy_build(),
             "cpu": machine.instruction_sets(),
             "segments": asdict(options.segments),

@@ -1,76 +1,34 @@
 """Decoding on the GPU: what can be had without one.
 
-A stand-in decodes on the CPU and gives pictures as NVDEC does, in NV12, P010 or P016 and in format "cuda", whose planes
-speak PyAV's own DLPack. Tests marked `gpu` run the real thing.
+A stand-in (`hostnvdec`) gives pictures as NVDEC does. Tests marked `gpu` run the real thing.
 """
 
 from __future__ import annotations
 
 import gc
-from contextlib import nullcontext
 from fractions import Fraction
-from types import SimpleNamespace
+from functools import partial
 
 import av
 import numpy as np
 import pytest
 from clips import VFR_PTS, make_clip
 from hostdevice import DeviceArray
+from hostnvdec import SEMIPLANAR, Surface, host_reader, install
 
 from videosr.errors import InputError, MissingExtraError
 from videosr.frame import Frame, PixelFormat
-from videosr.media import nvdec, pictures
+from videosr.media import nvdec
 from videosr.media.decoder import Decoder
 from videosr.media.planes import PlaneReader
 
 B_FRAMES = {"bf": "3", "b_strategy": "0", "g": "8"}
-SEMIPLANAR = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le", "yuv420p12le": "p016le"}
-
-
-class Surface:
-    """A decoded picture as it lies on the GPU: FFmpeg's frame, of format "cuda", with semi-planar planes."""
-
-    def __init__(self, frame: av.VideoFrame, crop: int = 0) -> None:
-        self._frame = frame
-        full = {"src_color_range": "JPEG", "dst_color_range": "JPEG"}  # both alike: samples only move
-        self._surface = frame.reformat(format=SEMIPLANAR[frame.format.name], **full)
-        self.format = SimpleNamespace(name="cuda", padded_bits_per_pixel=0)
-        self.width = frame.width + crop
-
-    def __getattr__(self, name: str):
-        return getattr(self._frame, name)
-
-    @property
-    def planes(self):
-        return self._surface.planes
-
-
-def host_reader() -> nvdec.DeviceReader:
-    return nvdec.DeviceReader(lambda shared: np.from_dlpack(shared).view(DeviceArray), nullcontext, lambda: None)
 
 
 @pytest.fixture
 def nvdec_stand_in(monkeypatch):
-    """Makes `Decoder(..., device=0)` decode on the stand-in; `give` may turn one of its pictures into another."""
-
-    def install(give=lambda number, surface, frame: surface):
-        decoded = pictures.Pictures._decoded
-        count = 0
-
-        def surfaces(self, packet):
-            nonlocal count
-            for frame in decoded(self, packet):
-                if not self.on_device:
-                    yield frame
-                    continue
-                count += 1
-                yield give(count - 1, Surface(frame), frame)
-
-        monkeypatch.setattr(pictures, "acceleration", lambda index: None)
-        monkeypatch.setattr(pictures, "cuda_reader", lambda index: host_reader())
-        monkeypatch.setattr(pictures.Pictures, "_decoded", surfaces)
-
-    return install
+    """Makes `Decoder(..., device=0)` decode on the stand-in."""
+    return partial(install, monkeypatch)
 
 
 def everything(path, **options) -> tuple[list[Frame], Decoder]:

@@ -1,0 +1,152 @@
+"""A file's way with every frame on the GPU, on the stand-ins for its memory and for its decoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import hostnvdec
+from clips import make_clip
+from hostdevice import DeviceArray, HostDevice, on_device
+
+from videosr.arrays import frame_of, picture_of
+from videosr.engines import torch as torch_engine
+from videosr.engines.choice import Wish
+from videosr.engines.torch import TorchEngine
+from videosr.errors import UsageError
+from videosr.film import Film, TranscodeOptions
+from videosr.graph import Graph, NullSink
+from videosr.media.codecs import EncoderSettings
+from videosr.media.decoder import Decoder
+from videosr.models import registry
+from videosr.progress import Progress
+from videosr.temporal import Mode
+from videosr.transcode import transcode
+from videosr.upscaler import UpscaleOptions, Upscaler
+
+FRAMES, WIDTH, HEIGHT = 8, 64, 48
+OPTIONS = TranscodeOptions(encoder=EncoderSettings(codec="ffv1"), upscale=UpscaleOptions(device="cuda"))
+
+
+class Eager:
+    """Stands in for a CUDA graph of torch's."""
+
+    def __init__(self, net, inputs, output):
+        self.replay = lambda: output.copy_(net(*inputs))
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """An engine on the stand-in, which is what `auto` finds."""
+    device = HostDevice(3)
+    monkeypatch.setattr(torch_engine, "_Recorded", Eager)
+    monkeypatch.setattr(torch_engine, "_on_stream", lambda place: device.launched)
+    weights = registry.find(registry.DEFAULT).with_suffix(".safetensors")
+    made = TorchEngine(weights, precision="f32", threads=1, gpu=device)
+    found = made, Wish(engine="torch", device="cuda"), "computes on the stand-in"
+    monkeypatch.setattr("videosr.upscaler.choose", lambda path, wish: found)
+    return made
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_clip(tmp_path / "in.mkv", frames=FRAMES, width=WIDTH, height=HEIGHT, noise=2.0, options={"bf": "2"})
+
+
+def decoded(path):
+    with Decoder(path) as decoder:
+        return list(decoder)
+
+
+def made(clip, output, options=OPTIONS):
+    transcode(clip, output, options, Progress("", quiet=True))
+    return decoded(output)
+
+
+def test_no_frame_is_uploaded_and_the_file_is_the_same(engine, clip, tmp_path, monkeypatch):
+    wanted = made(clip, tmp_path / "host.mkv")  # decoded on the CPU: there is no NVDEC
+    uploaded, downloaded = engine.device.uploaded, engine.device.downloaded
+    assert uploaded > 0
+    hostnvdec.install(monkeypatch)
+    frames = made(clip, tmp_path / "gpu.mkv")
+    assert engine.device.uploaded == uploaded
+    size = WIDTH * HEIGHT * 4 * 3 // 2
+    assert engine.device.downloaded - downloaded == FRAMES * (size + 1)  # a byte says "finite"
+    assert len(frames) == FRAMES
+    for frame, other in zip(frames, wanted, strict=True):
+        assert frame.pts == other.pts
+        assert frame.same_picture(other)
+
+
+def test_to_a_sink_that_forgets_nothing_crosses_the_bus(engine, clip, monkeypatch):
+    hostnvdec.install(monkeypatch)
+    kept = []
+
+    class Sink(NullSink):
+        def write(self, frame):
+            kept.append(frame)
+
+    with Decoder(clip, device=0) as decoder:
+        Graph(decoder, [("upscale", Upscaler())], Sink()).run()
+    assert (engine.device.uploaded, engine.device.downloaded) == (0, FRAMES)
+    assert all(frame.on_gpu and isinstance(frame.planes[0], DeviceArray) for frame in kept)
+    assert [(frame.width, frame.height) for frame in kept] == [(2 * WIDTH, 2 * HEIGHT)] * FRAMES
+
+
+@pytest.mark.parametrize(
+    ("encoder", "height", "stages"),
+    [("libx264", None, True), ("h264_nvenc", None, False), ("h264_nvenc", 72, True)],
+)
+def test_frames_come_to_the_host_only_for_those_who_need_them_there(engine, clip, monkeypatch, encoder, height, stages):
+    monkeypatch.setattr("videosr.media.codecs._try_open", lambda settings, info: None)
+    options = TranscodeOptions(encoder=EncoderSettings(codec=encoder), height=height)
+    with Film(clip, "matroska", options) as film:
+        assert ("download" in [name for name, _ in film._stages]) is stages
+        assert film.upscaler.chosen == "computes on the stand-in"
+        assert (film.options.upscale.engine, film.options.upscale.device) == ("torch", "cuda")
+        assert ("Stand-in" in film.job["encoders"]) is (encoder == "h264_nvenc")
+
+
+def test_a_frame_on_the_gpu_is_not_for_an_engine_of_the_cpu():
+    upscaler = Upscaler(UpscaleOptions(engine="openvino"))
+    frame = frame_of(np.zeros((3, 16, 16), np.uint8))
+    frame = frame.with_planes(tuple(map(on_device, frame.planes)))
+    with pytest.raises(UsageError, match="frame is on the GPU and openvino computes on the CPU: give --device cuda"):
+        list(upscaler.process(frame))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_every_temporal_mode_and_format_leaves_frames_where_they_are(engine, mode):
+    """Modes and formats that have no kernels of their own go as tensors, on the GPU too."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (3, 24, 32), np.uint8) for _ in range(3)]
+    results = []
+    for place in (np.array, on_device):
+        upscaler = Upscaler(UpscaleOptions(temporal=mode))
+        frames = [frame_of(picture, pts=i) for i, picture in enumerate(pictures)]
+        placed = [frame.with_planes(tuple(map(place, frame.planes))) for frame in frames]
+        large = [f for frame in placed for f in upscaler.process(frame)]
+        results.append([picture_of(f) for f in (*large, *upscaler.flush())])
+    for a, b in zip(*results, strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_file_on_the_gpu(tmp_path, device):
+    clip = make_clip(tmp_path / "in.mkv", frames=FRAMES, width=320, height=256, options={"bf": "2"})
+    options = TranscodeOptions(encoder=EncoderSettings(codec="ffv1"), upscale=UpscaleOptions(device=device))
+    with Film(clip, "matroska", options) as film:
+        assert film.decoder.on_device, film.decoder.warnings
+        assert film.upscaler.engine.device is not None
+    frames = made(clip, tmp_path / "gpu.mkv", options)
+    on_cpu = made(clip, tmp_path / "cpu.mkv", TranscodeOptions(encoder=EncoderSettings(codec="ffv1"), upscale=CPU))
+    for frame, other in zip(frames, on_cpu, strict=True):
+        assert frame.pts == other.pts
+        difference = np.abs(frame.planes[0].astype(int) - other.planes[0])
+        assert (difference <= 1).mean() > 0.999
+
+
+CPU = UpscaleOptions(device="cpu")
