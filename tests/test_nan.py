@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+import av
 import networks
 import onnx
 from clips import make_clip
@@ -16,6 +17,7 @@ from onnx import helper, numpy_helper
 from videosr.engines import load
 from videosr.errors import EngineError
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting
+from videosr.media.planes import to_av_frame
 from videosr.upscaler import OnNan, UpscaleOptions, Upscaler
 
 LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
@@ -170,3 +172,29 @@ def test_the_command_says_so_and_ends_with_1(broken, tmp_path, videosr):
     assert events[-1]["event"] == "done"
     assert events[-1]["replaced"] > 0
     assert any("interpolated" in event.get("message", "") for event in events)
+
+
+@pytest.mark.parametrize("broken", ["nan"], indirect=True)
+def test_a_run_that_ended_goes_on_with_bicubic(broken, tmp_path, videosr):
+    """What was finished before the frame that the network cannot make is kept, and taken up with the other choice."""
+    clip, output, whole = tmp_path / "in.mkv", tmp_path / "out.mkv", tmp_path / "whole.mkv"
+    with av.open(str(clip), "w") as out:
+        stream = out.add_stream("ffv1", rate=25, options={"level": "3"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(254):  # a whole segment, of 240 frames, comes before the bright one
+            coded = to_av_frame(frame(BRIGHT if n == 250 else DARK + n % 20, n).planes, FORMATS["yuv420p"])
+            coded.pts, coded.time_base = n, Fraction(1, 25)
+            out.mux(stream.encode(coded))
+        out.mux(stream.encode(None))
+    command = ("--model", broken, "--threads", "1", "--codec", "ffv1", "--json")
+    done = videosr("upscale", clip, output, *command)
+    assert done.code == 1
+    assert not output.exists()
+    assert len(list((tmp_path / ".out.mkv.videosr").glob("*.seg"))) == 1
+    for path in (output, whole):
+        done = videosr("upscale", clip, path, *command, "--on-nan", "bicubic")
+        assert done.code == 0, done.err
+        told = json.loads(done.out.splitlines()[-1])
+        assert (told["frames"], told["replaced"]) == (254, 1)
+    assert output.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / ".out.mkv.videosr").exists()

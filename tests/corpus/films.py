@@ -230,6 +230,45 @@ def interlaced(folder: Path, fields: Sequence[int], rate: Fraction, *, tagged: b
     return path
 
 
+def pulled_down(folder: Path, frames: int = 24) -> Path:
+    """MPEG-2 film with the flags of 2:3 pulldown (ITU-T H.262, 6.3.10 `repeat_first_field`), timed by them."""
+    plain = make_clip(folder / "plain.m2v", frames=frames, width=64, height=64, codec="mpeg2video",
+                      rate=Fraction(30000, 1001), time_base=Fraction(1001, 30000), options={"g": "12"})  # fmt: skip
+    path, fields, shown = folder / "in.ts", 0, 0
+    with av.open(str(plain)) as a, av.open(str(path), "w") as b:
+        stream = b.add_stream_from_template(a.streams.video[0])
+        stream.time_base = Fraction(1, 90000)
+        for packet in a.demux(a.streams.video[0]):
+            if not packet.size:
+                continue
+            data = bytearray(packet)
+            if (at := data.find(b"\0\0\1\xb5\x14")) >= 0:  # sequence extension: not progressive_sequence
+                data[at + 5] &= ~0x08
+            at = data.index(b"\0\0\1\xb5", data.index(b"\0\0\1\0"))  # picture coding extension
+            assert data[at + 4] >> 4 == 8
+            three = shown % 2 == 0
+            data[at + 7] = data[at + 7] & ~0x82 | (0x80 if shown % 4 < 2 else 0) | (0x02 if three else 0)
+            data[at + 8] |= 0x80  # progressive_frame
+            made = av.Packet(bytes(data))
+            made.stream, made.time_base = stream, Fraction(1, 90000)
+            made.pts = made.dts = 90000 + fields * 3003 // 2
+            made.is_keyframe = packet.is_keyframe
+            b.mux(made)
+            fields, shown = fields + 2 + three, shown + 1
+    plain.unlink()
+    return path
+
+
+def _pulldown(outcome: Outcome) -> str:
+    """Frames of two and three fields in turn, as in the source."""
+    assert outcome.after is not None
+    times = [p.time for p in outcome.after.pictures]
+    steps = [round((b - a) / Fraction(1001, 60000)) for a, b in pairwise(times)]
+    if steps != [3 - n % 2 for n in range(len(steps))]:
+        raise Mismatch(f"steps of {steps} fields")
+    return f"{len(times)} frames, of three and two fields in turn"
+
+
 def _combing(outcome: Outcome) -> str:
     """How far rows stray from their neighbours, beside the same in the source."""
     assert outcome.before is not None
@@ -256,6 +295,10 @@ def fields() -> Iterator[Case]:
             make = partial(interlaced, fields=pal, rate=Fraction(25), tagged=tagged, top_first=first == "top")
             name = f"interlaced, {'tagged' if tagged else 'not tagged'}, {first} field first"
             yield case(name=name, make=make, says=f"{first} field first", quick=tagged and first == "top")
+    for end in ("mkv", "mp4"):
+        yield case(name=f"pulldown flags in MPEG-2, ts to {end}", make=pulled_down, says="soft telecine",
+                   check=_pulldown, output=f"out.{end}", quick=end == "mkv", without=("times",),
+                   expected="every frame at its time, and said")  # fmt: skip
     film = [t for n in range(48) for t in [2 * n] * (3 - n % 2)]  # the second frame, which is looked at, is combed
     make = partial(interlaced, fields=film[: len(film) // 2 * 2], rate=Fraction(30000, 1001), tagged=False)
     yield case(name="telecined, not tagged", make=make, says="telecined film", check=None,

@@ -18,6 +18,7 @@ from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
+from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
 from videosr.media.limits import DEFAULT_MAX_PIXELS, check_refused, check_size
 from videosr.media.pictures import Pictures
@@ -238,8 +239,11 @@ class Decoder:
         """Every frame, each once the next one's time is known."""
         previous: int | None = None
         held: Frame | None = None
+        pulldown = Pulldown()
         for picture in self._remaining():
             pts = self._timestamp(picture, previous)
+            if previous is not None and pulldown.add((pts - previous) * self._time_base):
+                self._warn("pulldown", "soft telecine (frames shown for two and three fields in turn): times are kept")
             if held is not None:
                 yield self._with_duration(held, pts)
             held = self._frame(picture, pts)

@@ -29,6 +29,12 @@ FASTEST = 31
 """Frames per second above which nothing is interlaced unless it says so: 50 and 60 are rates of fields."""
 ROWS = range(402, 1153, 2)
 """Rows of what may be interlaced without saying so. idet takes fine lines in small moving pictures for combs."""
+FIELD = Fraction(1001, 60000)
+"""Seconds of a field of video at 59.94 Hz, which is where film is pulled down."""
+TOLERANCE = Fraction(12, 10000)
+"""Seconds by which times may be off: Matroska counts milliseconds."""
+TURNS = 8
+"""Changes between two and three fields, one behind the other, that are no accident."""
 FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 """`AVFieldOrder` by the field shown first: TT, BB, TB (coded top first), BT."""
 
@@ -101,6 +107,23 @@ class _Counts:
         """Whether in every five frames one top and one bottom field come again, as in 3:2 pulldown."""
         found = [(phase[0], phase[1]) for phase in self.phases.values()]
         return all(hits >= 3 and hits >= 0.3 * self.frames / 5 and others <= 0.5 * hits for hits, others in found)
+
+
+class Pulldown:
+    """Recognises soft telecine: film whose frames a player is told to show for two and three fields in turn.
+
+    That is said by flags (MPEG-2 `repeat_first_field`, H.264 `pic_struct`), of which the times of the frames are left.
+    """
+
+    def __init__(self) -> None:
+        self._last, self._turns = 0, 0
+
+    def add(self, step: Fraction) -> bool:
+        """Take the seconds from a frame to the next one; whether that settles it."""
+        fields = next((n for n in (2, 3) if abs(step - n * FIELD) < TOLERANCE), 0)
+        self._turns = self._turns + 1 if {fields, self._last} == {2, 3} else 0
+        self._last = fields
+        return self._turns == TURNS
 
 
 def detect(path: str | os.PathLike[str], index: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Fields:
