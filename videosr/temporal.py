@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from videosr.frame import Array, Frame, PixelFormat
 
@@ -107,16 +108,21 @@ def same_window(a: Sequence[Frame], b: Sequence[Frame]) -> bool:
     return len(a) == len(b) and all(x is y or x.same_picture(y) for x, y in zip(a, b, strict=True))
 
 
-def threshold(frames: Sequence[Frame]) -> float:
+def threshold(frames: Sequence[Frame], sigma: float | None = None) -> float:
     """The likeness scale t of a window under `Mode.ADAPTIVE`, in code values of the frames' format.
 
     It is `LIKENESS` times the noise of the two newest frames. 0 means: clean, or nothing to compare with; the average
     is then the frame itself and need not be computed. Between `CLEAN` and `NOISY` it grows steadily from 0, so that a
     video near the limit does not switch back and forth.
+
+    Args:
+        frames: of a window, newest first.
+        sigma: `noise_sigma` of the two newest, where it is known.
     """
     if len(frames) < 2:
         return 0.0
-    sigma = noise_sigma(frames[0], frames[1])
+    if sigma is None:
+        sigma = noise_sigma(frames[0], frames[1])
     faded = min(1.0, max(0.0, (sigma - CLEAN) / (NOISY - CLEAN)))
     return LIKENESS * sigma * faded * 2.0 ** (frames[0].format.bits - 8)
 
@@ -162,8 +168,12 @@ def noise_sigma(newer: Frame, older: Frame) -> float:
     if 0 in noise_grid(newer.planes[0].shape):
         return 0.0
     x, y = _blocks(newer.planes[0]), _blocks(older.planes[0])
-    spatial, temporal = _residual(x, slopes=True), _residual(x - y, slopes=False)
-    return sigma_of_blocks(x.mean(axis=(1, 3)), spatial, temporal, newer.format.bits)
+    d, ramp = x - y, (2 * np.arange(_BLOCK) - (_BLOCK - 1)).astype(x.dtype)
+    rows, columns = x.sum(axis=3), x.sum(axis=1)
+    slopes = np.einsum("aib,i->ab", rows, ramp), np.einsum("abj,j->ab", columns, ramp)
+    power, change = np.einsum("aibj,aibj->ab", x, x), np.einsum("aibj,aibj->ab", d, d)
+    sums = rows.sum(axis=1), power, *slopes, d.sum(axis=(1, 3)), change
+    return sigma_of_sums(np.stack(sums, axis=-1).astype(np.float64), newer.format.bits)
 
 
 def noise_grid(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -172,17 +182,20 @@ def noise_grid(shape: tuple[int, ...]) -> tuple[int, int]:
     return rows, columns
 
 
-def sigma_of_blocks(mean: Array, spatial: Array, temporal: Array, bits: int) -> float:
-    """`noise_sigma` from its blocks, all (rows, columns) in code values of that many bits, on the host.
+def sigma_of_sums(sums: NDArray[np.float64], bits: int) -> float:
+    """`noise_sigma` from sums over its blocks. Of whole codes they are exact, so that all devices come to one result.
 
     Args:
-        mean: of each block.
-        spatial: its variance about its best plane.
-        temporal: the variance of its difference from the frame before, about the mean of that.
-        bits: a sample.
+        sums: (rows, columns, 6), of each block x and of its difference d from the frame before: x, x^2, x times twice
+            its row's distance from the middle, x times twice its column's, d, d^2.
+        bits: of a code.
     """
-    scale = 2.0 ** (8 - bits)
-    mean, temporal = mean * scale, temporal / 2
+    count, scale = _BLOCK**2, 2.0 ** (8 - bits)
+    total, squares, down, across, change, changes = np.moveaxis(sums, -1, 0)
+    tilt = (down**2 + across**2) / (count * (_BLOCK**2 - 1) / 3)  # what slopes account for of the sum of squares
+    spatial = np.maximum(squares - total**2 / count - tilt, 0) / (count - 3)
+    temporal = np.maximum(changes - change**2 / count, 0) / (count - 1) / 2
+    mean = total / count * scale
     shown = (mean > _CLIPPED[0]) & (mean < _CLIPPED[1])
     if np.count_nonzero(shown) * 20 < shown.size:
         return 0.0
@@ -194,29 +207,16 @@ def sigma_of_blocks(mean: Array, spatial: Array, temporal: Array, bits: int) -> 
     return sorted(read)[(len(read) - 1) // 2] * scale / _BIAS
 
 
-def _blocks(plane: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Blocks spread evenly over a plane, as (rows, 8, columns, 8) float32 on the host."""
+def _blocks(plane: Array) -> NDArray[np.floating[Any]]:
+    """Blocks spread evenly over a plane, as (rows, 8, columns, 8) on the host, in floats that sum squares exactly."""
     counts, spots = noise_grid(plane.shape), []
     for size, count in zip(plane.shape, counts, strict=True):
         first = np.arange(count) * (size // _BLOCK) // count * _BLOCK
         spots.append((first[:, None] + np.arange(_BLOCK)).ravel())
     picked = plane[spots[0]][:, spots[1]]
     host = picked.get() if hasattr(picked, "get") else picked
-    return np.asarray(host, np.float32).reshape(counts[0], _BLOCK, counts[1], _BLOCK)
-
-
-def _residual(x: Array, slopes: bool) -> Array:
-    """The variance in each block of (rows, 8, columns, 8) about its mean or, with `slopes`, about its best plane."""
-    size = _BLOCK
-    ramp = np.arange(size, dtype=np.float32) - (size - 1) / 2
-    down, across = x.mean(axis=3), x.mean(axis=1)
-    mean = down.mean(axis=1)
-    power = np.einsum("aibj,aibj->ab", x, x) / size**2 - mean * mean
-    if not slopes:
-        return np.maximum(power * (size**2 / (size**2 - 1)), 0)
-    norm = float((ramp * ramp).sum()) * size
-    tilt = np.einsum("aib,i->ab", down, ramp) ** 2 + np.einsum("abj,j->ab", across, ramp) ** 2
-    return np.maximum((power - tilt * norm / size**2 / (norm / size) ** 2) * (size**2 / (size**2 - 3)), 0)
+    exact = np.float32 if plane.dtype == np.uint8 else np.float64
+    return np.asarray(host, exact).reshape(counts[0], _BLOCK, counts[1], _BLOCK)
 
 
 def _likeness(guide: Array, other: Array, threshold: float) -> Array:

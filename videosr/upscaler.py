@@ -17,6 +17,8 @@ from typing import NamedTuple
 from videosr import color, scenes, temporal
 from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.choice import AUTO, Wish, choose
+from videosr.engines.cuda_statistics import statistics_on
+from videosr.engines.tensorrt_device import Device
 from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace
 from videosr.models import registry
@@ -85,12 +87,14 @@ class Seen(NamedTuple):
         thumbnail: of its first plane.
         cut: a scene begins with it.
         repeat: its picture is that of the frame before it.
+        sigma: the noise between it and the last frame that it does not repeat; None: not measured yet.
     """
 
     frame: Frame
     thumbnail: scenes.Thumbnail
     cut: bool
     repeat: bool
+    sigma: float | None = None
 
 
 class _Window(NamedTuple):
@@ -194,7 +198,7 @@ class Upscaler:
         Raises:
             EngineError: the engine failed.
         """
-        self._history.append(self.look(frame, self._history[-1] if self._history else None))
+        self._history.append(self._look(frame, self._history))
         recent = () if self._last is None or self.engine.interface is Interface.RECURRENT else (self._last,)
         self._last = self._begin(self._history, recent)
         self._pending.append(self._last)
@@ -215,7 +219,7 @@ class Upscaler:
             for _ in self.process(frame):
                 pass
         else:
-            self._history.append(self.look(frame, self._history[-1] if self._history else None))
+            self._history.append(self._look(frame, self._history))
 
     def flush(self) -> Iterator[Frame]:
         """The frames still under way; the next frame then begins a new sequence."""
@@ -235,11 +239,11 @@ class Upscaler:
         """
         seen: list[Seen] = []
         for frame in history[-temporal.HISTORY :]:
-            seen.append(self.look(frame, seen[-1] if seen else None))
+            seen.append(self._look(frame, seen))
         return self.finish(self.begin(seen))
 
     @staticmethod
-    def look(frame: Frame, before: Seen | None, cut: bool | None = None) -> Seen:
+    def look(frame: Frame, before: Seen | None, cut: bool | None = None, device: Device | None = None) -> Seen:
         """Compare a frame with the one before it.
 
         Args:
@@ -247,13 +251,25 @@ class Upscaler:
             before: what this said of the frame before it; None: nothing is before it, so a scene begins.
             cut: whether a scene begins, where that is known already. A change of size, format or colour begins one
                 whatever this says.
+            device: that frames on the GPU are on, which then answers all questions at once.
         """
-        if before is None or _kind(before.frame) != _kind(frame):
-            return Seen(frame, scenes.thumbnail(frame.planes[0], frame.format.bits), True, False)
-        if not cut and before.frame.same_picture(frame):
-            return Seen(frame, before.thumbnail, False, True)
-        thumbnail = scenes.thumbnail(frame.planes[0], frame.format.bits)
-        return Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail) if cut is None else cut, False)
+        if before is not None and _kind(before.frame) != _kind(frame):
+            before = None
+        sigma: float | None = None
+        if device is not None and frame.on_gpu:
+            statistics = statistics_on(device, frame.format, frame.height, frame.width)
+            thumbnail, sigma, same = statistics.look(frame.planes, before.frame.planes if before else None)
+        else:
+            same = before is not None and not cut and before.frame.same_picture(frame)
+            thumbnail = before.thumbnail if before and same else scenes.thumbnail(frame.planes[0], frame.format.bits)
+        if before is None:
+            return Seen(frame, thumbnail, True, False, sigma)
+        if same and not cut:
+            return Seen(frame, thumbnail, False, True, before.sigma)
+        return Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail) if cut is None else cut, False, sigma)
+
+    def _look(self, frame: Frame, seen: Sequence[Seen]) -> Seen:
+        return self.look(frame, seen[-1] if seen else None, device=self.engine.device)
 
     def begin(self, seen: Sequence[Seen], recent: Iterable[Pending] = ()) -> Pending:
         """Start on the last of some consecutive frames, as `picture` would make it; `finish` gives the result.
@@ -307,7 +323,7 @@ class Upscaler:
         )
         if self.mode is not Mode.ADAPTIVE:
             return _Window(frames, 0.0)
-        likeness = temporal.threshold(frames)
+        likeness = temporal.threshold(frames, seen[-1].sigma)
         return _Window(frames if likeness else frames[:1], likeness)
 
     def _compute(self, window: _Window, cut: bool) -> Pending:
@@ -321,11 +337,13 @@ class Upscaler:
             )
         source = self._source(frame)
         target = self._target(source)
-        # With fewer bits than the input has, rounding would band; the planar form only rounds.
+        # With fewer bits than the input has, rounding would band.
         dither = target.format.bits < source.format.bits
         runner = None
-        if not dither and (self.mode is not Mode.EMA or len(frames) == 1):
-            runner = self._runner(source, target, 1 if len(frames) == 1 else temporal.DEPTH)
+        if (not dither or self.engine.dithers) and (self.mode is not Mode.EMA or len(frames) == 1):
+            # On a GPU one runner does it all: another would have tensors of its own, the most of what memory holds.
+            alone = len(frames) == 1 and not (self.engine.device and self.mode is Mode.ADAPTIVE)
+            runner = self._runner(source, target, 1 if alone else temporal.DEPTH)
         if runner is None:
             try:
                 planes = self._by_tensors(self.engine, window, source, target, cut=cut, dither=dither)

@@ -238,7 +238,29 @@ def test_planes_are_those_of_the_long_way(paragon, built, net, format, seed):
             assert np.abs(got.astype(int) - plane.astype(int)).max() <= 1
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # of NaN, as meant
+def test_fewer_bits_are_dithered(paragon, built):
+    """By the runner as by the long way, to one code."""
+    from fractions import Fraction
+
+    from videosr.frame import Frame
+    from videosr.upscaler import UpscaleOptions
+
+    frames, source, _ = planar_case("yuv420p10le")
+    film = [
+        Frame(planes=planes, format=source.format, pts=i, time_base=Fraction(1, 25), color=source.color)
+        for i, planes in enumerate(frames[:2])
+    ]
+    options = UpscaleOptions(pix_fmt="yuv420p")
+    made, wanted = engine_of(paragon.luma, built), OnnxRuntimeEngine(Network.open(paragon.luma), threads=1)
+    for frame in film:
+        a, b = (Upscaler(options, engine).picture([frame]) for engine in (made, wanted))
+        for got, plane, source_plane in zip(a.planes, b.planes, frame.planes, strict=True):
+            apart = np.abs(got.astype(int) - plane)
+            assert apart.max() <= 1
+            assert (apart == 0).mean() > 0.95  # rounded, a quarter of the codes would differ
+            assert got.shape[0] == 2 * source_plane.shape[0]
+
+
 def test_values_that_are_not_finite_are_an_error(paragon, built):
     frames, source, target = planar_case("yuv420p")
     loader = OnnxLoader()
@@ -274,7 +296,10 @@ def test_an_engine_is_built_once_and_found_again(paragon, tmp_path, caplog):
     cache = Cache(tmp_path)
     frame = pictures(1, 3, 24, 32)
     first = engine_of(paragon.deploy, cache)
+    assert first.to_build((24, 32))
     out = first.run(frame)
+    assert not first.to_build((24, 32))
+    assert first.to_build((24, 36))
     entries = {entry.path: entry for entry in cache.entries()}
     kinds = [(e.key["kind"], e.key["shapes"], e.key["precision"]) for e in entries.values()]
     assert sorted(kinds) == [("engine", "128x96", "f16"), ("engine", "32x24", "f16"), ("kernels", "32x24", "f16")]

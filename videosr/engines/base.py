@@ -91,6 +91,7 @@ class Engine(ABC):
         interface: how the network takes part in temporal reuse.
         precision: of the arithmetic inside: "f32", "bf16" or "f16".
         device: the GPU whose arrays the engine takes, and then gives; None: it takes those of the host alone.
+        dithers: whether its runners dither results that have fewer bits than their sources; others only round.
     """
 
     network: Network
@@ -98,6 +99,7 @@ class Engine(ABC):
     interface: Interface
     precision: str
     device: Device | None = None
+    dithers: bool = False
 
     @property
     @abstractmethod
@@ -127,6 +129,10 @@ class Engine(ABC):
             reset: this frame begins a scene: it comes out as if it stood alone.
         """
         raise EngineError(f"{self.network.path}: a network without recurrent state has no steps; call run()")
+
+    def to_build(self, size: tuple[int, int]) -> bool:
+        """Whether something has to be built, and kept, before pictures of (rows, columns) can be taken."""
+        return False
 
     def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
         """The network compiled for these planes, or None where the engine has no such form.

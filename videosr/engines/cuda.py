@@ -103,6 +103,8 @@ class CudaEngine(Engine):
         EngineError: no GPU, one older than Turing, or the self-test failed there.
     """
 
+    dithers = True
+
     def __init__(
         self, network: Network, *, precision: str = "auto", index: int = 0, device: Device | None = None
     ) -> None:

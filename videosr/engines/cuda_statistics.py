@@ -6,7 +6,9 @@ for each answer. Here all of it is queued at once, and some 37 KB come back: one
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +22,6 @@ from videosr.frame import Array, PixelFormat
 SOURCE = "statistics.cu"
 
 _THREADS = (32, 8)  # a warp for each cell, block or row
-_BLOCK = 8  # samples a side of a block whose noise is measured
 _PLANE = np.dtype([("data", "u8"), ("pitch", "i4"), ("step", "i4"), ("rows", "i4"), ("columns", "i4")], align=True)
 _THUMBNAIL = np.dtype(
     [("plane", _PLANE), *((name, "i4") for name in ("shift", "cell", "step", "rows", "columns")), ("sums", "u8")],
@@ -45,7 +46,7 @@ class Statistics(NamedTuple):
 
     Attributes:
         thumbnail: `scenes.thumbnail` of the first plane, the same to the bit.
-        sigma: `temporal.noise_sigma`, to float32's accuracy; 0 where there is no frame before it.
+        sigma: `temporal.noise_sigma`, the same to the bit; 0 where there is no frame before it.
         same: `Frame.same_picture`, where format and colour are.
     """
 
@@ -54,8 +55,14 @@ class Statistics(NamedTuple):
     same: bool
 
 
+@lru_cache(maxsize=4)
+def statistics_on(device: Device, format: PixelFormat, height: int, width: int) -> FrameStatistics:
+    """Of frames of a format and size on a device, with kernels and buffers that are there already if they can be."""
+    return FrameStatistics(device, format, height, width)
+
+
 class FrameStatistics:
-    """The statistics of frames of one format and size. For one thread at a time.
+    """The statistics of frames of one format and size.
 
     Args:
         device: where the frames are.
@@ -67,6 +74,7 @@ class FrameStatistics:
 
     def __init__(self, device: Device, format: PixelFormat, height: int, width: int, shift: int = 0) -> None:
         self._device, self._format, self._shift = device, format, shift
+        self._lock = threading.Lock()
         self._stream, self._done = device.stream(), device.event()
         self._kernels = device.kernels(SOURCE, {"SAMPLE": C_TYPES[format.dtype.name]})
         self._cell, self._step = scenes.cells((height, width))
@@ -88,17 +96,20 @@ class FrameStatistics:
         Raises:
             EngineError: something failed on the device.
         """
-        self._device.queue(lambda: self._launch(newer, older), self._stream)
-        self._device.download(self._made, self._host, self._stream)
-        self._device.record(self._done, self._stream)
-        self._device.synchronize(self._done)
-        made = self._host.view(self._layout)[0]
+        with self._lock:  # one buffer for all who ask
+            self._device.queue(lambda: self._launch(newer, older), self._stream)
+            self._device.download(self._made, self._host, self._stream)
+            self._device.record(self._done, self._stream)
+            self._device.synchronize(self._done)
+            made = self._host.copy().view(self._layout)[0]
         rows = len(range(0, self._cell, self._step))
         scale = rows * self._cell * 2.0 ** (self._format.bits - 8)
         thumbnail = np.asarray(made["cells"] / scale, np.float32)
         if older is None:
             return Statistics(thumbnail, 0.0, False)
-        sigma = _sigma(made["noise"].astype(np.float64), self._format.bits) if 0 not in self._grid else 0.0
+        sigma = (
+            temporal.sigma_of_sums(made["noise"].astype(np.float64), self._format.bits) if 0 not in self._grid else 0.0
+        )
         return Statistics(thumbnail, sigma, not made["apart"][0])
 
     def _launch(self, newer: Sequence[Array], older: Sequence[Array] | None) -> None:
@@ -132,16 +143,3 @@ def _plane(array: Array) -> NDArray[Any]:
     size = np.dtype(facts["typestr"]).itemsize
     pitch, step = facts.get("strides") or (columns * size, size)
     return np.array((facts["data"][0], pitch, step // size, rows, columns), _PLANE)
-
-
-def _sigma(sums: NDArray[np.float64], bits: int) -> float:
-    """`temporal.sigma_of_blocks` from (rows, columns, 6) sums, as the kernel `noise` makes them."""
-    count = _BLOCK**2
-    total, squares, down, across, apart, apart_squares = np.moveaxis(sums, -1, 0)
-    mean = total / count
-    # Slopes: of n values at x, with sums of x^2 as twice the distances say, (sum of x * value)^2 / (n * sum of x^2).
-    norm = count * (_BLOCK**2 - 1) / 3
-    tilt = (down**2 + across**2) / norm / count
-    spatial = np.maximum(squares / count - mean**2 - tilt, 0) * (count / (count - 3))
-    change = np.maximum(apart_squares / count - (apart / count) ** 2, 0) * (count / (count - 1))
-    return temporal.sigma_of_blocks(mean, spatial, change, bits)

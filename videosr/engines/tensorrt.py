@@ -64,6 +64,8 @@ class TensorRTEngine(Engine):
         UsageError: unknown precision, or another one than the file's.
     """
 
+    dithers = True
+
     def __init__(
         self,
         network: Network,
@@ -147,6 +149,10 @@ class TensorRTEngine(Engine):
         planes = Planes(self.device, self.network, tensors, source, target, window, denoise)
         execution = self._open(self._padded((source.height, source.width)), planes.conversion())
         return PlanesRunner(execution, planes, str(self.network.path))
+
+    def to_build(self, size: Size) -> bool:
+        """See `Engine.to_build`."""
+        return self._plans.find(self._padded(size), self.precision) is None
 
     def prepare(self, shapes: Shapes, progress: Progress | None = None) -> Plan:
         """Build the engine for these sizes ahead of its use, or find it built.

@@ -58,7 +58,10 @@ class Planes:
         self.colors = source.format.planes - source.format.alpha
         self._window = window
         apart = network.chroma_apart(source.format, self.target.format)
-        self._kernels = PlaneKernels(device, source, self.target, tensors=tensors, apart=apart, denoise=denoise)
+        dither = target.format.bits < source.format.bits  # rounding would band
+        self._kernels = PlaneKernels(
+            device, source, self.target, tensors=tensors, apart=apart, denoise=denoise, dither=dither
+        )
         self._follows = apart and denoise > 0  # the result's chroma follows the average
 
     def conversion(self) -> Conversion:

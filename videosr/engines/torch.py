@@ -57,6 +57,8 @@ class TorchEngine(Engine):
         EngineError: the device is not there.
     """
 
+    dithers = True
+
     def __init__(
         self,
         path: Path,

@@ -44,7 +44,8 @@ class Prompt:
         if upscaler.engine.interface is Interface.RECURRENT:
             made = [*upscaler.process(frame)]  # such a network gives each frame at once
             return lambda: made[0]
-        self._history.append(upscaler.look(frame, self._history[-1] if self._history else None))
+        before = self._history[-1] if self._history else None
+        self._history.append(upscaler.look(frame, before, device=upscaler.engine.device))
         pending = self._last = upscaler.begin(self._history, () if self._last is None else (self._last,))
         return lambda: upscaler.finish(pending)
 
