@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from clips import make_clip
+from hostdevice import HostDevice
 
 from videosr import presets
 from videosr.batch import inputs, jobs, run
@@ -253,10 +254,10 @@ def test_estimates():
     assert typical.bytes == (1_500_000 + 2_000_000, 0, 4_500_000 + 2_000_000)
     finer = estimate(files, EncoderSettings(crf=11), [], 1).bytes[0] - 2_000_000
     assert finer == 2 * (estimate(files, EncoderSettings(), [], 1).bytes[0] - 2_000_000)
-    measured = [Measured(1e5, 2.0), Measured(1e5 / 3, 4.0)]
+    measured = [Measured(1e5, 2.0, 9.0), Measured(1e5 / 3, 4.0, 1.5)]
     sampled = estimate(files, EncoderSettings(), measured, 2)
     assert sampled.bytes == (375_000 + 2_000_000, 0, 1_125_000 + 2_000_000)
-    assert sampled.seconds == pytest.approx(4e6 / 5e4 / 2)
+    assert sampled.seconds == pytest.approx((4e6 / 5e4 + 3 * 1.5) / 2)
     assert need(sampled.bytes, 1) == sum(sampled.bytes) + 3_125_000
 
 
@@ -352,8 +353,27 @@ def test_a_dry_run_leaves_nothing(films, tmp_path, videosr):
     assert "266x200, 6 frames" in done.out
     assert "3 files to make, 21 frames; 0 done before" in done.out
     assert "from 2 samples made here" in done.out
+    assert done.out.splitlines()[-1] == "computed on the CPU: no engine to build, no memory of a GPU taken"
     assert "broken.mkv" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_on_a_gpu(films, tmp_path, videosr, monkeypatch):
+    """What samples take of its memory, and what has to be built: as the engine and the device say."""
+    device, used = HostDevice(), iter([3 << 20, *[7 << 20] * 3, *[5 << 20] * 1000])
+    monkeypatch.setattr(device, "used_memory", lambda: next(used))
+
+    def on_gpu(options, made=run.Upscaler):
+        upscaler = made(options)
+        upscaler.engine.device, upscaler.engine.to_build = device, lambda size: size == (48, 64)
+        return upscaler
+
+    monkeypatch.setattr(run, "Upscaler", on_gpu)
+    done = videosr("batch", films / "one.mkv", films / "b" / "two.mp4", "-o", tmp_path / "out", *FAST, "--dry-run")
+    assert done.out.splitlines()[-1] == "Stand-in 3000: 4.2 MB of 12.9 GB taken; engines to build: 64x48"
+    plan = videosr("batch", films / "one.mkv", "-o", tmp_path / "out", *FAST, "--dry-run", "--json")
+    (event,) = events(plan.out, "plan")
+    assert (event["engine"], event["builds"], event["vram"]) == ("openvino", ["64x48"], 0)
 
 
 def test_names_that_are_hard_to_print_and_things_that_are_no_files(films, tmp_path, videosr):

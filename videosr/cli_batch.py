@@ -73,6 +73,14 @@ def batch(
                     f"outputs: {human(plan.estimate.total)}, while working {human(need(plan.estimate.bytes, jobs))} "
                     f"of {human(plan.free)} free ({plan.estimate.how})"
                 )
+                if work.gpu is None:
+                    click.echo("computed on the CPU: no engine to build, no memory of a GPU taken")
+                else:
+                    taken = "unknown" if plan.vram is None else human(plan.vram)
+                    builds = ", ".join(plan.builds) or "none"
+                    click.echo(
+                        f"{work.gpu.name}: {taken} of {human(work.gpu.memory)} taken; engines to build: {builds}"
+                    )
                 if plan.estimate.unknown:
                     click.echo(f"{count(plan.estimate.unknown)} of unknown length: not in the figures")
     except VideosrError as exc:

@@ -65,9 +65,10 @@ def estimate(files: Sequence[Facts], encoder: EncoderSettings, measured: Sequenc
     if measured:
         per_pixel = sum(m.bits_per_pixel for m in measured) / len(measured)
         video = [n * per_pixel / 8 for n in pixels]
-        # Samples differ in size, so their times count and not their speeds.
+        # Samples differ in size, so their times count and not their speeds. The first one of a worker loads libraries.
         mean = len(measured) / sum(1 / m.pixels_per_second for m in measured)
-        seconds = sum(pixels) / mean / max(1, min(jobs, len(files)))
+        begins = len(files) * min(m.begins for m in measured)
+        seconds = (sum(pixels) / mean + begins) / max(1, min(jobs, len(files)))
         how = f"from {len(measured)} samples made here"
     else:
         video = [n * _typical(encoder, f) / 8 for n, f in zip(pixels, files, strict=True)]

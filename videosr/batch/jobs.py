@@ -213,18 +213,23 @@ class Measured:
     Attributes:
         pixels_per_second: of the output, decoding to muxing, without what only the first frame takes.
         bits_per_pixel: of the output.
+        begins: seconds until the first frame was done.
     """
 
     pixels_per_second: float
     bits_per_pixel: float
+    begins: float
 
 
 class _Watch(Progress):
-    """Notes when the first frame was done."""
+    """Notes when the first frame was done, and tells of frames: while there are any, the network is in memory."""
 
-    first = 0.0
+    def __init__(self, name: str, tell: Callable[[Any], None]) -> None:
+        super().__init__(name, quiet=True)
+        self._frames, self.first = frames_told(tell), 0.0
 
     def frames(self, done: int) -> None:
+        self._frames(done)
         self.first = self.first or time.monotonic()
 
 
@@ -241,10 +246,14 @@ class Try:
         """Try; None if there is but one frame."""
         with tempfile.TemporaryDirectory(prefix="videosr-") as folder:
             output = Path(folder) / f"try{self.suffix}"
-            watch = _Watch(self.source.name, quiet=True)
+            watch, begun = _Watch(self.source.name, tell), time.monotonic()
             result = transcode(self.source, output, replace(self.options, frames=self.frames), watch)
             seconds = time.monotonic() - watch.first
             if result.frames < 2 or not watch.first:
                 return None
             pixels = result.width * result.height
-            return Measured((result.frames - 1) * pixels / seconds, 8 * output.stat().st_size / result.frames / pixels)
+            return Measured(
+                pixels_per_second=(result.frames - 1) * pixels / seconds,
+                bits_per_pixel=8 * output.stat().st_size / result.frames / pixels,
+                begins=watch.first - begun,
+            )

@@ -20,6 +20,7 @@ from videosr.batch.ledger import Entry, Known, Ledger, read
 from videosr.batch.report import Report, count
 from videosr.distributed.cluster import connected
 from videosr.distributed.pool import Done, Failed, Frames, Pool, Told
+from videosr.engines.tensorrt_device import Gpu
 from videosr.errors import OutputError, UsageError
 from videosr.frame import PixelFormat, StreamInfo
 from videosr.media.codecs import resolve
@@ -81,12 +82,17 @@ class Plan:
         known: files that are done.
         estimate: of space and time.
         free: bytes on the output's disk.
+        builds: sizes of pictures, "1280x720", for which an engine has to be built first.
+        vram: bytes of the GPU's memory that are taken while files are made; 0 on the CPU, None where nothing was
+            measured.
     """
 
     files: tuple[Planned, ...]
     known: int
     estimate: Estimate
     free: int
+    builds: tuple[str, ...]
+    vram: int | None
 
     @property
     def frames(self) -> int:
@@ -109,7 +115,7 @@ class Batch:
     def __init__(self, found: Found, options: BatchOptions, report: Report) -> None:
         self._found, self._options, self._report = found, options, report
         self._settings = settings(options.transcode)
-        self._scale = _check(options)
+        self._upscaler = _check(options)
         share = options.transcode.upscale.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
         upscale = options.transcode.upscale if options.ray else replace(options.transcode.upscale, threads=share)
         self._transcode = replace(options.transcode, upscale=upscale, overwrite=True)
@@ -119,7 +125,8 @@ class Batch:
         """Look at every file and try a few frames; changes nothing."""
         with Pool(self._options.jobs) as pool:
             files, known = self._look(pool, read(self._options.out))
-            plan = self._planned(files, known, self._try(pool, files))
+            builds = self._builds(files)  # samples build them too
+            plan = self._planned(files, known, builds, *self._try(pool, files))
         self._event_of_plan(plan)
         return plan
 
@@ -135,7 +142,7 @@ class Batch:
         begun = time.monotonic()
         with Ledger(self._options.out) as ledger, Pool(self._options.jobs) as pool:
             files, known = self._look(pool, ledger.known)
-            plan = self._planned(files, known, [])
+            plan = self._planned(files, known, self._builds(files), [], None if self.gpu else 0)
             self._event_of_plan(plan)
             self._report.say(
                 f"{count(len(files))} to make, {known} done before; {plan.frames} frames; "
@@ -172,7 +179,7 @@ class Batch:
                     options.transcode,
                     self._settings,
                     record.get(item.output.as_posix(), Known()),
-                    self._scale,
+                    self._upscaler.scale,
                 ),
             )
             for n, item in enumerate(items)
@@ -206,18 +213,41 @@ class Batch:
             fields |= {"frames": facts.frames, "size": size}  # type: ignore[dict-item]
         self._report.event("file", file=item.source, output=self._options.out / item.output, **fields)
 
-    def _try(self, pool: Pool, files: Sequence[Planned]) -> list[Measured]:
-        """Samples, as many at once as files will be; from all over the batch."""
+    @property
+    def gpu(self) -> Gpu | None:
+        """What computes, if that is a GPU."""
+        device = self._upscaler.engine.device
+        return None if device is None else device.gpu
+
+    def _builds(self, files: Sequence[Planned]) -> tuple[str, ...]:
+        """See `Plan`."""
+        tiling, sizes = self._upscaler.tiling, {f.facts.size for f in files}
+        if tiling.blend:  # else pictures are cut where they are converted, if at all
+            sizes = {(tiling.axis(width).size, tiling.axis(height).size) for width, height in sizes}
+        engine = self._upscaler.engine
+        return tuple(f"{width}x{height}" for width, height in sorted(sizes) if engine.to_build((height, width)))
+
+    def _try(self, pool: Pool, files: Sequence[Planned]) -> tuple[list[Measured], int | None]:
+        """Samples, as many at once as files will be, from all over the batch; and the GPU's memory that they took."""
         number = min(len(files), max(SAMPLES, self._options.jobs))
         chosen = [files[n * len(files) // number] for n in range(number)]
         suffix = f".{self._options.to.removeprefix('.')}"
         jobs = ((n, Try(f.item.source, suffix, self._transcode, SAMPLE_FRAMES)) for n, f in enumerate(chosen))
-        return [o.value for _, o in pool.run(jobs) if isinstance(o, Done) and o.value is not None]
+        device = self._upscaler.engine.device
+        before = peak = device.used_memory() if device else 0
+        measured = []
+        for _, outcome in pool.run(jobs):
+            peak = max(peak, device.used_memory() if device else 0)
+            if isinstance(outcome, Done) and outcome.value is not None:
+                measured.append(outcome.value)
+        return measured, peak - before if measured or not device else None
 
-    def _planned(self, files: list[Planned], known: int, measured: list[Measured]) -> Plan:
+    def _planned(
+        self, files: list[Planned], known: int, builds: tuple[str, ...], measured: list[Measured], vram: int | None
+    ) -> Plan:
         options = self._options
         expected = estimate([f.facts for f in files], options.transcode.encoder, measured, options.jobs)
-        return Plan(tuple(files), known, expected, space(options.out))
+        return Plan(tuple(files), known, expected, space(options.out), builds, vram)
 
     def _event_of_plan(self, plan: Plan) -> None:
         what = plan.estimate
@@ -230,6 +260,9 @@ class Batch:
             bytes=what.total,
             space=need(what.bytes, self._options.jobs),
             free=plan.free,
+            engine=self._upscaler.options.engine,
+            builds=plan.builds,
+            vram=plan.vram,
             eta=what.seconds and round(what.seconds, 1),
             unknown=what.unknown,
             how=what.how,
@@ -327,16 +360,16 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Fraction) else value for key, value in flat.items()}
 
 
-def _check(options: BatchOptions) -> int:
+def _check(options: BatchOptions) -> Upscaler:
     """Load the network once, and open the encoder if one was named: what fails here would fail for every file.
 
     Returns:
-        The network's scale.
+        What makes the files' frames, in a process of its own.
     """
     encoder, container = options.transcode.encoder, container_format(options.to)
-    scale = Upscaler(options.transcode.upscale).scale
+    upscaler = Upscaler(options.transcode.upscale)
     if encoder.codec and container != "image":
         fmt = PixelFormat.parse(encoder.pix_fmt or "yuv420p")
         info = StreamInfo(width=256, height=256, format=fmt, time_base=Fraction(1, 25), rate=Fraction(25))
         resolve(encoder, info, container)
-    return scale
+    return upscaler

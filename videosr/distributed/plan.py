@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from videosr.frame import Frame
+from videosr.frame import Frame, on_host
 from videosr.temporal import HISTORY
 from videosr.upscaler import Seen, Upscaler
 
@@ -42,7 +42,7 @@ class Mark(NamedTuple):
         """A frame's."""
         crc = 0
         for plane in frame.planes:
-            crc = zlib.crc32(np.ascontiguousarray(plane), crc)
+            crc = zlib.crc32(np.ascontiguousarray(on_host(plane)), crc)
         return Mark(frame.pts, frame.duration, crc)
 
 
