@@ -105,3 +105,39 @@ def test_a_library_that_does_not_load_is_told_apart_from_one_that_is_missing(mac
     assert not finding.ready
     assert "libnvinfer.so.11" in finding.about
     assert finding.remedy
+
+
+def test_what_auto_would_take(machine, monkeypatch):
+    pytest.importorskip("tensorrt_rtx")
+    find = doctor.importlib.util.find_spec
+    there = {"cupy", "onnx"}
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: find("sys") if name in there else find(name))
+    machine()
+    report = doctor.examine()
+    assert report.auto == "the CPU (openvino): no NVIDIA driver (libcuda.so.1 is not there)"
+    assert report.lines()[-1] == f"--device auto takes {report.auto}"
+    machine(RTX)
+    assert doctor.examine().auto == f"{RTX.name} with tensorrt_rtx, else the CPU (openvino)"
+    machine(HOPPER)
+    report = doctor.examine()
+    assert report.auto == f"{HOPPER.name} with cuda, else the CPU (openvino)"
+    assert next(e for e in report.engines if e.name == "cuda").ready
+    assert "--engine cuda" in findings(report)["tensorrt_rtx"].remedy
+
+
+def test_what_decodes_and_encodes_on_the_gpu(machine, monkeypatch):
+    machine()
+    media = doctor.examine().media
+    assert media["NVDEC"] == media["NVENC"] == "none without a GPU"
+    machine(HOPPER)
+
+    def refuse(settings, picture, container):
+        raise doctor.UsageError(f"--codec {settings.codec}: NVENC cannot be used here")
+
+    monkeypatch.setattr(doctor, "acceleration", lambda index: None)
+    monkeypatch.setattr(doctor, "resolve", refuse)
+    media = doctor.examine().media
+    assert media["NVDEC"].startswith("decodes h264, hevc, vp8, vp9 on Stand-in H")
+    assert media["NVENC"].startswith("none: --codec")
+    monkeypatch.setattr(doctor, "resolve", lambda settings, picture, container: settings)
+    assert doctor.examine().media["NVENC"] == "av1_nvenc h264_nvenc hevc_nvenc"

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,26 @@ from av.codec import codecs_available
 from av.codec.hwaccel import hwdevices_available
 
 from videosr import __version__
+from videosr.engines import CUDA_ENGINES
 from videosr.engines.cache import Cache
+from videosr.engines.cuda import LEAST
 from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.engines.openvino import fast_precisions
 from videosr.engines.openvino_core import core
 from videosr.engines.tensorrt_device import Gpu
 from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library
-from videosr.errors import EngineError, MissingExtraError
+from videosr.errors import EngineError, InputError, MissingExtraError, UsageError
+from videosr.frame import FORMATS, StreamInfo
 from videosr.machine import instruction_sets
+from videosr.media.codecs import EncoderSettings, resolve
+from videosr.media.encoders import NVENC
+from videosr.media.nvdec import EXACT, acceleration
 
 ENCODERS = (
     "libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc", "hevc_nvenc", "av1_nvenc",
     "h264_qsv", "hevc_qsv", "av1_qsv", "h264_amf", "hevc_amf", "av1_amf",
 )  # fmt: skip
 _DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "tensorrt_rtx": ("tensorrt-rtx",)}
-DECODERS = ("h264_cuvid", "hevc_cuvid", "av1_cuvid")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +66,7 @@ class Report:
         gpus: NVIDIA GPUs.
         engines: one finding each.
         cache: of built engines: facts by name.
+        auto: what `--device auto` takes, and why.
     """
 
     system: dict[str, str]
@@ -67,6 +74,7 @@ class Report:
     gpus: list[Finding]
     engines: list[Finding] = field(default_factory=list)
     cache: dict[str, str] = field(default_factory=dict)
+    auto: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -83,7 +91,7 @@ class Report:
                 lines.append(f"  {'yes' if finding.ready else 'no ':<4}{finding.name:<14}{finding.about}")
                 if finding.remedy:
                     lines.append(f"      -> {finding.remedy}")
-        return lines
+        return [*lines, f"--device auto takes {self.auto}"]
 
 
 def examine() -> Report:
@@ -93,6 +101,15 @@ def examine() -> Report:
     except NoDriverError as exc:
         here, problem = (), str(exc)
     devices = [Finding(name="cuda", ready=True, about=f"{gpu}, {gpu.memory / 2**30:.1f} GiB") for gpu in here]
+    engines = [
+        _openvino(),
+        _package("onnxruntime", "on the CPU"),
+        _package("torch", "runs checkpoints, trains, exports" + (", on the GPU too" if here else ", on the CPU")),
+        _package("cupy", "arrays on the GPU", extra="cuda", gpu=problem),
+        _tensorrt("tensorrt_rtx", here, problem),
+        _tensorrt("tensorrt", here, problem),
+        _own(here, problem),
+    ]
     reason, _, remedy = problem.partition(": ")
     return Report(
         system={
@@ -108,19 +125,14 @@ def examine() -> Report:
             "FFmpeg": str(av.ffmpeg_version_info),
             "encoders": " ".join(name for name in ENCODERS if name in codecs_available),
             "not in it": " ".join(name for name in ENCODERS if name not in codecs_available) or "-",
-            "GPU decoders": " ".join(name for name in DECODERS if name in codecs_available) or "-",
+            "NVDEC": _nvdec(here),
+            "NVENC": _nvenc(here),
             "GPU devices": " ".join(hwdevices_available()) or "-",
         },
         gpus=devices or [Finding(name="cuda", ready=False, about=reason, remedy=remedy)],
-        engines=[
-            _openvino(),
-            _package("onnxruntime", "on the CPU"),
-            _package("torch", "runs checkpoints, trains, exports" + (", on the GPU too" if here else ", on the CPU")),
-            _package("cupy", "arrays on the GPU", extra="cuda", gpu=problem),
-            _tensorrt("tensorrt_rtx", here, problem),
-            _tensorrt("tensorrt", here, problem),
-        ],
+        engines=engines,
         cache=_cache(),
+        auto=_auto(engines, here, reason),
     )
 
 
@@ -189,13 +201,61 @@ def _tensorrt(name: str, here: tuple[Gpu, ...], problem: str) -> Finding:
         return finding(ready=False, about=f"{about}; none can run here: {problem.partition(': ')[0]}")
     major, minor = here[0].capability
     if library.rtx and here[0].capability not in RTX_CAPABILITIES:
-        remedy = "pip install 'videosr[tensorrt]' and --engine tensorrt, or --engine torch"
+        remedy = "--engine cuda; or pip install 'videosr[tensorrt]' and --engine tensorrt, or --engine torch"
         return finding(ready=False, about=f"{about}; {here[0].name} has {major}.{minor}", remedy=remedy)
     for package, need in (("cupy", "GPU arrays"), ("onnx", "half precision")):
         if importlib.util.find_spec(package) is None:
             remedy = "pip install 'videosr[cuda]'"
             return finding(ready=False, about=f"{about}; {package} is not installed ({need})", remedy=remedy)
     return finding(ready=True, about=f"{about}; runs on {here[0].name}: --engine {name} --device cuda")
+
+
+def _own(here: tuple[Gpu, ...], problem: str) -> Finding:
+    about = "our own kernel for the realtime networks"
+    if importlib.util.find_spec("cupy") is None:
+        return Finding(name="cuda", ready=False, about=f"{about}; needs cupy", remedy="pip install 'videosr[cuda]'")
+    if not here:
+        return Finding(name="cuda", ready=False, about=f"{about}; cannot run here: {problem.partition(': ')[0]}")
+    if here[0].capability < LEAST:
+        return Finding(name="cuda", ready=False, about=f"{about}; needs compute capability 7.5: {here[0]}")
+    return Finding(name="cuda", ready=True, about=f"{about}; runs on {here[0].name}: --engine cuda")
+
+
+def _auto(engines: list[Finding], here: tuple[Gpu, ...], reason: str) -> str:
+    """What `engines.choice.choose` tries first; whether it passes its self-test shows when it is loaded."""
+    if not here:
+        return f"the CPU (openvino): {reason}"
+    able = [e.name for e in engines if e.ready and e.name in CUDA_ENGINES]
+    first = next((name for name in CUDA_ENGINES if name in able), None)
+    if first is None:
+        return f"the CPU (openvino): no engine is ready for {here[0].name}"
+    return f"{here[0].name} with {first}, else the CPU (openvino)"
+
+
+def _nvdec(here: tuple[Gpu, ...]) -> str:
+    """Whether FFmpeg can decode on the GPU."""
+    if not here:
+        return "none without a GPU"
+    try:
+        acceleration(0)
+    except InputError as exc:
+        return f"none: {exc}"
+    return f"decodes {', '.join(sorted(EXACT - {'av1'}))} on {here[0].name}, as far as it can"
+
+
+def _nvenc(here: tuple[Gpu, ...]) -> str:
+    """The encoders that open on the GPU."""
+    if not here:
+        return "none without a GPU"
+    picture = StreamInfo(width=256, height=256, format=FORMATS["yuv420p"], time_base=Fraction(1, 25), rate=Fraction(25))
+    able, reason = [], ""
+    for codec in sorted(NVENC):
+        try:
+            resolve(EncoderSettings(codec=codec), picture, "matroska")
+            able.append(codec)
+        except UsageError as exc:
+            reason = str(exc)
+    return " ".join(able) or f"none: {reason}"
 
 
 def _cache() -> dict[str, str]:
