@@ -7,13 +7,14 @@ from fractions import Fraction
 import cuda_host
 import numpy as np
 import pytest
-from hostdevice import HostDevice
+from hostdevice import HostDevice, on_device
 from nvrtc import ARCHITECTURES, compiled
 
 from videosr import scenes, temporal
 from videosr.engines.cuda_planes import semi_planar
 from videosr.engines.cuda_statistics import SOURCE, FrameStatistics
 from videosr.frame import Frame, PixelFormat
+from videosr.upscaler import Upscaler
 
 on_host = pytest.mark.skipif(not cuda_host.COMPILER, reason="g++ is not installed: kernels cannot run on the host")
 SIZES = [(1080, 1920), (90, 160), (37, 75), (8, 8), (7, 30), (1, 1)]
@@ -103,3 +104,22 @@ def test_kernels_compile_for_every_gpu(architecture):
     log = compiled(SOURCE, {"SAMPLE": "unsigned short" if architecture % 20 else "unsigned char"}, architecture)
     assert set(log) == {"thumbnail", "noise", "compare"}
     assert all(facts.stack == 0 and facts.spilled == 0 for facts in log.values()), log
+
+
+@on_host
+def test_the_upscaler_sees_frames_on_the_gpu_as_those_on_the_host():
+    fmt, device = PixelFormat.parse("yuv420p"), HostDevice()
+    one, two = film(fmt, 54, 96, 2.5)
+    other = tuple(255 - plane[::-1] for plane in film(fmt, 54, 96, 2.5, seed=3)[0])
+    wide = film(fmt, 54, 98, 2.5)[0]
+    here = there = None
+    for planes in (one, two, tuple(plane.copy() for plane in two), other, wide, wide):
+        here = Upscaler.look(frame_of(planes, fmt), here)
+        waits = device.host_waits
+        there = Upscaler.look(frame_of(tuple(map(on_device, planes)), fmt), there, device=device)
+        assert device.host_waits == waits + 1
+        assert there[2:4] == here[2:4]
+        assert np.array_equal(there.thumbnail, here.thumbnail)
+        if not (here.cut or here.repeat):
+            assert there.sigma == temporal.noise_sigma(frame_of(two, fmt), frame_of(one, fmt))
+    assert here.repeat
