@@ -13,30 +13,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from videosr.archs import checkpoint
 from videosr.archs.paragonsr2 import ParagonSR2
+from videosr.bench_gpu import alone, published, whole
+from videosr.bench_gpu import measure as speed
 from videosr.doctor import examine
-from videosr.engines import load
+from videosr.engines import Engine, load
+from videosr.engines.cuda import CudaEngine
 from videosr.engines.network import Network
 from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.tensorrt import TensorRTEngine
 from videosr.errors import VideosrError
 from videosr.export import export
-from videosr.graph import Graph, NullSink
-from videosr.media.decoder import Decoder
 from videosr.models import registry
 from videosr.upscaler import UpscaleOptions, Upscaler
+
+ABLE = ("tensorrt_rtx", "tensorrt", "cuda")
+type Measured = TensorRTEngine | CudaEngine
+"""An engine whose network can be run alone, on what lies in its tensors."""
 
 KFLOP = {"realtime": 23, "stream": 177}
 """Multiply-adds counted twice, in thousands, a pixel of the input: of the folded network at scale 2."""
@@ -79,39 +82,6 @@ class Bar:
         return f"{verdict:<13}{self.name}: {value} (aim {sign} {self.aim:,.5g}): {self.note}"
 
 
-def median(work: Callable[[], None], rounds: int = 5) -> float:
-    """Seconds that `work` takes."""
-    work()
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
-
-
-def compiled(model: torch.nn.Module, device: str, size: tuple[int, int], count: int) -> float:
-    """Frames a second of the published graph in torch.compile, half precision on a GPU."""
-    half = torch.float16 if device == "cuda" else torch.float32
-    network = torch.compile(model.eval().to(device, half).to(memory_format=torch.channels_last))
-    x = torch.rand(1, 3, *size, device=device, dtype=half).to(memory_format=torch.channels_last)
-
-    def work() -> None:
-        with torch.inference_mode():
-            for _ in range(count):
-                network(x)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return count / median(work)
-
-
-def alone(engine: TensorRTEngine, size: tuple[int, int], count: int) -> float:
-    """Frames a second of the network alone."""
-    execution = engine.ready(size)
-    return count / median(lambda: execution.spin(count))
-
-
 def roofline(variant: str, size: tuple[int, int], fps: float) -> str:
     """What share of an H200's arithmetic and memory that is."""
     pixels = size[0] * size[1] * fps
@@ -120,7 +90,7 @@ def roofline(variant: str, size: tuple[int, int], fps: float) -> str:
 
 
 def measure(
-    make: Callable[[Path], TensorRTEngine],
+    make: Callable[[Path], Measured],
     size: tuple[int, int],
     clip: Path | None,
     device: str,
@@ -132,7 +102,7 @@ def measure(
     realtime = registry.find("realtime-2x")
     engine = make(realtime)
     before = engine.device.used_memory()
-    fps = alone(engine, size, count)
+    fps = alone(engine.ready(size), count).fps
     memory = (engine.device.used_memory() - before) / 2**20
     name, precision = engine.identity.split()[0], engine.precision
     bars = [
@@ -144,21 +114,32 @@ def measure(
             f"{name} {precision}: {roofline('realtime', size, fps)}",
         )
     ]
-    model, _ = checkpoint.load(realtime.with_suffix(".safetensors"), alpha=0.0)
-    plain = compiled(model, device, size, max(count // 5, 2))
+    half = device == "cuda"
+    start, wait = published(realtime.with_suffix(".safetensors"), size, device, half=half, compiled=True)
+    plain = speed(start, wait, max(count // 5, 2)).fps
     bars.append(Bar("realtime, against torch.compile", 5, "x", fps / plain, f"published graph: {plain:.0f} frames/s"))
-    stream = folder / "stream.safetensors"
-    checkpoint.save(stream, ParagonSR2("stream", 2), name="stream", training="none: random weights", license="MIT")
-    export(stream, folder / "stream.onnx")
-    fps = alone(make(folder / "stream.onnx"), size, count)
-    bars.append(Bar(f"stream, {shape}, engine only", 400, "frames/s", fps, f"{name}: {roofline('stream', size, fps)}"))
+    bars.append(stream_bar(make, size, folder, count))
     bars.append(Bar(f"realtime, {shape}, memory", 600, "MiB", memory, "above the context, as tensors", below=True))
     bars += accuracy(engine, OpenVINOEngine(Network.open(realtime), precision="f32"), size)
-    bars.append(whole(engine, clip))
+    bars += whole_way(engine, clip)
     return bars
 
 
-def accuracy(engine: TensorRTEngine, reference: OpenVINOEngine, size: tuple[int, int]) -> list[Bar]:
+def stream_bar(make: Callable[[Path], Measured], size: tuple[int, int], folder: Path, count: int) -> Bar:
+    """The stream network, with random weights: its speed does not depend on them."""
+    weights = folder / "stream.safetensors"
+    checkpoint.save(weights, ParagonSR2("stream", 2), name="stream", training="none: random weights", license="MIT")
+    export(weights, folder / "stream.onnx")
+    bar = partial(Bar, f"stream, {size[1]}x{size[0]}, engine only", 400, "frames/s")
+    try:
+        engine = make(folder / "stream.onnx")
+    except VideosrError as exc:  # the cuda engine has no kernel for it
+        return bar(None, str(exc))
+    fps = alone(engine.ready(size), count).fps
+    return bar(fps, f"{engine.identity.split()[0]}: {roofline('stream', size, fps)}")
+
+
+def accuracy(engine: Engine, reference: OpenVINOEngine, size: tuple[int, int]) -> list[Bar]:
     """Pictures beside float32 on the CPU."""
     rng = np.random.default_rng(0)
     rows, columns = min(size[0], 360), min(size[1], 640)
@@ -175,48 +156,45 @@ def accuracy(engine: TensorRTEngine, reference: OpenVINOEngine, size: tuple[int,
     return [Bar("within one 8-bit code", 99.9, "%", share, note), Bar("PSNR", 55, "dB", psnr, note)]
 
 
-def whole(engine: TensorRTEngine, clip: Path | None) -> Bar:
-    """File to null sink. Frames are decoded on the CPU: NVDEC without a copy is not there yet."""
+def whole_way(engine: Engine, clip: Path | None) -> list[Bar]:
+    """From file to null sink, and what crosses the bus on the way: of each frame a byte, which says "finite"."""
+    fast, copies = "file to null sink", "file to null sink, copied between host and GPU"
     if clip is None:
-        return Bar("file to null sink", 240, "frames/s", None, "give --clip, a 1080p H.264 file")
-    upscaler = Upscaler(UpscaleOptions(), engine)
-    taken = []
-    for _ in range(2):  # the first compiles
-        start = time.perf_counter()
-        with Decoder(clip) as decoder:
-            graph = Graph(decoder, [("upscale", upscaler)], NullSink())
-            graph.run()
-        taken.append(time.perf_counter() - start)
-    table = ", ".join(f"{t.name} {t.busy:.1f} s busy {t.starved:.1f} s starved" for t in graph.timings)
-    return Bar(
-        "file to null sink", 240, "frames/s", graph.timings[-1].frames / taken[-1], f"{table}; decoded on the CPU"
-    )
+        reason = "give --clip, a 1080p H.264 file"
+        return [Bar(fast, 240, "frames/s", None, reason), Bar(copies, 1, "bytes/frame", None, reason, below=True)]
+    way = whole(Upscaler(UpscaleOptions(), engine), clip)
+    decoded = "decoded by NVDEC" if way.on_gpu else "; ".join(("decoded on the CPU", *way.warnings))
+    note = f"{way.uploaded:,.0f} bytes up, {way.downloaded:,.0f} down a frame; {decoded}"
+    return [
+        Bar(fast, 240, "frames/s", way.fps, f"{way.shares}; {decoded}"),
+        Bar(copies, 1, "bytes/frame", way.uploaded + way.downloaded, note, below=True),
+    ]
 
 
 def main(
     arguments: list[str] | None = None,
-    make: Callable[[Path], TensorRTEngine] | None = None,
+    make: Callable[[Path], Measured] | None = None,
     size: tuple[int, int] = (1080, 1920),
     device: str = "cuda",
 ) -> int:
     """Run; 1 if a bar is missed or nothing could be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", type=Path, help="an H.264 film of 1920x1080")
-    parser.add_argument("--engine", choices=["tensorrt_rtx", "tensorrt"], help="default: the first that is ready")
+    parser.add_argument("--engine", choices=ABLE, help="default: the first that is ready")
     parser.add_argument("--count", type=int, default=300, help="frames of a round")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args(arguments)
     report = examine()
     print("\n".join(report.lines()))
-    name = options.engine or next((e.name for e in report.engines if e.name.startswith("tensorrt") and e.ready), None)
+    name = options.engine or next((e.name for e in report.engines if e.name in ABLE and e.ready), None)
     if make is None and name is None:
         print("no engine that could be measured is ready here: see above")
         return 1
 
-    def real(path: Path) -> TensorRTEngine:
+    def real(path: Path) -> Measured:
         engine = load(path, str(name), device="cuda")
-        if not isinstance(engine, TensorRTEngine):
-            raise TypeError(f"{engine!r} is not a TensorRT engine")
+        if not isinstance(engine, TensorRTEngine | CudaEngine):
+            raise TypeError(f"{engine!r} has no network that runs alone")
         return engine
 
     try:

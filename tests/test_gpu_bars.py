@@ -13,12 +13,15 @@ pytest.importorskip("tensorrt_rtx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("torch")
 
+import hostnvdec
 from clips import make_clip
 from hostdevice import HostDevice, OnnxLoader
 
 from videosr.engines.cache import Cache
 from videosr.engines.network import Network
+from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.tensorrt import TensorRTEngine
+from videosr.models import registry
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_bars.py"
 
@@ -29,13 +32,14 @@ def script(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "gpu_bars", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module.torch, "compile", lambda network: network)  # a compiler is not what is tested
+    monkeypatch.setattr("torch.compile", lambda network: network)  # a compiler is not what is tested
     return module
 
 
-def test_every_bar_has_a_figure_or_a_reason(script, tmp_path, capsys):
+def test_every_bar_has_a_figure_or_a_reason(script, tmp_path, capsys, monkeypatch):
     cache = Cache(tmp_path / "engines")
-    clip = make_clip(tmp_path / "clip.mkv", frames=4, width=64, height=48)
+    clip = make_clip(tmp_path / "clip.mkv", frames=20, width=64, height=48)
+    hostnvdec.install(monkeypatch)
 
     def make(path):
         options = {"library": "tensorrt_rtx", "cache": cache}
@@ -47,20 +51,34 @@ def test_every_bar_has_a_figure_or_a_reason(script, tmp_path, capsys):
     bars = {bar["name"]: bar for bar in json.loads(figures.read_text())["bars"]}
     out = capsys.readouterr().out
     assert code == 1, out  # a CPU is no GPU
-    assert len(bars) == 7
+    assert len(bars) == 8
     assert all(bar["value"] is not None for bar in bars.values())
     assert bars["PSNR"]["met"]
     assert bars["within one 8-bit code"]["met"]
     assert bars["realtime, 64x48, memory"]["met"]
     assert not bars["realtime, 64x48, engine only"]["met"]
     assert "MISSED" in out
+    copies = bars["file to null sink, copied between host and GPU"]
+    assert copies["met"]
+    assert copies["value"] == 1
+    assert "0 bytes up, 1 down a frame; decoded by NVDEC" in copies["note"]
+    assert "busy" in bars["file to null sink"]["note"]
+
+
+def test_a_clip_that_nvdec_does_not_take_is_told(script, tmp_path):
+    clip = make_clip(tmp_path / "clip.mkv", frames=3, width=64, height=48, codec="ffv1")
+    engine = OpenVINOEngine(Network.open(registry.find(registry.DEFAULT)))
+    fast, copies = script.whole_way(engine, clip)
+    assert fast.value > 0
+    assert "decoded on the CPU" in fast.note
+    assert copies.value == 0  # of a GPU that is not there
 
 
 def test_what_cannot_be_measured_says_why(script):
-    bar = script.whole(None, None)
-    assert bar.met is None
-    assert str(bar).startswith("not measured")
-    assert "--clip" in str(bar)
+    for bar in script.whole_way(None, None):
+        assert bar.met is None
+        assert str(bar).startswith("not measured")
+        assert "--clip" in str(bar)
 
 
 def test_without_a_gpu_nothing_is_measured(script, capsys, monkeypatch):

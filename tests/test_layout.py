@@ -27,7 +27,7 @@ FLOORS = [
     {"film"},
     {"transcode", "live", "training", "compare"},
     {"distributed"},
-    {"batch", "bench", "cli_options", "cli_evaluate", "cli_engine"},
+    {"batch", "bench", "bench_gpu", "cli_options", "cli_evaluate", "cli_engine"},
     {"cli_batch", "cli_compare", "cli_serve"},
     {"cli"},
     {"__main__"},
@@ -41,7 +41,7 @@ KNOWS = {
     "av": {"media", "evaluate", "bench", "training", "doctor"},
     "openvino": {"engines", "export", "bench"},
     "onnxruntime": {"engines", "export", "bench"},
-    "torch": {"archs", "training", "export", "engines", "bench", "evaluate"},
+    "torch": {"archs", "training", "export", "engines", "bench", "bench_gpu", "evaluate"},
     "onnx": {"archs", "export", "engines"},
     "click": {"cli", "cli_batch", "cli_compare", "cli_engine", "cli_evaluate", "cli_options", "cli_serve"},
     "aiohttp": {"live"},
@@ -112,7 +112,8 @@ def test_libraries_stay_in_their_rooms(library):
 BLOCKED = ["torch", "onnx", "onnxruntime", "cupy", "tensorrt", "tensorrt_rtx", "vapoursynth", "ray", "aiohttp"]
 BLOCKED += ["safetensors", "PIL", "scipy"]
 GPU = ["engines.tensorrt_cupy", "engines.tensorrt_half"]
-HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", *GPU, "bench", "live.web"]
+HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", *GPU]
+HEAVY += ["bench", "bench_gpu", "live.web"]
 LIGHT = {"av", "numpy", "click", "tqdm", "openvino", "packaging", "videosr"}  # packaging is openvino's
 
 SCRIPT = """

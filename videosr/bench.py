@@ -95,7 +95,7 @@ def run(
             return out
 
         def ours(mode: Mode) -> Callable[[int], int]:
-            upscaler = Upscaler(UpscaleOptions(model=model, temporal=mode))
+            upscaler = Upscaler(UpscaleOptions(model=model, temporal=mode, device="cpu"))
 
             def go(count: int) -> int:
                 with Decoder(clip, frames=count) as decoder:
@@ -108,7 +108,7 @@ def run(
 
         def encoded(count: int) -> int:
             options = TranscodeOptions(
-                upscale=UpscaleOptions(model=model),
+                upscale=UpscaleOptions(model=model, device="cpu"),
                 encoder=EncoderSettings(codec="libx264", preset="veryfast"),
                 frames=count,
                 overwrite=True,
@@ -116,7 +116,7 @@ def run(
             return transcode(clip, Path(folder) / "out.mkv", options, Progress(clip.name, quiet=True)).frames
 
         default = ours(Mode.ADAPTIVE)
-        precision = Upscaler(UpscaleOptions(model=model)).engine.precision
+        precision = Upscaler(UpscaleOptions(model=model, device="cpu")).engine.precision
         deployed = f"folded 5x5, planes in and out, {precision}"
         sides: list[tuple[str, str, Callable[[int], int], int]] = [
             ("plain loop, OpenVINO", f"published (unfolded), {hint}", lambda n: _plain(clip, infer, n), frames),

@@ -21,8 +21,9 @@ from videosr.cli_batch import batch
 from videosr.cli_compare import compare
 from videosr.cli_engine import doctor, engine
 from videosr.cli_evaluate import evaluate
-from videosr.cli_options import ray_option, transcode_options, wanted
+from videosr.cli_options import Device, ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
+from videosr.engines.choice import AUTO, has_gpu
 from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError
 from videosr.media.containers import container_format
 from videosr.media.probe import plan_streams
@@ -221,14 +222,22 @@ def train(config: Path, resume: bool, device: str | None) -> None:
 @click.option("--frames", type=int, default=60, help="Frames a round.")
 @click.option("--rounds", type=int, default=3, help="Rounds; the median is told.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def bench(clip: Path, model: str, frames: int, rounds: int, as_json: bool) -> None:
+@click.option("--device", type=Device(), default=AUTO, help="cpu, cuda, cuda:N, or auto: a GPU that is there.")
+def bench(clip: Path, model: str, frames: int, rounds: int, as_json: bool, device: str) -> None:
     """Measure speed on a clip.
 
-    CLIP goes through videosr, and through the same network in a plain loop, in turns.
+    On the CPU, CLIP goes through videosr, and through the same network in a plain loop, in turns. On a GPU the
+    published network in torch stands beside every engine that runs there, alone and from file to sink.
     """
+    if device == AUTO:
+        device = "cuda" if has_gpu() else "cpu"
     with _extra("videosr bench", "torch"):
-        from videosr.bench import run
-    run(clip, model, frames=frames, rounds=rounds, as_json=as_json, say=click.echo)
+        from videosr import bench as on_cpu
+        from videosr import bench_gpu as on_gpu
+    if device == "cpu":
+        on_cpu.run(clip, model, frames=frames, rounds=rounds, as_json=as_json, say=click.echo)
+    else:
+        on_gpu.run(clip, model, device=device, frames=frames, as_json=as_json, say=click.echo)
 
 
 @contextmanager

@@ -31,6 +31,14 @@ class Wish:
     threads: int | None = None
 
 
+def has_gpu() -> bool:
+    """Whether CUDA shows a GPU, whatever may run on it."""
+    try:
+        return bool(gpus())
+    except NoDriverError:
+        return False
+
+
 def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
     """Load a network into the engine that was asked for, or the best that works here.
 

@@ -23,7 +23,7 @@ from videosr.archs.families import family_of
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.network import Network
 from videosr.engines.tensorrt_device import Device
-from videosr.engines.tensorrt_execution import Execution, Layout
+from videosr.engines.tensorrt_execution import Conversion, Execution, Layout
 from videosr.engines.tensorrt_planes import Planes, PlanesRunner
 from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, is_on_gpu, namespace
@@ -130,13 +130,25 @@ class TorchEngine(Engine):
         if self.device is None or self._windows:
             return None
         planes = Planes(self.device, self.network, ("float32", "float32"), source, target, window, denoise)
-        names = ["input", "average"][: 1 + (self.interface is Interface.AVERAGE)]
-        size = source.height, source.width
-        inputs = {name: Layout((1, 3, *size), "float32") for name in names}
-        outputs = {"output": Layout((1, 3, target.height, target.width), "float32")}
-        context = TorchContext(self._net, self.device, inputs | outputs, _on_stream(self._device))
-        execution = Execution(self.device, [context], inputs, outputs, planes.conversion(), graphs=False)
+        execution = self._open(self.device, (source.height, source.width), planes.conversion())
         return PlanesRunner(execution, planes, str(self.network.path))
+
+    def ready(self, size: tuple[int, int]) -> Execution:
+        """The network ready for pictures of (rows, columns), as tensors on the GPU.
+
+        Raises:
+            EngineError: there is no GPU, or cupy is missing.
+        """
+        if self.device is None:
+            raise EngineError("torch has no arrays of a GPU here: give --device cuda, and pip install 'videosr[cuda]'")
+        return self._open(self.device, size)
+
+    def _open(self, device: Device, size: tuple[int, int], conversion: Conversion | None = None) -> Execution:
+        names = ["input", "average"][: 1 + (self.interface is Interface.AVERAGE)]
+        inputs = {name: Layout((1, 3, *size), "float32") for name in names}
+        outputs = {"output": Layout((1, 3, self.scale * size[0], self.scale * size[1]), "float32")}
+        context = TorchContext(self._net, device, inputs | outputs, _on_stream(self._device))
+        return Execution(device, [context], inputs, outputs, conversion, graphs=False)
 
     def _tensor(self, picture: Array) -> Tensor:
         """A batch as torch has it, without a copy where it is on the device already."""

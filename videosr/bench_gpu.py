@@ -1,0 +1,332 @@
+"""Speed on a GPU: the published network in torch beside every engine that runs here, alone and from file to sink.
+
+Alone means: the network on tensors that lie on the GPU, nothing copied. From file to sink means: decoded by NVDEC where
+it can, upscaled, and forgotten. Rows are measured one after the other in one run; figures are medians of rounds, those
+of latency percentiles over single frames, each waited for.
+
+Nothing in here has run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from videosr.archs import checkpoint
+from videosr.engines import CUDA_ENGINES, Engine, load
+from videosr.engines.nvidia import gpus
+from videosr.engines.tensorrt_execution import Execution
+from videosr.errors import EngineError, NetworkError, VideosrError
+from videosr.graph import Graph, NullSink, Timing
+from videosr.media.decoder import Decoder
+from videosr.models import registry
+from videosr.upscaler import UpscaleOptions, Upscaler
+
+_WARM = 3
+_AHEAD = 16
+"""Frames of a clip after which all that is built once has been built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast one way of computing is.
+
+    Attributes:
+        fps: frames per second with frames queued one behind the other, median of rounds.
+        latency: milliseconds from start to end of a frame alone: percentiles 50, 95 and 99.
+    """
+
+    fps: float
+    latency: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """From a file to a sink that forgets.
+
+    Attributes:
+        fps: frames per second.
+        on_gpu: whether frames were decoded on the GPU and stayed there.
+        uploaded: bytes a frame that were copied to the GPU.
+        downloaded: bytes a frame that were copied from it.
+        stages: where each thread's time went.
+        warnings: of the decoder.
+    """
+
+    fps: float
+    on_gpu: bool
+    uploaded: float
+    downloaded: float
+    stages: tuple[Timing, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def shares(self) -> str:
+        """The stages in words: the share of its time that each was at work, and what it waited for."""
+        spent = max(sum((t.busy, t.starved, t.blocked)) for t in self.stages)
+        return ", ".join(
+            f"{t.name} {t.busy / spent:.0%} busy {t.starved / spent:.0%} starved {t.blocked / spent:.0%} blocked"
+            for t in self.stages
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: of the way.
+        speed: of the network alone; None where it could not be measured.
+        memory: MiB of the GPU's memory that it took at the most, above what was in use before it.
+        whole: from file to sink; None for the networks alone.
+        problem: why something is missing.
+    """
+
+    name: str
+    speed: Speed | None = None
+    memory: float = 0.0
+    whole: Whole | None = None
+    problem: str = ""
+
+
+def measure(start: Callable[[], object], wait: Callable[[], object], count: int, rounds: int = 5) -> Speed:
+    """The speed of work that is queued by `start` and done when `wait` returns.
+
+    Args:
+        start: queues one frame.
+        wait: for all that is queued.
+        count: of frames a round.
+        rounds: the median counts.
+    """
+    for _ in range(_WARM):
+        start()
+        wait()
+    rates, single = [], []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        for _ in range(count):
+            start()
+        wait()
+        rates.append(count / (time.perf_counter() - begun))
+    for _ in range(max(count, 20)):
+        begun = time.perf_counter()
+        start()
+        wait()
+        single.append(1000 * (time.perf_counter() - begun))
+    p50, p95, p99 = (float(p) for p in np.percentile(single, (50, 95, 99)))
+    return Speed(statistics.median(rates), (p50, p95, p99))
+
+
+def published(
+    weights: Path, size: tuple[int, int], device: str, *, half: bool, compiled: bool
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """(start, wait) of the published network, not folded, in torch, channels last; see `measure`.
+
+    Args:
+        weights: a checkpoint.
+        size: (rows, columns) of the picture.
+        device: torch's name of it.
+        half: in float16.
+        compiled: by `torch.compile`.
+    """
+    model, _ = checkpoint.load(weights, alpha=0.0)
+    return of_model(model, size, device, half=half, compiled=compiled)
+
+
+def of_model(
+    model: torch.nn.Module, size: tuple[int, int], device: str, *, half: bool, compiled: bool
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """(start, wait) of a network in torch, as `published`."""
+    kind = torch.float16 if half else torch.float32
+    network: Any = model.eval().to(device, kind).to(memory_format=torch.channels_last)
+    if compiled:
+        network = torch.compile(network)
+    x = torch.rand(1, 3, *size, device=device, dtype=kind).to(memory_format=torch.channels_last)
+
+    def start() -> None:
+        with torch.inference_mode():
+            network(x)
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
+    return start, wait
+
+
+def alone(execution: Execution, count: int, rounds: int = 5) -> Speed:
+    """An engine's network alone, on what lies in its tensors."""
+    for _ in range(_WARM):
+        execution.spin(1)
+    rates = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        execution.spin(count)
+        rates.append(count / (time.perf_counter() - begun))
+    single = measure(lambda: execution.spin(1), lambda: None, max(count // 4, 1), rounds=1)
+    return Speed(statistics.median(rates), single.latency)
+
+
+def whole(upscaler: Upscaler, clip: Path, frames: int | None = None) -> Whole:
+    """A clip through an upscaler to a sink that forgets. Whatever is built or compiled for its size is so before.
+
+    Raises:
+        InputError: the clip cannot be used.
+    """
+    device = upscaler.engine.device
+    index = device.index if device else None
+    with Decoder(clip, device=index, frames=_AHEAD) as decoder:
+        Graph(decoder, [("upscale", upscaler)], NullSink()).run()
+    before = (device.uploaded, device.downloaded) if device else (0, 0)
+    begun = time.perf_counter()
+    with Decoder(clip, device=index, frames=frames) as decoder:
+        on_gpu = decoder.on_device
+        graph = Graph(decoder, [("upscale", upscaler)], NullSink())
+        graph.run()
+        taken, on_gpu = time.perf_counter() - begun, on_gpu and decoder.on_device
+        warnings = tuple(decoder.warnings)
+    count = max(graph.timings[-1].frames, 1)
+    after = (device.uploaded, device.downloaded) if device else (0, 0)
+    up, down = ((b - a) / count for a, b in zip(before, after, strict=True))
+    return Whole(count / taken, on_gpu, up, down, tuple(graph.timings), warnings)
+
+
+def rows(
+    clip: Path,
+    model: str,
+    *,
+    device: str = "cuda",
+    frames: int | None = None,
+    count: int = 200,
+    make: Callable[[Path, str], Engine] | None = None,
+) -> Iterator[Row]:
+    """The table, line by line; what cannot be measured says why.
+
+    Args:
+        clip: a video; its size is that of the networks alone too.
+        model: a shipped model's name.
+        device: "cuda" or "cuda:N".
+        frames: of the clip; None takes all.
+        count: frames a round of the networks alone.
+        make: loads a network file into an engine of that name.
+
+    Raises:
+        NetworkError: the model has no weights to compare with.
+    """
+    path = registry.find(model)
+    weights = path.with_suffix(".safetensors")
+    if not weights.is_file():
+        raise NetworkError(f"{weights}: the comparison needs the network's weights beside it")
+    with Decoder(clip, frames=1) as decoder:
+        size = decoder.info.height, decoder.info.width
+    for name, half, compiled in (
+        ("published, torch f32", False, False),
+        ("published, torch f16", True, False),
+        ("published, torch f16, compiled", True, True),
+    ):
+        yield _torch_row(name, weights, size, device, half=half, compiled=compiled, count=count)
+    for name in CUDA_ENGINES:
+        file = weights if name == "torch" else path
+        loaded = partial(make, file, name) if make else partial(load, file, name, device=device)
+        yield engine_row(name, loaded, size, clip, frames=frames, count=count)
+        gc.collect()
+
+
+def _torch_row(
+    name: str, weights: Path, size: tuple[int, int], device: str, *, half: bool, compiled: bool, count: int
+) -> Row:
+    cuda = device.startswith("cuda")
+    try:
+        if cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        start, wait = published(weights, size, device, half=half, compiled=compiled)
+        speed = measure(start, wait, max(count // 5, 2))
+        memory = torch.cuda.max_memory_reserved(device) / 2**20 if cuda else 0.0
+    except RuntimeError as exc:  # out of memory is one, and so is a compiler that is missing
+        return Row(name, problem=str(exc).strip().splitlines()[0])
+    return Row(name, speed, memory)
+
+
+def engine_row(
+    name: str, make: Callable[[], Engine], size: tuple[int, int], clip: Path | None, *, frames: int | None, count: int
+) -> Row:
+    """An engine alone and from file to sink; memory is what the driver says, whoever took it.
+
+    Args:
+        name: of the engine.
+        make: loads it.
+        size: (rows, columns).
+        clip: None: alone.
+        frames: of the clip.
+        count: frames a round.
+    """
+    try:
+        engine = make()
+        if engine.device is None:
+            raise EngineError("it has no arrays of the GPU here: install videosr[cuda]")
+        before = engine.device.used_memory()
+        ready = getattr(engine, "ready", None)
+        speed = alone(ready(size), count) if ready else None
+        memory = engine.device.used_memory() - before
+        whole_way = None
+        if clip is not None:
+            whole_way = whole(Upscaler(UpscaleOptions(), engine), clip, frames)
+            memory = max(memory, engine.device.used_memory() - before)
+    except VideosrError as exc:
+        return Row(name, problem=str(exc))
+    return Row(f"{name} {engine.precision}", speed, memory / 2**20, whole_way)
+
+
+def run(
+    clip: Path, model: str, *, device: str, frames: int, as_json: bool = False, say: Callable[[str], None] = print
+) -> list[Row]:
+    """Measure and print; see `rows`."""
+    table = []
+    for row in rows(clip, model, device=device, frames=frames):
+        table.append(row)
+        if not as_json:
+            for line in lines(row):
+                say(line)
+    if as_json:
+        say(json.dumps({"gpu": str(gpus()[0]), "rows": [asdict(row) for row in table]}, indent=2))
+    else:
+        for line in ratios(table):
+            say(line)
+    return table
+
+
+def lines(row: Row) -> list[str]:
+    """A row for people."""
+    if row.problem:
+        return [f"  {row.name:32} not measured: {row.problem}"]
+    made = []
+    if row.speed:
+        p50, p95, p99 = row.speed.latency
+        latency = f"latency {p50:.2f} {p95:.2f} {p99:.2f} ms (p50 p95 p99)"
+        made.append(f"  {row.name:32} {row.speed.fps:9.1f} fps alone, {latency}, {row.memory:.0f} MiB")
+    if row.whole:
+        way = "on the GPU all the way" if row.whole.on_gpu else "decoded on the CPU"
+        bus = f"{row.whole.uploaded:,.0f} bytes up and {row.whole.downloaded:,.0f} down a frame"
+        made.append(f"  {row.name:32} {row.whole.fps:9.1f} fps from file to sink, {way}: {bus}, {row.memory:.0f} MiB")
+        made += [f"  {'':32} {row.whole.shares}", *(f"  {'':32} {line}" for line in row.whole.warnings)]
+    return made
+
+
+def ratios(table: Sequence[Row]) -> list[str]:
+    """Every engine against the compiled network."""
+    base = next((row.speed for row in table if row.speed and row.name.endswith("compiled")), None)
+    if base is None:
+        return []
+    others = [row for row in table if row.speed and not row.name.startswith("published")]
+    return [f"  {row.name} : torch.compile {row.speed.fps / base.fps:.2f}" for row in others if row.speed]
