@@ -70,8 +70,8 @@ class HostModule:
     Args:
         source: a .cu file.
         defines: macros, as with -D.
-        order: the order in which threads and blocks run, for launches that give none: 0 as they are numbered, 1
-            backwards, others by lot.
+        order: the order in which threads and blocks run, for launches that give none: 0 as they are numbered, warps in
+            step; 1 backwards, each warp as far as it gets; others by lot.
 
     Raises:
         KernelError: it does not compile.

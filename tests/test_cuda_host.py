@@ -153,7 +153,7 @@ def test_parameters_of_every_kind(module):
         ("copies", 1, [floats(64), np.zeros(8, np.float32), 0, 9], 0, "byte 32 of argument 1, which has 32"),
         ("pads", 1, [np.zeros(7, np.float32), 7], 0, "writes beside argument 0"),
         ("pads", 1, [np.zeros(7, np.float32), -1], 0, "writes beside argument 0"),
-        ("pads", 1, [np.zeros(7, np.float32), -(1 << 16)], 0, "argument 0"),
+        ("pads", 1, [np.zeros(7, np.float32), -(1 << 17)], 0, "byte -524288 of argument 0"),
         ("unaligned", 2, [floats(32), np.zeros(4, np.float32)], 0, "not aligned"),
         ("index_out_of_bounds", 8, [9, np.zeros(1, np.float32)], 0, "index is out of bounds"),
         ("dynamic_out_of_bounds", 8, [np.zeros(1, np.float32), 8], 32, "cannot be read"),

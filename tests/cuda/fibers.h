@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include <utility>
 
@@ -30,7 +29,8 @@ struct Group {
     void* slots[32];
 };
 
-constexpr size_t STACK = 1 << 17, SHARED = 232448;  // bytes: the most shared memory a block of any GPU has
+constexpr size_t STACK = 1 << 17, GUARD = 1 << 20;  // bytes
+constexpr size_t SHARED = 232448;                  // bytes: the most that a block of any GPU has
 constexpr unsigned THREADS = 1024, GROUPS = 4, BLOCKS = 1 << 20;
 
 static Fiber fibers[THREADS];
@@ -75,11 +75,10 @@ static __attribute__((noinline)) void resume(Fiber& fiber) {
     setcontext(&fiber.context);
 }
 
-static char* guarded(size_t size) {  // `size` whole pages between two that nobody may touch
-    const size_t page = sysconf(_SC_PAGESIZE);
-    char* all = (char*)mmap(nullptr, size + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (all == (char*)MAP_FAILED || mprotect(all + page, size, PROT_READ | PROT_WRITE)) return nullptr;
-    return all + page;
+static char* guarded(size_t size) {  // whole pages, between a megabyte before and behind that nobody may touch
+    char* all = (char*)mmap(nullptr, size + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (all == (char*)MAP_FAILED || mprotect(all + GUARD, size, PROT_READ | PROT_WRITE)) return nullptr;
+    return all + GUARD;
 }
 
 /// One after the other: xorshift.
@@ -151,6 +150,17 @@ static void caught(int signal, siginfo_t* info, void*) {
 extern "C" char __start_cuda_shared[] __attribute__((weak));
 extern "C" char __stop_cuda_shared[] __attribute__((weak));
 
+/// Warps that go on now: all in step (order 0), the last one that can (1), or some by lot. 0: none can.
+static unsigned chosen(unsigned order, uint64_t& state) {
+    unsigned able = 0;
+    for (unsigned i = 0; i < threads; i++)
+        if (fibers[i].state == READY) able |= 1u << i / 32;
+    if (!able || !order) return able;
+    if (order == 1) return 1u << (31 - __builtin_clz(able));
+    const unsigned some = able & lot(state) & lot(state);
+    return some ? some : able;
+}
+
 static void run_block(unsigned order, uint64_t& state, size_t shared) {
     if (__start_cuda_shared) memset(__start_cuda_shared, 0xff, __stop_cuda_shared - __start_cuda_shared);
     memset(dynamic_start, 0xff, shared);
@@ -159,23 +169,20 @@ static void run_block(unsigned order, uint64_t& state, size_t shared) {
         for (Group& group : warp) group.arrived = 0;
     for (unsigned i = 0; i < threads; i++) fibers[i].state = READY;
     static unsigned turns[THREADS];
-    for (unsigned left = threads; left;) {
+    unsigned left = threads;
+    while (const unsigned warps = chosen(order, state)) {
         arrange(turns, threads, order, state);
-        bool moved = false;
         for (unsigned turn = 0; turn < threads; turn++) {
             const unsigned i = turns[turn];
-            if (fibers[i].state != READY) continue;
+            if (fibers[i].state != READY || !(warps >> i / 32 & 1)) continue;
             resume(fibers[i]);
-            moved = true;
             left -= fibers[i].state == DONE;
         }
-        if (!moved) {
-            for (unsigned i = 0; i < threads; i++) {
-                threadIdx = fibers[i].index;
-                if (fibers[i].state == AT_BARRIER) fail("waits at a barrier that other threads never reach");
-                if (fibers[i].state == IN_WARP) fail("waits in a warp collective that other lanes never enter");
-            }
-        }
+    }
+    for (unsigned i = 0; left && i < threads; i++) {
+        threadIdx = fibers[i].index;
+        if (fibers[i].state == AT_BARRIER) fail("waits at a barrier that other threads never reach");
+        if (fibers[i].state == IN_WARP) fail("waits in a warp collective that other lanes never enter");
     }
 }
 
@@ -293,6 +300,5 @@ Kernel<A...> kernel(void (*entry)(A...), void** arguments) {
 /// Memory that ends where a page begins that nobody may touch; `size` whole pages.
 extern "C" void* cuda_host_alloc(size_t size) { return cuda_host::guarded(size); }
 extern "C" void cuda_host_free(void* start, size_t size) {
-    const size_t page = sysconf(_SC_PAGESIZE);
-    munmap((char*)start - page, size + 2 * page);
+    munmap((char*)start - cuda_host::GUARD, size + 2 * cuda_host::GUARD);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,18 +11,26 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import networks  # noqa: E402
+from cuda_host import COMPILER  # noqa: E402
+from hostdevice import HostDevice  # noqa: E402
 
 from videosr.engines import ENGINES, Interface, load  # noqa: E402
+from videosr.engines.cuda import CudaEngine  # noqa: E402
+from videosr.engines.network import Network  # noqa: E402
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError  # noqa: E402
 
 ON_GPU = [pytest.param(name, marks=pytest.mark.gpu) for name in ("tensorrt", "tensorrt_rtx")]
 ONNX_ENGINES = ["openvino", "onnxruntime", *ON_GPU]
-CLOSE = 1e-4
+CLOSE = {"cuda": 5e-3}  # in half precision; others in float32
+CLOSEST = 1e-4
 
 
-@pytest.fixture(params=[*ONNX_ENGINES, "torch"])
+@pytest.fixture(params=[*ONNX_ENGINES, "torch", "cuda"])
 def name(request):
-    pytest.importorskip(request.param)
+    if request.param != "cuda":
+        pytest.importorskip(request.param)
+    elif not COMPILER:
+        pytest.skip("g++ is not installed: kernels cannot be compiled for the host")
     return request.param
 
 
@@ -32,14 +41,22 @@ def onnx_name(request):
 
 
 def device(name):
-    return "cuda" if name.startswith("tensorrt") else "cpu"
+    return "cuda" if name.startswith(("tensorrt", "cuda")) else "cpu"
 
 
 def test_every_engine_is_in_this_suite():
-    assert {"openvino", "onnxruntime", "torch", *(param.values[0] for param in ON_GPU)} == set(ENGINES)
+    assert {"openvino", "onnxruntime", "torch", "cuda", *(param.values[0] for param in ON_GPU)} == set(ENGINES)
+
+
+@cache
+def on_the_stand_in(path):
+    """Our own kernel, run on the host; half precision is all it has."""
+    return CudaEngine(Network.open(path), device=HostDevice())
 
 
 def fp32(name, path):
+    if name == "cuda":
+        return on_the_stand_in(path)
     return load(path, name, device=device(name), precision="f32", threads=1)
 
 
@@ -60,18 +77,19 @@ def deployed(paragon, name):
     return fp32(name, paragon.weights if name == "torch" else paragon.deploy)
 
 
-def assert_close(got, wanted):
+def assert_close(got, wanted, name=""):
     assert got.shape == wanted.shape
     assert got.dtype == np.float32
-    assert np.abs(got - wanted).max() <= CLOSE * np.abs(wanted).max()
+    assert np.abs(got - wanted).max() <= CLOSE.get(name, CLOSEST) * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 24, 32), (1, 3, 17, 23), (3, 3, 11, 9), (1, 3, 1, 1), (1, 3, 2, 37)])
 def test_every_engine_computes_the_network(paragon, name, shape):
     engine = deployed(paragon, name)
-    assert (engine.scale, engine.interface, engine.precision) == (2, Interface.AVERAGE, "f32")
+    precision = "f16" if name == "cuda" else "f32"
+    assert (engine.scale, engine.interface, engine.precision) == (2, Interface.AVERAGE, precision)
     frame = pictures(*shape)
-    assert_close(engine.run(frame), forward(paragon.model, frame))
+    assert_close(engine.run(frame), forward(paragon.model, frame), name)
 
 
 def test_a_batch_is_its_pictures_one_by_one(paragon, name):
@@ -86,7 +104,7 @@ def test_the_average_goes_to_the_detail_path_alone(paragon, name):
     engine = deployed(paragon, name)
     frame, average = pictures(1, 3, 14, 19), pictures(1, 3, 14, 19, seed=1)
     out = engine.run(frame, average)
-    assert_close(out, forward(paragon.model, frame, average))
+    assert_close(out, forward(paragon.model, frame, average), name)
     assert_close(engine.run(frame, frame), engine.run(frame))
     # The base path is linear and sees the frame; with the average held, only it changes.
     other = pictures(1, 3, 14, 19, seed=2)
@@ -98,7 +116,7 @@ def test_the_average_goes_to_the_detail_path_alone(paragon, name):
 def test_a_flat_picture_stays_flat_to_its_rim(paragon, name):
     engine = deployed(paragon, name)
     out = engine.run(np.full((1, 3, 9, 12), 0.5, np.float32))
-    assert np.ptp(out[0, :, ::2, ::2], axis=(1, 2)).max() < CLOSE
+    assert np.ptp(out[0, :, ::2, ::2], axis=(1, 2)).max() < CLOSEST
 
 
 def test_results_are_the_callers(paragon, name):
@@ -324,8 +342,9 @@ def test_a_recurrent_network_takes_another_size_at_a_reset(tmp_path, onnx_name, 
 
 
 def test_missing_packages_name_the_extra(paragon, name, monkeypatch):
-    monkeypatch.setitem(sys.modules, name, None)  # import raises ModuleNotFoundError
-    monkeypatch.delitem(sys.modules, f"videosr.engines.{name}", raising=False)
+    library, own = ("cupy", "tensorrt_cupy") if name == "cuda" else (name, name)
+    monkeypatch.setitem(sys.modules, library, None)  # import raises ModuleNotFoundError
+    monkeypatch.delitem(sys.modules, f"videosr.engines.{own}", raising=False)
     with pytest.raises(MissingExtraError, match=name) as caught:
         load(paragon.deploy, name, device=device(name))
     assert "pip install" in str(caught.value)
