@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 
+from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media.conform import Conformer, fitted
 from videosr.media.decoder import Decoder
@@ -122,3 +123,37 @@ def test_the_frames_own_shape_is_known(tmp_path):
     assert [(f.width, f.sar) for f in frames[::11]] == [(64, Fraction(4, 3)), (96, Fraction(8, 9))]
     whole = replace(info(64, 48), sar=Fraction(4, 3))
     assert {fitted(f, whole) for f in frames} == {(64, 48)}
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "libx265"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_change_of_the_pixels_shape_alone_is_seen_at_its_frame(tmp_path, codec, threads):
+    """With B-frames, the decoder has met the new shape before it gives the last frames of the old one."""
+    options = {
+        "libx264": {"x264-params": "bframes=2"},
+        "mpeg2video": {"bf": "2"},
+        "libx265": {"x265-params": "bframes=2:log-level=none"},
+    }
+    wide, square = Fraction(4, 3), Fraction(1)
+    parts = [{"codec": codec, "options": options[codec], "sar": sar} for sar in (wide, square, wide)]
+    source = joined(tmp_path, *parts)
+    with Decoder(source, follow=True, threads=threads) as decoder:
+        frames = list(decoder)
+        said = [line for line in decoder.warnings if "with pixels of 1:1" in line]
+    assert [f.sar for f in frames] == [wide] * 6 + [square] * 6 + [wide] * 6
+    assert len(said) == 1
+    with pytest.raises(InputError, match=r"with pixels of 1:1 .*split the file there"), Decoder(source) as decoder:
+        list(decoder)
+    stage = Conformer(replace(info(64, 48), sar=wide))
+    made = [out for frame in frames for out in stage.process(frame)]
+    bars = [int(f.planes[0][:, :6].max()) == 16 for f in made]
+    assert bars == [False] * 6 + [True] * 6 + [False] * 6
+
+
+def test_verify_knows_of_a_change_of_the_pixels_shape(tmp_path, videosr):
+    wide, square = {"sar": Fraction(4, 3)}, {"sar": Fraction(2, 3)}
+    source = joined(tmp_path, *(part | {"options": {"x264-params": "bframes=2"}} for part in (wide, square, wide)))
+    done = videosr("upscale", source, tmp_path / "out.mkv", "--preset", "ultrafast")
+    assert done.code == 0, done.err
+    assert "with pixels of 2:3" in done.err
+    assert verify(source, tmp_path / "out.mkv").problems == []

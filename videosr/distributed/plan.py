@@ -30,7 +30,7 @@ class Mark(NamedTuple):
     Attributes:
         pts: its presentation time in ticks.
         duration: in ticks.
-        crc: CRC-32 of its planes.
+        crc: CRC-32 of its sample aspect ratio and planes.
     """
 
     pts: int
@@ -40,7 +40,7 @@ class Mark(NamedTuple):
     @staticmethod
     def of(frame: Frame) -> Mark:
         """A frame's."""
-        crc = 0
+        crc = zlib.crc32(str(frame.sar).encode())
         for plane in frame.planes:
             crc = zlib.crc32(np.ascontiguousarray(on_host(plane)), crc)
         return Mark(frame.pts, frame.duration, crc)

@@ -37,7 +37,13 @@ class Conformer:
         """Take a frame, give one."""
         info = self._info
         size = frame.width, frame.height
-        if (*size, frame.format, frame.color) == (info.width, info.height, info.format, info.color):
+        if (*size, frame.format, frame.color, frame.sar) == (
+            info.width,
+            info.height,
+            info.format,
+            info.color,
+            info.sar,
+        ):
             yield frame
             return
         width, height = fitted(frame, info)

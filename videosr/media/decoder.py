@@ -273,8 +273,9 @@ class Decoder:
 
     def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
         fmt, color, sar = self._coded.format, self._coded.color, self._coded.sar
-        if self._form_of(picture) != self._form:
-            fmt, color, sar = self._changed(picture, pts)
+        shape = self._pictures.other_sar(picture)
+        if self._form_of(picture) != self._form or shape is not None:
+            fmt, color, sar = self._changed(picture, pts, shape)
         if picture.is_corrupt:
             self._bad_frames += 1
         if picture.interlaced_frame and not self.deinterlace:
@@ -295,15 +296,18 @@ class Decoder:
     def _form_of(self, picture: av.VideoFrame) -> tuple[int, int, str]:
         return picture.width, picture.height, self._pictures.format_of(picture)
 
-    def _changed(self, picture: av.VideoFrame, pts: int) -> tuple[PixelFormat, ColorSpec, Fraction]:
+    def _changed(
+        self, picture: av.VideoFrame, pts: int, sar: Fraction | None
+    ) -> tuple[PixelFormat, ColorSpec, Fraction]:
         """Format, colour and sample aspect ratio of a picture that is not as the first one."""
         was, now = ("{}x{} {}".format(*form) for form in (self._form, self._form_of(picture)))
-        change = f"the picture changes from {was} to {now} at {float(pts * self._time_base):.3f} s"
+        shape = f" with pixels of {sar.numerator}:{sar.denominator}" if sar is not None else ""
+        change = f"the picture changes from {was} to {now}{shape} at {float(pts * self._time_base):.3f} s"
         if not self._follow:
             raise InputError(f"{self.name}: {change}; split the file there")
         self._warn("change", f"{change}: it is fitted into the size, format and colour that the video began with")
         fmt, color, _ = self._look(picture)
-        return fmt, color, fraction(self._pictures.stream.codec_context.sample_aspect_ratio) or Fraction(1)
+        return fmt, color, sar or fraction(self._pictures.stream.codec_context.sample_aspect_ratio) or Fraction(1)
 
     def _with_duration(self, frame: Frame, next_pts: int | None) -> Frame:
         if frame.duration > 0:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,7 @@ from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, unfit
 from videosr.media.planes import PlaneReader
-from videosr.media.source import check_readable, open_input, video_stream
+from videosr.media.source import check_readable, fraction, open_input, video_stream
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
@@ -76,6 +77,8 @@ class Pictures:
             raise
         self._device = device
         self._readable = sys.maxsize  # byte from which on the system was seen to give the whole file
+        self._sar: Fraction | None = None  # of the first frame
+        self._sars: list[tuple[int, Fraction]] = []  # from which packet on; known on one thread only
 
     def prepare(self) -> None:
         """Set the decoder up and keep the demuxer from reading what is not asked for.
@@ -135,6 +138,8 @@ class Pictures:
         context.thread_count = 1 if self.on_device else self._threads
         context.thread_type = "AUTO"
         context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
+        if self._certain:
+            context.flags |= Flags.copy_opaque  # frames have the number of their packet
         context.options = {"max_pixels": str(self._max_pixels)}
         for other in self.container.streams:
             if other.index != self.stream.index:
@@ -154,17 +159,19 @@ class Pictures:
 
         Decoders that work on several frames at once, and those in hardware, conceal damage differently. So at the first
         damage the rest is decoded again on one thread. B-frames shown before the damaged frame may have been predicted
-        from it, so a run of frames is held back until it is clear that all is well.
+        from it, so a run of frames is held back until it is clear that all is well. The same is done where the sample
+        aspect ratio changes: PyAV tells that of the decoder, not of a frame, and only on one thread is it the packet's.
         """
         done = 0
         held: deque[av.VideoFrame] = deque()
         reason = ""
         for picture in self._from_start():
-            if picture.is_corrupt or self.bad_packets:
+            damaged = picture.is_corrupt or self.bad_packets > 0
+            if damaged:
                 self._blame_disk(0)
             if self.on_device:
                 reason = self._not_from_the_gpu(picture)
-            if reason or (not self._certain and (picture.is_corrupt or self.bad_packets)):
+            if reason or (not self._certain and (damaged or self._reshaped())):
                 break
             held.append(picture)
             while len(held) > (0 if self._certain else _frames_to_hold(picture)):
@@ -196,7 +203,29 @@ class Pictures:
         if (picture.width, picture.height) != self._size:
             # FFmpeg does not crop pictures on the GPU at the left and the top, and says of neither how much.
             return "the picture is cropped at the left or the top, or changes its size"
-        return ""
+        return "the shape of its pixels changes" if self._reshaped() else ""
+
+    def _reshaped(self) -> bool:
+        """Whether the decoder has met another sample aspect ratio than that of the first frame."""
+        now = self._decoders_sar()
+        self._sar = self._sar or now
+        return now != self._sar
+
+    def _decoders_sar(self) -> Fraction:
+        return fraction(self.stream.codec_context.sample_aspect_ratio) or Fraction(1)
+
+    def other_sar(self, picture: av.VideoFrame) -> Fraction | None:
+        """A frame's sample aspect ratio as it is coded, if it is not that of the first frame.
+
+        Args:
+            picture: frames have to come in order.
+        """
+        number = picture.opaque
+        if not self._certain or not isinstance(number, int):
+            return None
+        sar = next(sar for first, sar in reversed(self._sars) if first <= number)
+        self._sar = self._sar or sar
+        return sar if sar != self._sar else None
 
     def _from_start(self) -> Iterator[av.VideoFrame]:
         """Frames from the wanted start on."""
@@ -243,7 +272,8 @@ class Pictures:
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Every frame from where the container stands."""
         packets = self.container.demux(self.stream)
-        reached = 0
+        reached = number = 0
+        self._sars.clear()
         while True:
             try:
                 packet = next(packets, None)
@@ -256,6 +286,7 @@ class Pictures:
                 self._blame_disk(reached)
             else:
                 reached = max(reached, (packet.pos or 0) + packet.size)
+                packet.opaque = number = number + 1
             try:
                 yield from self._decoded(None if flushing else packet)
             except av.error.EOFError:
@@ -267,8 +298,13 @@ class Pictures:
                 return
 
     def _decoded(self, packet: av.Packet[Any] | None) -> Iterable[av.VideoFrame]:
-        """The frames that come of a packet."""
-        return self.stream.codec_context.decode(packet)
+        """The frames that come of a packet, and perhaps of earlier ones."""
+        frames = self.stream.codec_context.decode(packet)
+        if self._certain and packet is not None and isinstance(packet.opaque, int):
+            sar = self._decoders_sar()
+            if not self._sars or self._sars[-1][1] != sar:
+                self._sars.append((packet.opaque, sar))
+        return frames
 
 
 def _frames_to_hold(picture: av.VideoFrame) -> int:

@@ -16,7 +16,7 @@ from av.stream import Stream
 
 from videosr.errors import InputError
 from videosr.media.similarity import Samples
-from videosr.media.source import coded_display_matrix, open_input
+from videosr.media.source import coded_display_matrix, fraction, open_input
 
 HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 
@@ -104,7 +104,7 @@ class Reading:
         rotation: degrees counter-clockwise.
         errors: packets that could not be decoded, and readings that broke off.
         corrupt: frames that the decoder marked as damaged.
-        changed: frames of another size or format than the first one has.
+        changed: frames of another size, format or sample aspect ratio than the first one has.
         pts: presentation time of every frame in ticks.
         durations: of every frame in ticks, 0 where unknown.
         samples: small copies of some frames.
@@ -197,6 +197,7 @@ def _read_video(
         context.open(strict=False)
     except av.error.FFmpegError as exc:
         raise InputError(f"{container.name}: the video stream's header is damaged: {exc.strerror}") from exc
+    shape: Fraction | None = None
     for packet in chain(_packets(container, [stream], file), [None]):
         try:
             frames = context.decode(packet if packet is not None and packet.size else None)
@@ -206,7 +207,9 @@ def _read_video(
             file.errors += 1
             continue
         for frame in frames:
-            _note_frame(file, frame)
+            now = fraction(context.sample_aspect_ratio) or Fraction(1)  # of the decoder: perhaps of a later frame
+            shape = shape or now
+            _note_frame(file, frame, alike=now == shape)
     return file
 
 
@@ -228,7 +231,7 @@ def _undecodable(packet: av.Packet[Stream]) -> bool:
     return False
 
 
-def _note_frame(file: Reading, frame: av.VideoFrame) -> None:
+def _note_frame(file: Reading, frame: av.VideoFrame, *, alike: bool) -> None:
     if not file.pts:
         file.width, file.height, file.rotation = frame.width, frame.height, frame.rotation
         file.color = {
@@ -240,7 +243,7 @@ def _note_frame(file: Reading, frame: av.VideoFrame) -> None:
         }
         file.hdr = {kind.name: bytes(data) for kind, data in frame.side_data.items() if kind.name in HDR}
         file.form = frame.width, frame.height, frame.format.name
-    if (frame.width, frame.height, frame.format.name) == file.form:
+    if alike and (frame.width, frame.height, frame.format.name) == file.form:
         for samples in filter(None, (file.samples, file.fields)):
             samples.add(len(file.pts), frame)
     else:

@@ -197,7 +197,7 @@ class _Check:
             "worst_frame": found.worst_frame, "colour": round(found.colour, 2),
         }  # fmt: skip
         if b.changed:
-            self._differ(f"video: {b.changed} frames have another size or format than the first one")
+            self._differ(f"video: {b.changed} frames have another size, format or shape than the first one")
         for line in found.problems:
             self._differ(f"video: {line}")
 
