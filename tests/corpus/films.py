@@ -84,11 +84,11 @@ def without_times(folder: Path) -> Path:
     return clip(folder, "in.h264", frames=12, time_base=Fraction(1, 24))
 
 
-def two_sizes(folder: Path) -> Path:
-    """A stream that changes its size in the middle."""
+def two_kinds(folder: Path, kinds: Sequence[dict[str, Any]]) -> Path:
+    """A stream that changes in the middle."""
     data = b""
-    for width in (64, 80):
-        made = clip(folder, f"{width}.h264", frames=8, width=width, time_base=Fraction(1, 24))
+    for kind in kinds:
+        made = clip(folder, "part.h264", frames=8, time_base=Fraction(1, 24), **kind)
         data += made.read_bytes()
         made.unlink()
     path = folder / "in.h264"
@@ -134,8 +134,15 @@ def times() -> Iterator[Case]:
     yield case(name="two frames an hour apart", make=partial(clip, pts=(0, 3_600_000)))
     yield case(name="no times at all, h264 to mkv", make=without_times, check=regular, quick=True, silent=False,
                says="without a timestamp", without=("times",), expected="times filled in")  # fmt: skip
-    yield case(name="size changes in mid-stream", make=two_sizes, says="the picture changes from", silent=False,
-               without=("times",), expected="fitted into the first size, and said", quick=True)  # fmt: skip
+    for what, *kinds in (
+        ("size changes", {}, {"width": 80}),
+        ("shape of the pixels changes", {"sar": Fraction(4, 3)}, {"sar": Fraction(1)}),
+    ):
+        made = partial(two_kinds, kinds=kinds)
+        yield case(name=f"{what} in mid-stream", make=made, says="the picture changes from", silent=False, quick=True,
+                   without=("times",), expected="fitted into the first size, and said")  # fmt: skip
+        yield case(name=f"{what} in mid-stream, --strict", make=made, options=(*FAST, "--strict"), code=1, quick=True,
+                   silent=False, says="split the file there", expected="refused")  # fmt: skip
 
 
 def _same_steps(outcome: Outcome) -> str:

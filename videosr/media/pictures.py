@@ -223,7 +223,7 @@ class Pictures:
         number = picture.opaque
         if not self._certain or not isinstance(number, int):
             return None
-        sar = next(sar for first, sar in reversed(self._sars) if first <= number)
+        sar = next((sar for first, sar in reversed(self._sars) if first <= number), self._sar)
         self._sar = self._sar or sar
         return sar if sar != self._sar else None
 
