@@ -391,7 +391,7 @@ def test_names_that_are_hard_to_print_and_things_that_are_no_files(films, tmp_pa
     assert f"{out}/\\udcff.mkv: " in done.err
     assert all(line.isprintable() for line in done.err.splitlines())
     (failed,) = (line for line in done.err.splitlines() if line.startswith("FAILED"))
-    assert failed.startswith(f"FAILED: {folder}/pipe.mkv: is no file but a pipe")
+    assert failed.startswith(f"FAILED: {folder}/pipe.mkv: is a pipe or device")
     plan = videosr("batch", folder, "-o", out, *FAST, "--frames", 3, "--dry-run")
     assert sum(" -> " in line for line in plan.out.splitlines()) == len(names)
 

@@ -133,11 +133,12 @@ def test_names_do_no_harm(films, tmp_path):
 
 
 def test_the_command(films, tmp_path, videosr):
-    report, image = tmp_path / "report.html", tmp_path / "both.png"
+    report, image = tmp_path / "report.html", tmp_path / "both\n.png"
     done = videosr("compare", films / "small.mkv", films / "coarse.mp4", "-o", report, "--png", image)
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == "small.mkv was enlarged from 80x48 to 160x96 by a Lanczos filter"
     assert "coarse.mp4" in done.out
+    assert done.out.endswith("both\\n.png\n")  # a line is a line
     assert "measured against small.mkv" in done.out
     assert report.read_text().startswith("<!doctype html>")
     assert decoded(image.read_bytes()).shape[0] == 96
@@ -145,6 +146,7 @@ def test_the_command(films, tmp_path, videosr):
     for arguments, words in (
         ((), "nothing to write"),
         (("-o", films / "small.mkv"), "is one of the inputs"),
+        (("--png", tmp_path), "is a folder"),
     ):
         refused = videosr("compare", films / "small.mkv", films / "coarse.mp4", *arguments)
         assert refused.code == 2

@@ -10,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from videosr.cli_options import Clock
-from videosr.errors import UsageError
+from videosr.errors import UsageError, one_line
 from videosr.files import write_atomically
 
 
@@ -44,6 +44,8 @@ def compare(
     if output is None and image is None:
         raise UsageError("nothing to write: give -o report.html, --png picture.png, or both")
     for path in filter(None, (output, image)):
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; name the file to write")
         if any(path.exists() and film and film.exists() and path.samefile(film) for film in (first, second, reference)):
             raise UsageError(f"{path} is one of the inputs; choose another name")
     hidden = quiet or not sys.stderr.isatty()
@@ -58,12 +60,12 @@ def compare(
     if quiet:
         return
     for note in found.notes:
-        click.echo(note)
+        click.echo(one_line(note))
     if found.scores:
         rows = table(found)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
-            click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+            click.echo(one_line("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()))
         click.echo(against(found))
     shown = f"{len(found.samples)} scene{'s' * (len(found.samples) != 1)}"
-    click.echo(f"{shown}: {' '.join(str(path) for path in (output, image) if path is not None)}")
+    click.echo(one_line(f"{shown}: {' '.join(str(path) for path in (output, image) if path is not None)}"))

@@ -41,9 +41,8 @@ def fingerprint(path: Path) -> str:
         InputError: it cannot be read, or is something that has no beginning and end, such as a pipe.
     """
     try:
-        kind = path.stat().st_mode
-        if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or stat.S_ISCHR(kind):
-            raise InputError(f"{path}: is no file but a pipe, socket or terminal; copy what comes from it into a file")
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # to open a pipe is to wait for its other end
+            raise InputError(f"{path}: is a pipe or device, which can be read only once; store it in a file first")
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             digest = hashlib.sha256(str(size).encode())

@@ -210,7 +210,7 @@ class _Cluster:
             if not under_way:
                 return
             streams = {t.stream: t for t in under_way}
-            ready, _ = ray.wait(list(streams), num_returns=len(streams), timeout=0.1)
+            ready, _ = ray.wait(list(streams), timeout=0.1)  # returns with the first word that is there
             for stream in ready:
                 attempt = streams[stream]
                 word = self._next(attempt)
