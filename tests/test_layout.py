@@ -22,7 +22,7 @@ FLOORS = [
     {"frame", "presets", "files", "machine"},
     {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs", "arrays"},
     {"engines"},
-    {"models", "media", "export"},
+    {"models", "media", "export", "look"},
     {"upscaler", "download", "evaluate", "exporting", "journal", "doctor"},
     {"film"},
     {"transcode", "live", "training", "compare"},

@@ -14,13 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from videosr import color, scenes, temporal
+from videosr import color, temporal
 from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.choice import AUTO, Wish, choose
-from videosr.engines.cuda_statistics import statistics_on
-from videosr.engines.tensorrt_device import Device
 from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace
+from videosr.look import Seen as Seen
+from videosr.look import look_at
 from videosr.models import registry
 from videosr.temporal import Mode
 from videosr.tiling import Tiling
@@ -77,24 +77,6 @@ class UpscaleOptions:
             raise UsageError(f"{self.threads} threads are too few")
         if self.tile is not None and self.tile < 0:
             raise UsageError(f"tiles of {self.tile} pixels are none: give their edge, or 0 to take pictures whole")
-
-
-class Seen(NamedTuple):
-    """A frame and what was found out about it and the one before it.
-
-    Attributes:
-        frame: the frame.
-        thumbnail: of its first plane.
-        cut: a scene begins with it.
-        repeat: its picture is that of the frame before it.
-        sigma: the noise between it and the last frame that it does not repeat; None: not measured yet.
-    """
-
-    frame: Frame
-    thumbnail: scenes.Thumbnail
-    cut: bool
-    repeat: bool
-    sigma: float | None = None
 
 
 class _Window(NamedTuple):
@@ -242,31 +224,7 @@ class Upscaler:
             seen.append(self._look(frame, seen))
         return self.finish(self.begin(seen))
 
-    @staticmethod
-    def look(frame: Frame, before: Seen | None, cut: bool | None = None, device: Device | None = None) -> Seen:
-        """Compare a frame with the one before it.
-
-        Args:
-            frame: the frame.
-            before: what this said of the frame before it; None: nothing is before it, so a scene begins.
-            cut: whether a scene begins, where that is known already. A change of size, format or colour begins one
-                whatever this says.
-            device: that frames on the GPU are on, which then answers all questions at once.
-        """
-        if before is not None and _kind(before.frame) != _kind(frame):
-            before = None
-        sigma: float | None = None
-        if device is not None and frame.on_gpu:
-            statistics = statistics_on(device, frame.format, frame.height, frame.width)
-            thumbnail, sigma, same = statistics.look(frame.planes, before.frame.planes if before else None)
-        else:
-            same = before is not None and not cut and before.frame.same_picture(frame)
-            thumbnail = before.thumbnail if before and same else scenes.thumbnail(frame.planes[0], frame.format.bits)
-        if before is None:
-            return Seen(frame, thumbnail, True, False, sigma)
-        if same and not cut:
-            return Seen(frame, thumbnail, False, True, before.sigma)
-        return Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail) if cut is None else cut, False, sigma)
+    look = staticmethod(look_at)
 
     def _look(self, frame: Frame, seen: Sequence[Seen]) -> Seen:
         return self.look(frame, seen[-1] if seen else None, device=self.engine.device)
@@ -469,11 +427,6 @@ class Upscaler:
             denoise = self.options.denoise if window > 1 else 0.0
             self._runners[key] = self.engine.planar(source, target, window, denoise)
         return self._runners[key]
-
-
-def _kind(frame: Frame) -> tuple[object, ...]:
-    """What two frames must share for their codes to mean the same."""
-    return frame.planes[0].shape, frame.format, frame.color
 
 
 def _opaque(format: PixelFormat) -> PixelFormat:
