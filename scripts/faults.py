@@ -57,6 +57,16 @@ cli.main()
 REMOVE = "at_frame(source.unlink)"
 CUT = "at_frame(lambda: os.truncate(source, source.stat().st_size // 2), 10)"
 REPLACE = "at_frame(lambda: source.write_bytes(bytes(1000)))"
+WORKER = """
+def kill_worker():
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    workers = [c for c in children if b"distributed.pool" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    os.kill(int(workers[0]), signal.SIGKILL)
+def told(self, done, before=iter([kill_worker])):
+    frames(self, done)
+    next(before, int)()
+progress.Progress.frames = told
+"""
 KILL = "at_frame(lambda: os.kill(os.getpid(), signal.SIGKILL))"
 END = "at_frame(lambda: os.kill(os.getpid(), signal.SIGTERM))"
 CLOCK = """
@@ -157,6 +167,8 @@ class Bench:
                 found.append(f"said {' / '.join(lines)!r}, expected one line with {fault.says!r}")
             if fault.code and _content(output) != before:
                 found.append("something new has the output's name")
+            if fault.code == 0 and _content(output) != self.right.read_bytes():
+                found.append("other bytes than undisturbed")
             journal = output.with_name(f".{output.name}.videosr")
             if home.is_dir():
                 own = {output, journal} | ({output.parent} if fault.place else set())
@@ -212,10 +224,9 @@ def _is_dir(path: Path) -> bool:
 
 
 @contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """A disk of so many bytes in a folder, as far as one may make such; says whether it is there."""
+def small_disk(folder: Path, options: str) -> Iterator[bool]:
+    """A disk in memory at a folder, by options of its mount, as far as one may make such; says whether it is there."""
     try:
-        options = f"size={size}"
         made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
     except OSError:
         yield False
@@ -230,7 +241,7 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
 def disks(bench: Bench, size: int) -> list[str] | None:
     """The problems on a disk of that size; None where none can be made. What is kept, goes on when there is space."""
     found: list[str] = []
-    with tempfile.TemporaryDirectory(dir=bench.folder) as name, small_disk(Path(name), size) as there:
+    with tempfile.TemporaryDirectory(dir=bench.folder) as name, small_disk(Path(name), f"size={size}") as there:
         if not there:
             return None
         output = Path(name) / "out.mkv"
@@ -250,6 +261,18 @@ def disks(bench: Bench, size: int) -> list[str] | None:
     return found
 
 
+def read_only(bench: Bench) -> list[str] | None:
+    """The problems with an output on a disk that may only be read; None where none can be made."""
+    with tempfile.TemporaryDirectory(dir=bench.folder) as name, small_disk(Path(name), "ro") as there:
+        if not there:
+            return None
+        done = bench._run(bench.film, Path(name) / "out.mkv", Fault(name=""))
+        lines = done.stderr.splitlines()
+        if done.returncode != 1 or len(lines) != 1 or "Read-only file system; choose a folder" not in lines[0]:
+            return [f"exit code {done.returncode}: {' / '.join(lines)}"]
+        return []
+
+
 def _fifo(home: Path) -> Path:
     os.mkfifo(home / "out.mkv")
     return home / "out.mkv"
@@ -266,6 +289,7 @@ def faults() -> Iterator[Fault]:
     yield Fault(name="input cut short while it is read", inside=CUT, says="in.mkv")
     yield Fault(name="input replaced while it is read", inside=REPLACE, says="in.mkv")
     yield Fault(name="killed", inside=KILL, code=-signal.SIGKILL)
+    yield Fault(name="one of two workers is killed", inside=WORKER, options=("--jobs", "2"), code=0)
     yield Fault(name="ended", inside=END, code=130, says="interrupted")
     yield Fault(name="the clock jumps by days", inside=CLOCK, code=0)
     yield Fault(name="the encoder fails in the middle", inside=ENCODER, says="encoding failed")
@@ -311,6 +335,8 @@ def main() -> int:
         for fault in faults():
             if chosen(fault.name):
                 row(fault.name, bench.problems(fault))
+        if chosen("output on a read-only mount") and (found := read_only(bench)) is not None:
+            row("output on a read-only mount", found)
         large = Bench(Path(tempfile.mkdtemp(dir=folder)), **LARGE)
         for fault in sectors(large) if large.badsector else ():
             if chosen(fault.name):
@@ -321,10 +347,9 @@ def main() -> int:
                 row(name, bench.problems(Fault(name=name, limit=size, says="cannot be written")))
         for size in bench.sizes():
             name = f"disk of {max(size // 4096, 1) * 4096} bytes"
-            if chosen(name) and size >= 4096:
-                found = disks(bench, max(size // 4096, 1) * 4096)
-                if found is not None:
-                    row(name, found)
+            wanted = chosen(name) and size >= 4096
+            if wanted and (found := disks(bench, max(size // 4096, 1) * 4096)) is not None:
+                row(name, found)
     print(f"\n{count} faults, {failed} failures")
     return 1 if failed else 0
 
