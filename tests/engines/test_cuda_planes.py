@@ -312,3 +312,45 @@ def test_kernels_compile_for_gpus_and_spill_nothing(kind, architecture):
     log = compiled(SOURCE, macros(kind), architecture, OPTIONS)
     assert set(log) == {"to_tensors", "window_to_tensors", "average_window", "to_planes", "window_to_planes"}
     assert all(facts.stack == 0 and facts.spilled == 0 and facts.registers <= 128 for facts in log.values()), log
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+def test_on_the_gpu(kind):
+    """What runs on the host above, in rows that are longer than the picture."""
+    import cupy
+
+    from videosr.engines.tensorrt_cupy import CupyDevice
+
+    def there(plane):
+        whole = cupy.full((plane.shape[0], plane.shape[1] + 13), 99, plane.dtype)
+        whole[:, : plane.shape[1]] = cupy.asarray(np.ascontiguousarray(plane))
+        return whole[:, : plane.shape[1]]
+
+    size = (370, 755)
+    source, target = pictures(kind, size, LEFT, COLOURS[2])
+    fmt, made = source.format, PlaneKernels(CupyDevice(), source, target, tensors=kind[2], apart=kind[3])
+    frames = window_of(fmt, *size, temporal.DEPTH)
+    planes, threshold = [tuple(map(there, frame)) for frame in frames], 7.5 * 2 ** (fmt.bits - 8)
+    tensors = [cupy.full((1, 3, size[0] + 2, size[1] + 1), 7, kind[2][0]) for _ in range(2)]
+    rgb = color.to_rgb(frames[0], fmt, source.color)
+    made.to_tensors(planes[0], tensors)
+    for tensor in tensors:
+        wanted = np.pad(rgb, ((0, 0), (0, 2), (0, 1)), mode="edge").astype(kind[2][0])
+        assert np.array_equal(tensor[0].get(), wanted)
+    average = [cupy.empty(plane.shape, "float32") for plane in frames[1]]
+    made.average(planes, threshold, average)
+    held = [Frame(planes=frame, format=fmt, pts=0, time_base=Fraction(1)) for frame in frames]
+    for got, plane in zip(average, temporal.average(held, temporal.Mode.ADAPTIVE, threshold), strict=True):
+        assert np.abs(got.get() - plane).max() <= 1e-6 * 2**fmt.bits
+    made.to_tensors(planes[0], tensors, average)
+    rgb = color.to_rgb(tuple(plane.get() for plane in average), fmt, source.color)
+    assert np.array_equal(tensors[1][0, :, : size[0], : size[1]].get(), rgb.astype(kind[2][0]))
+    tensor, finite = picture_of((target.height, target.width), kind[2][1], 1), cupy.ones(1, "uint8")
+    chroma = (frames[0], fmt, source.color) if kind[3] else None
+    wanted = color.from_rgb(tensor[0].astype(np.float32), target.format, target.color, dither=False, chroma=chroma)
+    results = [there(np.zeros_like(plane)) for plane in wanted]
+    made.to_planes(cupy.asarray(tensor), results, finite, planes[0])
+    assert finite.get()[0] == 1
+    for got, plane in zip(results, wanted, strict=True):
+        assert np.array_equal(got.get(), plane)

@@ -123,3 +123,21 @@ def test_the_upscaler_sees_frames_on_the_gpu_as_those_on_the_host():
         if not (here.cut or here.repeat):
             assert there.sigma == temporal.noise_sigma(frame_of(two, fmt), frame_of(one, fmt))
     assert here.repeat
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["yuv420p", "yuv420p10le"])
+def test_on_the_gpu(name):
+    import cupy
+
+    from videosr.engines.tensorrt_cupy import CupyDevice
+
+    fmt, device = PixelFormat.parse(name), CupyDevice()
+    newer, older = film(fmt, 1080, 1920, 3.0)
+    there = [tuple(map(cupy.asarray, planes)) for planes in (newer, older, newer)]
+    cupy.cuda.get_current_stream().synchronize()
+    made = FrameStatistics(device, fmt, 1080, 1920)
+    seen = made.look(*there[:2])
+    assert np.array_equal(seen.thumbnail, scenes.thumbnail(newer[0], fmt.bits))
+    assert seen.sigma == temporal.noise_sigma(frame_of(newer, fmt), frame_of(older, fmt))
+    assert (seen.same, made.look(there[0], there[2]).same) == (False, True)
