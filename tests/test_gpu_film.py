@@ -12,8 +12,9 @@ from clips import make_clip
 from hostdevice import DeviceArray, HostDevice, on_device
 
 from videosr.arrays import frame_of, picture_of
+from videosr.engines import NotFinite
 from videosr.engines import torch as torch_engine
-from videosr.engines.choice import Wish
+from videosr.engines.choice import AUTO, Wish, choose
 from videosr.engines.torch import TorchEngine
 from videosr.errors import UsageError
 from videosr.film import Film, TranscodeOptions
@@ -131,6 +132,33 @@ def test_every_temporal_mode_and_format_leaves_frames_where_they_are(engine, mod
         results.append([picture_of(f) for f in (*large, *upscaler.flush())])
     for a, b in zip(*results, strict=True):
         assert np.array_equal(a, b)
+
+
+def test_an_engine_without_float32_is_mended_on_the_cpu(engine, monkeypatch):
+    """The cuda engine has half precision alone."""
+
+    def fail(self, ticket):
+        raise NotFinite("NaN")
+
+    def load_exact(path, wish):
+        assert wish.precision == "f32"
+        if wish.engine != AUTO:
+            raise UsageError(f"precision f32 of the {wish.engine} engine is not one of auto, f16")
+        return choose(registry.find(registry.DEFAULT), wish)
+
+    monkeypatch.setattr(engine, "precision", "f16")
+    monkeypatch.setattr("videosr.engines.tensorrt_planes.PlanesRunner.result", fail)
+    upscaler = Upscaler()
+    monkeypatch.setattr("videosr.upscaler.choose", load_exact)
+    picture = np.random.default_rng(0).integers(0, 255, (3, 16, 24), np.uint8)
+    frame = frame_of(picture)
+    placed = frame.with_planes(tuple(map(on_device, frame.planes)))
+    (large,) = [*upscaler.process(placed), *upscaler.flush()]
+    assert upscaler.mended == 1
+    assert not large.on_gpu
+    exact = Upscaler(UpscaleOptions(), choose(registry.find(registry.DEFAULT), Wish(device="cpu", precision="f32"))[0])
+    (wanted,) = [*exact.process(frame), *exact.flush()]
+    assert np.abs(picture_of(large).astype(int) - picture_of(wanted)).max() <= 1
 
 
 @pytest.mark.gpu

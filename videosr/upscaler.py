@@ -18,7 +18,7 @@ from videosr import color, temporal
 from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.choice import AUTO, Wish, choose
 from videosr.errors import EngineError, UsageError
-from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace
+from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace, on_host
 from videosr.look import Seen as Seen
 from videosr.look import look_at
 from videosr.models import registry
@@ -374,8 +374,12 @@ class Upscaler:
             if self._exact is None:
                 self._exact = self.engine
                 if self.engine.precision != "f32":
-                    wish = Wish(engine=o.engine, device=o.device, precision="f32", threads=o.threads)
-                    self._exact, *_ = choose(network.path, wish)
+                    self._exact = self._in_float32()
+            if self._exact.device is None:  # it takes arrays of the host alone
+                window = window._replace(
+                    frames=tuple(f.with_planes(tuple(map(on_host, f.planes))) for f in window.frames)
+                )
+                frame = window.frames[0]
             try:
                 planes = self._by_tensors(self._exact, window, source, target, cut=True, dither=dither)
                 self._broken = True  # the state that comes from here is not that of the engine itself
@@ -392,6 +396,14 @@ class Upscaler:
                 complete(planes[-1])
                 self.replaced += 1
         return planes
+
+    def _in_float32(self) -> Engine:
+        """The network in float32: in the same engine, or on the CPU if that has no such form."""
+        o, path = self.options, self.engine.network.path
+        try:
+            return choose(path, Wish(engine=o.engine, device=o.device, precision="f32", threads=o.threads))[0]
+        except UsageError:
+            return choose(path, Wish(device="cpu", precision="f32", threads=o.threads))[0]
 
     def _alpha(self, frame: Frame, target: PixelFormat) -> tuple[Array, ...]:
         if not target.alpha:
