@@ -57,11 +57,11 @@ def on_device(array) -> DeviceArray:
 class HostKernels:
     """Kernels compiled for the host (`cuda_host`)."""
 
-    def __init__(self, source: str, defines) -> None:
+    def __init__(self, source: str, defines, order: int) -> None:
         if not cuda_host.COMPILER:
             pytest.skip("g++ is not installed: kernels cannot be compiled for the host")
         folder = Path(videosr.engines.__file__).parent / "kernels"
-        self._module = cuda_host.HostModule(folder / source, defines)
+        self._module = cuda_host.HostModule(folder / source, defines, order=order)
 
     def launch(self, name, grid, block, args, shared=0) -> None:
         plain = [a.tobytes() if isinstance(a, np.ndarray) and a.dtype.names else a for a in args]
@@ -80,13 +80,13 @@ class HostDevice(Device):
     """See the module.
 
     Args:
-        seed: of the lots.
+        seed: of the lots, by which the threads of kernels take their turns too.
         waits: False leaves out what streams wait for: for tests of the tests.
     """
 
     def __init__(self, seed: int = 0, *, waits: bool = True, gpu: Gpu = GPU) -> None:
         self.gpu = gpu
-        self._random = random.Random(seed)
+        self._random, self._seed = random.Random(seed), seed
         self._one_at_a_time = threading.Lock()
         self._waits = waits
         self.streams: dict[int, HostStream] = {}
@@ -170,7 +170,7 @@ class HostDevice(Device):
         self._add(work, stream)
 
     def kernels(self, source, defines, options=()) -> HostKernels:
-        return HostKernels(source, defines)
+        return HostKernels(source, defines, self._seed)
 
     def launched(self, work: Callable[[], None], handle: int) -> None:
         """What a library queues by a stream's handle."""

@@ -108,8 +108,9 @@ COLOURS = [
 ]
 
 
-def kernels(kind, source, target, **options):
-    return PlaneKernels(HostDevice(), source, target, tensors=kind[2], apart=kind[3], denoise=DENOISE, **options)
+def kernels(kind, source, target, order=0, **options):
+    """`order` is that of the threads: as they are numbered, backwards, or by lot."""
+    return PlaneKernels(HostDevice(order), source, target, tensors=kind[2], apart=kind[3], denoise=DENOISE, **options)
 
 
 def moved(frame, average):
@@ -127,7 +128,7 @@ def test_planes_become_the_tensors_of_color(kind):
         rgb = color.to_rgb(frame, source.format, source.color)
         for extra, count in (((0, 0), 1), ((5, 3), 2)):
             tensors = [np.full((1, 3, size[0] + extra[0], size[1] + extra[1]), 7, dtype) for _ in range(count)]
-            kernels(kind, source, target).to_tensors(frame, tensors)
+            kernels(kind, source, target, seed % 3).to_tensors(frame, tensors)
             wanted = np.pad(rgb, ((0, 0), (0, extra[0]), (0, extra[1])), mode="edge").astype(dtype)
             for tensor in tensors:
                 assert np.array_equal(tensor[0], wanted)
@@ -144,7 +145,7 @@ def test_windows_are_averaged_as_temporal_does(kind, count):
         fmt = source.format
         frames = window_of(fmt, *size, count, seed)
         average = [np.full(plane.shape, 7, np.float32) for plane in frames[1]]
-        made, threshold = kernels(kind, source, target), 7.5 * 2 ** (fmt.bits - 8)
+        made, threshold = kernels(kind, source, target, seed), 7.5 * 2 ** (fmt.bits - 8)
         made.average(frames, threshold, average)
         held = [Frame(planes=planes, format=fmt, pts=0, time_base=Fraction(1)) for planes in frames]
         wanted = temporal.average(held, temporal.Mode.ADAPTIVE, threshold)
