@@ -15,6 +15,7 @@ from hostdevice import GPU, HostDevice
 from videosr import bench_gpu
 from videosr.engines import CUDA_ENGINES
 from videosr.engines import torch as torch_engine
+from videosr.engines.nvidia import NoDriverError
 from videosr.engines.torch import TorchEngine
 from videosr.errors import EngineError
 from videosr.models import registry
@@ -87,6 +88,19 @@ def test_as_json(monkeypatch, clip):
     assert told["gpu"].startswith("Stand-in 3000")
     assert [row["name"] for row in told["rows"]] == ["cuda f16", "torch"]
     assert told["rows"][0]["speed"]["latency"] == [0.5, 0.6, 0.7]
+
+
+def test_a_gpu_that_is_not_there_is_an_error_before_anything_is_measured(monkeypatch, clip):
+    monkeypatch.setattr(bench_gpu, "gpus", lambda: (GPU,))
+    with pytest.raises(EngineError, match="--device cuda:3: CUDA shows 1 GPUs"):
+        bench_gpu.run(clip, registry.DEFAULT, device="cuda:3", frames=2)
+
+    def none():
+        raise NoDriverError("no NVIDIA driver")
+
+    monkeypatch.setattr(bench_gpu, "gpus", none)
+    with pytest.raises(EngineError, match="--device cuda: no NVIDIA driver"):
+        bench_gpu.run(clip, registry.DEFAULT, device="cuda", frames=2)
 
 
 def test_throughput_and_latency_are_not_the_same_thing():

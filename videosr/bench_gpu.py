@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from videosr.archs import checkpoint
-from videosr.engines import CUDA_ENGINES, Engine, load
-from videosr.engines.nvidia import gpus
+from videosr.engines import CUDA_ENGINES, Engine, load, on_cuda
+from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.engines.tensorrt_execution import Execution
 from videosr.errors import EngineError, NetworkError, VideosrError
 from videosr.graph import Graph, NullSink, Timing
@@ -291,15 +291,28 @@ def engine_row(
 def run(
     clip: Path, model: str, *, device: str, frames: int, as_json: bool = False, say: Callable[[str], None] = print
 ) -> list[Row]:
-    """Measure and print; see `rows`."""
+    """Measure and print; see `rows`.
+
+    Raises:
+        EngineError: there is no such GPU.
+    """
+    try:
+        here = gpus()
+    except NoDriverError as exc:
+        raise EngineError(f"--device {device}: {exc}") from exc
+    index = on_cuda(device) or 0
+    if index >= len(here):
+        raise EngineError(f"--device {device}: CUDA shows {len(here)} GPUs; see videosr doctor")
     table = []
+    if not as_json:
+        say(f"{here[index]}, torch {torch.__version__}")
     for row in rows(clip, model, device=device, frames=frames):
         table.append(row)
         if not as_json:
             for line in lines(row):
                 say(line)
     if as_json:
-        say(json.dumps({"gpu": str(gpus()[0]), "rows": [asdict(row) for row in table]}, indent=2))
+        say(json.dumps({"gpu": str(here[index]), "rows": [asdict(row) for row in table]}, indent=2))
     else:
         for line in ratios(table):
             say(line)
