@@ -57,7 +57,7 @@ class CupyDevice(Device):
 
     def stream_of(self, handle: int) -> Stream:
         """See `Device.stream_of`."""
-        return cupy.cuda.ExternalStream(handle, self.index)
+        return cupy.cuda.Stream.from_external(_Foreign(handle))
 
     def event(self) -> Event:
         """See `Device.event`."""
@@ -170,6 +170,16 @@ class CupyDevice(Device):
         """See `Device.used_memory`."""
         free, total = cupy.cuda.runtime.memGetInfo()
         return int(total - free)
+
+
+class _Foreign:
+    """A stream by its `cudaStream_t`, as the CUDA stream protocol has it: (version, handle)."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._handle
 
 
 class CupyKernels(Kernels):
