@@ -383,7 +383,7 @@ def test_names_that_are_hard_to_print_and_things_that_are_no_files(films, tmp_pa
     names = ["two\nlines \x1b[31m.mkv", "日本 🎬.mkv", "-q.mkv", "[1] %d.mkv", os.fsdecode(b"\xff.mkv")]
     for name in names:
         (folder / name).write_bytes((films / "one.mkv").read_bytes())
-    os.mkfifo(folder / "pipe.mkv")
+    os.mkfifo(folder / "pipe\n.mkv")
     done = videosr("batch", folder, "-o", out, *FAST, "--frames", 2)
     assert done.code == 1
     assert outputs(out).keys() == set(names)
@@ -391,7 +391,7 @@ def test_names_that_are_hard_to_print_and_things_that_are_no_files(films, tmp_pa
     assert f"{out}/\\udcff.mkv: " in done.err
     assert all(line.isprintable() for line in done.err.splitlines())
     (failed,) = (line for line in done.err.splitlines() if line.startswith("FAILED"))
-    assert failed.startswith(f"FAILED: {folder}/pipe.mkv: is a pipe or device")
+    assert failed.startswith(f"FAILED: {folder}/pipe\\n.mkv: is a pipe or device")
     plan = videosr("batch", folder, "-o", out, *FAST, "--frames", 3, "--dry-run")
     assert sum(" -> " in line for line in plan.out.splitlines()) == len(names)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +9,12 @@ from typing import Any
 from tqdm import tqdm
 
 from videosr.errors import one_line
+from videosr.progress import JSON_EVERY, Voice
 
 _PLAIN_EVERY = 10.0  # seconds between plain lines
-_JSON_EVERY = 0.5
 
 
-class Report:
+class Report(Voice):
     """Tells of a batch. Text goes to stderr, JSON lines to stdout.
 
     The events: `file` for each one before work starts (`action`: make, done, refuse), `plan`; then for each file that
@@ -29,9 +26,7 @@ class Report:
     """
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
-        self._json, self._quiet = as_json, quiet
-        self._stream = sys.stderr or io.StringIO()
-        self._bar: tqdm[Any] | None = None
+        super().__init__(as_json=as_json, quiet=quiet)
         self._looking = False
         self._expected: dict[Path, int] = {}
         self._done: dict[Path, int] = {}
@@ -45,26 +40,6 @@ class Report:
         """Frames that were made in this run."""
         return self._frames - self._before
 
-    def event(self, kind: str, **fields: Any) -> None:
-        """A JSON line; nothing in the other forms."""
-        if self._json:
-            sys.stdout.write(json.dumps({"event": kind, **fields}, default=str) + "\n")
-            sys.stdout.flush()
-
-    def say(self, text: str) -> None:
-        """A line for people; nothing in the other forms."""
-        if self._json or self._quiet:
-            return
-        self._write(text)
-
-    def _write(self, text: str) -> None:
-        text = one_line(text)
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        else:
-            self._stream.write(text + "\n")
-            self._stream.flush()
-
     def start(self, expected: dict[Path, int], *, looking: bool = False) -> None:
         """Work on files begins.
 
@@ -77,9 +52,8 @@ class Report:
         self._expected, self._done = dict(expected), {}
         self._total, self._frames, self._before = sum(expected.values()), 0, 0
         self._begun = self._shown = time.monotonic()
-        if not self._json and not self._quiet and self._stream.isatty() and expected:
-            unit = " files" if looking else " frames"
-            self._bar = tqdm(total=self._total, unit=unit, file=self._stream, dynamic_ncols=True)
+        if expected:
+            self.open_bar(self._total, " files" if looking else " frames")
 
     def begin(self, file: Path, total: int | None, resumed: int) -> None:
         """A file's work begins, or goes on behind frames that an earlier run has finished."""
@@ -88,8 +62,8 @@ class Report:
         self._done[file] = resumed
         self._before += resumed
         self._frames += resumed
-        if self._bar is not None:
-            self._bar.initial += resumed
+        if self.bar is not None:
+            self.bar.initial += resumed
         self._show()
         if resumed:
             self.say(f"{file}: going on behind the {resumed} frames that an earlier run has finished")
@@ -131,12 +105,12 @@ class Report:
 
     def _show(self) -> None:
         now = time.monotonic()
-        if self._bar is not None:
-            self._bar.total = self._total
+        if self.bar is not None:
+            self.bar.total = self._total
             counts = f"{len(self.failures)} failed"
-            self._bar.set_postfix_str(counts if self._looking else f"{self.made} files, {counts}", refresh=False)
-            self._bar.update(self._frames - self._bar.n)
-        elif not self._looking and now - self._shown >= (_JSON_EVERY if self._json else _PLAIN_EVERY):
+            self.bar.set_postfix_str(counts if self._looking else f"{self.made} files, {counts}", refresh=False)
+            self.bar.update(self._frames - self.bar.n)
+        elif not self._looking and now - self._shown >= (JSON_EVERY if self.as_json else _PLAIN_EVERY):
             self._shown = now
             fps = self.frames / max(now - self._begun, 1e-6)
             left = round((self._total - self._frames) / fps, 1) if fps else None
@@ -158,27 +132,21 @@ class Report:
         self.close()
         failed = len(self.failures)
         self.event("end", made=self.made, known=known, failed=failed, frames=self.frames, seconds=round(seconds, 3))
-        if self._json:
+        if self.as_json:
             return
         if failed:
             width = max(len(one_line(str(file))) for file, _ in self.failures)
             width = min(width, 60)
-            self._write(f"{count(failed)} could not be made:")
+            self.write(f"{count(failed)} could not be made:")
             for file, message in self.failures:
-                self._write(f"  {one_line(str(file)):{width}}  {message.removeprefix(f'{file}: ')}")
+                self.write(f"  {one_line(str(file)):{width}}  {message.removeprefix(f'{one_line(str(file))}: ')}")
         speed = f", {self.frames} frames in {tqdm.format_interval(seconds)}" if self.frames else ""
         self.say(f"{count(self.made)} made{speed}; {known} were done before; {failed} failed")
-
-    def close(self) -> None:
-        """End the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 def _named(file: Path, message: str) -> str:
     """The message, with the file's name before it unless it has it."""
-    return message if message.startswith(str(file)) else f"{file}: {message}"
+    return message if message.startswith(one_line(str(file))) else f"{file}: {message}"
 
 
 def count(files: int) -> str:
