@@ -347,9 +347,9 @@ def _printed(lines: list[str]) -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
             file.seek(0)
-            lines += [
-                re.sub(r"^\w+ ?\[\w+\]: ", "", line) for line in file.read().decode(errors="replace").splitlines()
-            ]
+            said = file.read().decode(errors="replace").splitlines()
+            # SVT-AV1 tells more than errors if it was used in this process before `SVT_LOG` was set.
+            lines += [re.sub(r"^\w+ ?\[\w+\]: ", "", line) for line in said if not line.startswith("Svt[info]")]
 
 
 def _try_open(settings: EncoderSettings, info: StreamInfo) -> None:
