@@ -341,5 +341,6 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
                 }
             }
         }
+        __syncwarp();  // products want all lanes together again
     }
 }
