@@ -201,8 +201,10 @@ def shapes() -> Iterator[Case]:
                        make=partial(clip, width=width, height=height, frames=3, codec="ffv1", options={},
                                     pix_fmt=pix_fmt, color=(1, 1, 1, 1, int("420" in pix_fmt))))  # fmt: skip
     for width, height in ((1920, 1080), (3840, 2160), (7680, 4320), (16384, 16)):
-        yield case(name=f"{width}x{height}", large=True, options=("--codec", "ffv1"),
-                   make=partial(clip, width=width, height=height, frames=2, codec="ffv1", options={}))  # fmt: skip
+        for tile in ((), ("--tile", "1024")) if height > 16 else ((),):
+            yield case(name=f"{width}x{height}{', in tiles' * bool(tile)}", large=True,
+                       options=("--codec", "ffv1", *tile),
+                       make=partial(clip, width=width, height=height, frames=2, codec="ffv1", options={}))  # fmt: skip
 
 
 # -- fields -----------------------------------------------------------------------------------------------------------
