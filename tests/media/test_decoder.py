@@ -189,6 +189,7 @@ BAD = {
         lambda f: written(f, "letter.txt", b"Dear Sir or Madam,\n" * 99),
         "not a video|is not a media file",
     ),
+    "header": (lambda f: written(f, "cut.mkv", make_clip(f / "whole.mkv").read_bytes()[:300]), "is not a media file"),
     "noise": (lambda f: written(f, "noise.mp4", np.random.default_rng(1).bytes(4096)), "is not a media file"),
     "audio only": (audio_only, "no video stream"),
     "unfinished mp4": (without_index, "index is missing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ def open_input(
             name, "r", options={"max_pixels": str(max_pixels)}, container_options=options, hwaccel=hwaccel
         )
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        if isinstance(exc, (av.error.InvalidDataError, av.error.EOFError)):
+        if _is_no_media(exc, os.fspath(path)):
             check_readable(path)
         raise _open_error(os.fspath(path), exc) from exc
     if container.format.name == "tty":
@@ -91,10 +92,17 @@ def check_readable(path: str | os.PathLike[str], first: int = 0) -> None:
         ) from exc
 
 
+def _is_no_media(exc: Exception, name: str) -> bool:
+    """Whether that is about what a file holds. Matroska's demuxer gives EIO where a file ends within its header."""
+    if isinstance(exc, (av.error.InvalidDataError, av.error.EOFError)):
+        return True
+    return "://" not in name and isinstance(exc, OSError) and exc.errno == errno.EIO
+
+
 def _open_error(name: str, exc: Exception) -> InputError:
     if isinstance(exc, PermissionError):
         return InputError(f"{name}: permission denied; check the file's rights")
-    if isinstance(exc, (av.error.InvalidDataError, av.error.EOFError)):
+    if _is_no_media(exc, name):
         return InputError(
             f"{name}: is not a media file that FFmpeg can read, or its index is missing (an unfinished recording or "
             "download); copy or download it again"
