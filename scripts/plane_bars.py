@@ -21,7 +21,7 @@ import numpy as np
 from videosr.engines.base import Picture
 from videosr.engines.cuda_planes import PlaneKernels
 from videosr.engines.cuda_statistics import FrameStatistics
-from videosr.engines.tensorrt_device import Device
+from videosr.engines.gpu_device import Device
 from videosr.errors import VideosrError
 from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
 from videosr.temporal import DEPTH
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None, device: Device | None = None) -> in
     columns, rows = map(int, options.size.split("x"))
     try:
         if device is None:
-            from videosr.engines.tensorrt_cupy import CupyDevice
+            from videosr.engines.gpu_cupy import CupyDevice
 
             device = CupyDevice()
         print(device.gpu)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import videosr.engines
-from videosr.engines.tensorrt_device import Device, Gpu
+from videosr.engines.gpu_device import Device, Gpu
 from videosr.errors import EngineError
 
 GPU = Gpu("Stand-in 3000", (8, 6), "580.65.06, CUDA 13.2", 12 << 30)

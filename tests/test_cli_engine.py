@@ -11,7 +11,7 @@ import pytest
 from videosr import cli_engine
 from videosr.engines import nvidia
 from videosr.engines.cache import Cache
-from videosr.engines.tensorrt_device import Gpu
+from videosr.engines.gpu_device import Gpu
 
 GPU = Gpu("Stand-in 3000", (8, 6), "580.65.06, CUDA 13.2", 12 << 30)
 KEY = {

@@ -11,8 +11,8 @@ import pytest
 
 from videosr import doctor
 from videosr.engines import ENGINES
+from videosr.engines.gpu_device import Gpu
 from videosr.engines.nvidia import NoDriverError
-from videosr.engines.tensorrt_device import Gpu
 
 RTX = Gpu("Stand-in 3000", (8, 6), "580.65.06, CUDA 13.2", 12 << 30)
 HOPPER = Gpu("Stand-in H", (9, 0), "580.65.06, CUDA 13.2", 80 << 30)

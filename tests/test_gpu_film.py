@@ -147,7 +147,7 @@ def test_an_engine_without_float32_is_mended_on_the_cpu(engine, monkeypatch):
         return choose(registry.find(registry.DEFAULT), wish)
 
     monkeypatch.setattr(engine, "precision", "f16")
-    monkeypatch.setattr("videosr.engines.tensorrt_planes.PlanesRunner.result", fail)
+    monkeypatch.setattr("videosr.engines.gpu_planes.PlanesRunner.result", fail)
     upscaler = Upscaler()
     monkeypatch.setattr("videosr.upscaler.choose", load_exact)
     picture = np.random.default_rng(0).integers(0, 255, (3, 16, 24), np.uint8)

@@ -111,7 +111,7 @@ def test_libraries_stay_in_their_rooms(library):
 
 BLOCKED = ["torch", "onnx", "onnxruntime", "cupy", "tensorrt", "tensorrt_rtx", "vapoursynth", "ray", "aiohttp"]
 BLOCKED += ["safetensors", "PIL", "scipy"]
-GPU = ["engines.tensorrt_cupy", "engines.tensorrt_half"]
+GPU = ["engines.gpu_cupy", "engines.tensorrt_half"]
 HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", *GPU]
 HEAVY += ["bench", "bench_gpu", "live.web"]
 LIGHT = {"av", "numpy", "click", "tqdm", "openvino", "packaging", "videosr"}  # packaging is openvino's

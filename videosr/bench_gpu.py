@@ -24,8 +24,8 @@ import torch
 
 from videosr.archs import checkpoint
 from videosr.engines import CUDA_ENGINES, Engine, load, on_cuda
+from videosr.engines.gpu_execution import Execution
 from videosr.engines.nvidia import NoDriverError, gpus
-from videosr.engines.tensorrt_execution import Execution
 from videosr.errors import EngineError, NetworkError, VideosrError
 from videosr.graph import Graph, NullSink, Timing
 from videosr.media.decoder import Decoder

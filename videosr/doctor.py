@@ -20,10 +20,10 @@ from videosr import __version__
 from videosr.engines import CUDA_ENGINES
 from videosr.engines.cache import Cache
 from videosr.engines.cuda import LEAST
+from videosr.engines.gpu_device import Gpu
 from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.engines.openvino import fast_precisions
 from videosr.engines.openvino_core import core
-from videosr.engines.tensorrt_device import Gpu
 from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library
 from videosr.errors import EngineError, InputError, MissingExtraError, UsageError
 from videosr.frame import FORMATS, StreamInfo

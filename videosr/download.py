@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from videosr.engines.tensorrt_device import Device, Event
+from videosr.engines.gpu_device import Device, Event
 from videosr.frame import Array, Frame
 
 UNDER_WAY = 1

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from videosr import scenes
 from videosr.engines.cuda_statistics import statistics_on
-from videosr.engines.tensorrt_device import Device
+from videosr.engines.gpu_device import Device
 from videosr.frame import Frame
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from videosr.engines import CUDA_ENGINES, able, choice, on_cuda
 from videosr.engines.choice import Wish, choose
+from videosr.engines.gpu_device import Gpu
 from videosr.engines.nvidia import NoDriverError
-from videosr.engines.tensorrt_device import Gpu
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError
 
 GPUS = (Gpu("Card A", (8, 9), "580", 12 << 30), Gpu("Card B", (8, 6), "580", 8 << 30))

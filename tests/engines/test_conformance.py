@@ -342,7 +342,7 @@ def test_a_recurrent_network_takes_another_size_at_a_reset(tmp_path, onnx_name, 
 
 
 def test_missing_packages_name_the_extra(paragon, name, monkeypatch):
-    library, own = ("cupy", "tensorrt_cupy") if name == "cuda" else (name, name)
+    library, own = ("cupy", "gpu_cupy") if name == "cuda" else (name, name)
     monkeypatch.setitem(sys.modules, library, None)  # import raises ModuleNotFoundError
     monkeypatch.delitem(sys.modules, f"videosr.engines.{own}", raising=False)
     with pytest.raises(MissingExtraError, match=name) as caught:

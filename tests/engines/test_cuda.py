@@ -28,8 +28,8 @@ from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
 from videosr.engines import Interface, Picture, cuda, load  # noqa: E402
 from videosr.engines.cuda import CudaEngine, macros, shape_for  # noqa: E402
 from videosr.engines.cuda_weights import read  # noqa: E402
+from videosr.engines.gpu_device import Gpu  # noqa: E402
 from videosr.engines.network import Network  # noqa: E402
-from videosr.engines.tensorrt_device import Gpu  # noqa: E402
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError  # noqa: E402
 from videosr.export import export  # noqa: E402
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting  # noqa: E402
@@ -333,7 +333,7 @@ def test_what_it_cannot_do_is_said(paragon, monkeypatch):
     with pytest.raises(UsageError, match="the cuda engine runs on cuda"):
         load(paragon.deploy, "cuda", device="cpu")
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.delitem(sys.modules, "videosr.engines.tensorrt_cupy", raising=False)
+    monkeypatch.delitem(sys.modules, "videosr.engines.gpu_cupy", raising=False)
     with pytest.raises(MissingExtraError, match=r"the cuda engine.*videosr\[cuda\]"):
         load(paragon.deploy, "cuda", device="cuda")
 

@@ -18,7 +18,7 @@ from nvrtc import ARCHITECTURES, compiled
 from videosr import color, temporal
 from videosr.engines.base import Picture
 from videosr.engines.cuda_planes import OPTIONS, SOURCE, PlaneKernels, semi_planar
-from videosr.engines.tensorrt_device import Kernels
+from videosr.engines.gpu_device import Kernels
 from videosr.errors import EngineError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
 
@@ -321,7 +321,7 @@ def test_on_the_gpu(kind):
     """What runs on the host above, in rows that are longer than the picture."""
     import cupy
 
-    from videosr.engines.tensorrt_cupy import CupyDevice
+    from videosr.engines.gpu_cupy import CupyDevice
 
     def there(plane):
         whole = cupy.full((plane.shape[0], plane.shape[1] + 13), 99, plane.dtype)

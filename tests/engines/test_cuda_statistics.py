@@ -130,7 +130,7 @@ def test_the_upscaler_sees_frames_on_the_gpu_as_those_on_the_host():
 def test_on_the_gpu(name):
     import cupy
 
-    from videosr.engines.tensorrt_cupy import CupyDevice
+    from videosr.engines.gpu_cupy import CupyDevice
 
     fmt, device = PixelFormat.parse(name), CupyDevice()
     newer, older = film(fmt, 1080, 1920, 3.0)

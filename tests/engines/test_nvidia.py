@@ -99,6 +99,6 @@ def test_drivers_that_do_not_work_say_why(driver, cuda, said):
 
 @pytest.mark.gpu
 def test_the_driver_and_cupy_agree():
-    from videosr.engines.tensorrt_cupy import CupyDevice
+    from videosr.engines.gpu_cupy import CupyDevice
 
     assert nvidia.gpus()[0] == CupyDevice().gpu

@@ -20,7 +20,7 @@ from videosr.batch.ledger import Entry, Known, Ledger, read
 from videosr.batch.report import Report, count
 from videosr.distributed.cluster import connected
 from videosr.distributed.pool import Done, Failed, Frames, Pool, Told
-from videosr.engines.tensorrt_device import Gpu
+from videosr.engines.gpu_device import Gpu
 from videosr.errors import OutputError, UsageError
 from videosr.frame import PixelFormat, StreamInfo
 from videosr.media.codecs import resolve

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
+from videosr.engines.gpu_device import Device
 from videosr.engines.network import Network
-from videosr.engines.tensorrt_device import Device
 from videosr.errors import EngineError
 from videosr.frame import Array, ColorSpec, PixelFormat
 

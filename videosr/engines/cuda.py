@@ -17,12 +17,12 @@ import numpy as np
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.cuda_planes import C_TYPES
 from videosr.engines.cuda_weights import Packed, read
+from videosr.engines.gpu_device import Device, Kernels
+from videosr.engines.gpu_execution import Conversion, Execution, Layout
+from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
 from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.tensorrt_check import self_test
-from videosr.engines.tensorrt_device import Device, Kernels
-from videosr.engines.tensorrt_execution import Conversion, Execution, Layout
-from videosr.engines.tensorrt_planes import Planes, PlanesRunner
 from videosr.errors import EngineError, MissingExtraError, UsageError
 from videosr.frame import Array, complete, namespace
 
@@ -118,7 +118,7 @@ class CudaEngine(Engine):
         self.scale = self._packed.scale
         if device is None:
             try:
-                from videosr.engines.tensorrt_cupy import CupyDevice
+                from videosr.engines.gpu_cupy import CupyDevice
             except ModuleNotFoundError as exc:
                 raise MissingExtraError("the cuda engine", "cuda") from exc
             device = CupyDevice(index)
@@ -210,7 +210,7 @@ class Weights:
 
 
 class CudaContext:
-    """See `tensorrt_execution.Context`: the kernel for pictures of one size.
+    """See `gpu_execution.Context`: the kernel for pictures of one size.
 
     Args:
         device: where.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from videosr import color
 from videosr.engines.base import Picture
-from videosr.engines.tensorrt_device import Device
+from videosr.engines.gpu_device import Device
 from videosr.errors import EngineError
 from videosr.frame import Array
 from videosr.temporal import DEPTH

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from videosr import scenes, temporal
 from videosr.engines.cuda_planes import C_TYPES, facts_of
-from videosr.engines.tensorrt_device import Device
+from videosr.engines.gpu_device import Device
 from videosr.frame import Array, PixelFormat
 
 SOURCE = "statistics.cu"

@@ -7,7 +7,7 @@ import sys
 from ctypes import byref, c_char_p, c_int, c_size_t, create_string_buffer
 from functools import cache
 
-from videosr.engines.tensorrt_device import Gpu
+from videosr.engines.gpu_device import Gpu
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR (cuda.h)
 _CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"

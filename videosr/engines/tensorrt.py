@@ -17,15 +17,15 @@ import numpy as np
 
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.cache import Cache
+from videosr.engines.gpu_device import Device
+from videosr.engines.gpu_execution import Context, Conversion, Execution, Layout
+from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
 from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.tensorrt_builder import Definition, Progress, Shapes, Size
 from videosr.engines.tensorrt_check import Verdict, self_test
 from videosr.engines.tensorrt_context import LoadedEngine
-from videosr.engines.tensorrt_device import Device
-from videosr.engines.tensorrt_execution import Context, Conversion, Execution, Layout
 from videosr.engines.tensorrt_library import Library
-from videosr.engines.tensorrt_planes import Planes, PlanesRunner
 from videosr.engines.tensorrt_plans import PRECISIONS, Plan, Plans, log
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError
 from videosr.frame import Array, complete, namespace
@@ -88,7 +88,7 @@ class TensorRTEngine(Engine):
         self._library = Library(library)
         if device is None:
             try:
-                from videosr.engines.tensorrt_cupy import CupyDevice
+                from videosr.engines.gpu_cupy import CupyDevice
             except ModuleNotFoundError as exc:
                 raise MissingExtraError(f"the {library} engine", "cuda") from exc
             device = CupyDevice(index)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from videosr.engines.gpu_device import Device
 from videosr.engines.tensorrt_builder import Definition, Size
-from videosr.engines.tensorrt_device import Device
 from videosr.engines.tensorrt_library import Library
 from videosr.errors import EngineError
 from videosr.frame import Array
@@ -76,7 +76,7 @@ class LoadedEngine:
 
 
 class TensorRTContext:
-    """See `tensorrt_execution.Context`.
+    """See `gpu_execution.Context`.
 
     Args:
         owner: the engine; it has to live as long as its contexts.

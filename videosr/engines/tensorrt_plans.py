@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from videosr.engines.cache import Cache, Entry, Key
+from videosr.engines.gpu_device import Gpu
 from videosr.engines.network import Network
 from videosr.engines.tensorrt_builder import Definition, Progress, Shapes, Size, builder_flags
-from videosr.engines.tensorrt_device import Gpu
 from videosr.engines.tensorrt_library import Library
 from videosr.errors import MissingExtraError, NetworkError, OutputError
 

@@ -21,10 +21,10 @@ from torch.utils.dlpack import from_dlpack
 from videosr.archs import checkpoint
 from videosr.archs.families import family_of
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
+from videosr.engines.gpu_device import Device
+from videosr.engines.gpu_execution import Conversion, Execution, Layout
+from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.engines.tensorrt_device import Device
-from videosr.engines.tensorrt_execution import Conversion, Execution, Layout
-from videosr.engines.tensorrt_planes import Planes, PlanesRunner
 from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, is_on_gpu, namespace
 
@@ -205,7 +205,7 @@ class _Recorded:
 
 
 class TorchContext:
-    """See `tensorrt_execution.Context`: the network in torch, on tensors that lie where it is told.
+    """See `gpu_execution.Context`: the network in torch, on tensors that lie where it is told.
 
     Args:
         net: the network.
@@ -267,7 +267,7 @@ def _gpu(place: torch.device) -> Device | None:
     if place.type != "cuda":
         return None
     try:
-        from videosr.engines.tensorrt_cupy import CupyDevice
+        from videosr.engines.gpu_cupy import CupyDevice
     except ModuleNotFoundError:
         return None
     return CupyDevice(place.index or 0)

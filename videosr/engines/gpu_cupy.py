@@ -13,8 +13,8 @@ import cupyx
 import numpy as np
 from numpy.typing import NDArray
 
+from videosr.engines.gpu_device import Device, Event, Gpu, Graph, Kernels, Stream
 from videosr.engines.nvidia import driver_text
-from videosr.engines.tensorrt_device import Device, Event, Gpu, Graph, Kernels, Stream
 from videosr.errors import EngineError
 from videosr.frame import Array
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hostdevice import DeviceArray, HostContext, HostDevice, on_device
 
-from videosr.engines.tensorrt_execution import Conversion, Execution, Layout
+from videosr.engines.gpu_execution import Conversion, Execution, Layout
 from videosr.errors import EngineError
 
 SHAPE, LARGE, STATE = (1, 3, 4, 5), (1, 3, 8, 10), (1, 2, 4, 5)

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videosr.engines.base import baked_blend
-from videosr.engines.tensorrt_device import Device, Event, Graph, Stream
+from videosr.engines.gpu_device import Device, Event, Graph, Stream
 from videosr.errors import EngineError
 from videosr.frame import Array
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from videosr.engines.base import NotFinite, Picture, PlanarRunner
 from videosr.engines.cuda_planes import PlaneKernels
+from videosr.engines.gpu_device import Device
+from videosr.engines.gpu_execution import Conversion, Execution, Layout, Ticket
 from videosr.engines.network import Network
-from videosr.engines.tensorrt_device import Device
-from videosr.engines.tensorrt_execution import Conversion, Execution, Layout, Ticket
 from videosr.frame import Array, PixelFormat, namespace
 
 

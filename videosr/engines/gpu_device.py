@@ -1,6 +1,6 @@
 """The little of CUDA that the execution of an engine needs: arrays, streams, events, graphs.
 
-`tensorrt_cupy.CupyDevice` is the real thing. Tests run the same buffers, streams, graphs and ping-pong on the host,
+`gpu_cupy.CupyDevice` is the real thing. Tests run the same buffers, streams, graphs and ping-pong on the host,
 with a device that runs what is queued in any order that streams and events allow.
 """
 
