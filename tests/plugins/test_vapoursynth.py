@@ -15,7 +15,7 @@ vs = pytest.importorskip("vapoursynth", reason="vapoursynth is not installed")
 import vsvideosr  # noqa: E402
 from vsvideosr.frames import core_format  # noqa: E402
 
-from videosr.engines import load  # noqa: E402
+from videosr.engines.choice import choose  # noqa: E402
 from videosr.errors import EngineError  # noqa: E402
 from videosr.frame import ColorSpec, Frame, Matrix, Range, Siting  # noqa: E402
 from videosr.temporal import Mode  # noqa: E402
@@ -87,7 +87,7 @@ def sequential(frames, format, color, **options):
 def engines():
     """Every network is loaded once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("videosr.upscaler.load", cache(load))
+        patch.setattr("videosr.upscaler.choose", cache(choose))
         yield
 
 
@@ -330,7 +330,7 @@ BAD_OPTIONS = [
     ({"denoise": 0.5, "temporal": "off"}, r"needs .*adaptive or ema"),
     ({"model": "nonesuch"}, r"'nonesuch' is neither a shipped one \(realtime-2x.*\) nor a file"),
     ({"engine": "abacus"}, r"'abacus' is not one of openvino"),
-    ({"device": "tpu"}, r"'tpu' is not one of cpu"),
+    ({"device": "tpu"}, r"'tpu' is not one of auto, cpu, cuda"),
     ({"precision": "f8"}, r"'f8' is not one of auto"),
     ({"threads": 0}, r"0 threads are too few"),
     ({"bits": 11}, r"11 bits"),

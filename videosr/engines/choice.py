@@ -53,12 +53,14 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
         The engine, the wish with nothing left open, and a line about what was found; "" where nothing was left open.
 
     Raises:
-        VideosrError: see `engines.load`; with a GPU asked for and no engine named, why none of them works.
+        VideosrError: see `engines.load` and `engines.on_cuda`; with a GPU asked for and no engine named, why none of them works.
     """
     if wish.device == AUTO and wish.engine != AUTO:
         wish = replace(wish, device=_only_device(wish.engine))
     if AUTO not in (wish.engine, wish.device):
         return _load(path, wish), wish, ""
+    asked = wish.device if wish.device != AUTO else "cuda"
+    on_cuda(asked)  # what is no device is refused before anything is looked for
     reason = ""
     if wish.device != "cpu":
         try:
@@ -68,7 +70,6 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
             if wish.device != AUTO:
                 raise EngineError(f"--device {wish.device}: {exc}") from exc
             reason = reason.partition(": ")[0]  # who has no such card needs no remedy
-        asked = wish.device if wish.device != AUTO else "cuda"
         names = [wish.engine] if wish.engine != AUTO else list(CUDA_ENGINES)
         for name in names if found else ():
             tried = replace(wish, engine=name, device=asked)

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import vapoursynth as vs
 
-from videosr.engines import Interface
+from videosr.engines import DEFAULT, Interface
+from videosr.engines.choice import AUTO
 from videosr.errors import VideosrError
 from videosr.frame import PixelFormat
 from videosr.models import registry
@@ -26,8 +27,8 @@ def upscale(
     temporal: str = "adaptive",
     denoise: float = 0.0,
     bits: int | None = None,
-    engine: str = "openvino",
-    device: str = "cpu",
+    engine: str = AUTO,
+    device: str = AUTO,
     precision: str = "auto",
     threads: int | None = None,
 ) -> vs.VideoNode:
@@ -40,8 +41,8 @@ def upscale(
         temporal: what the detail path sees besides the frame: "off", "ema" or "adaptive".
         denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
         bits: per sample of the result, for integer clips; None keeps the clip's.
-        engine: an inference engine of videosr.
-        device: "cpu" or "cuda".
+        engine: an inference engine of videosr, or "auto".
+        device: "cpu", "cuda", "cuda:N", or "auto": a GPU where one is there and can, else the CPU.
         precision: "auto", "f32", "bf16" or "f16".
         threads: CPU threads of the engine; None takes all.
 
@@ -77,8 +78,9 @@ def upscale(
     except ImportError as exc:  # a plugin may have loaded an OpenVINO of the same name and another build
         why = " ".join(str(exc).split())
         _refuse(
-            f"the {engine} engine cannot be loaded: {why} If a plugin such as vapoursynth-mlrt-ov has brought another "
-            "build of OpenVINO into the process, uninstall that plugin or use engine='onnxruntime'",
+            f"the {DEFAULT if engine == AUTO else engine} engine cannot be loaded: {why} If a plugin such as "
+            "vapoursynth-mlrt-ov has brought another build of OpenVINO into the process, uninstall that plugin or use "
+            "engine='onnxruntime'",
             exc,
         )
     if upscaler.engine.interface is Interface.RECURRENT:
