@@ -53,7 +53,8 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
         The engine, the wish with nothing left open, and a line about what was found; "" where nothing was left open.
 
     Raises:
-        VideosrError: see `engines.load` and `engines.on_cuda`; with a GPU asked for and no engine named, why none of them works.
+        VideosrError: see `engines.load` and `engines.on_cuda`; with a GPU asked for and no engine named, why none of
+            them works.
     """
     if wish.device == AUTO and wish.engine != AUTO:
         wish = replace(wish, device=_only_device(wish.engine))
