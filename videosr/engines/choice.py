@@ -61,7 +61,7 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
     if AUTO not in (wish.engine, wish.device):
         return _load(path, wish), wish, ""
     asked = wish.device if wish.device != AUTO else "cuda"
-    on_cuda(asked)  # what is no device is refused before anything is looked for
+    index = on_cuda(asked) or 0  # what is no device is refused before anything is looked for
     reason = ""
     if wish.device != "cpu":
         try:
@@ -79,7 +79,7 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
             except (EngineError, MissingExtraError, NetworkError, UsageError) as exc:
                 reason = f"{reason}; {name}: {exc}" if reason else f"{name}: {exc}"
                 continue
-            return engine, tried, f"computes on {found[_index(asked)].name} with {name} in {engine.precision}"
+            return engine, tried, f"computes on {found[index].name} with {name} in {engine.precision}"
         if wish.device != AUTO:
             raise EngineError(f"--device {wish.device}: no engine works there: {reason}")
     wish = replace(wish, engine=wish.engine if wish.engine != AUTO else DEFAULT, device="cpu")
@@ -102,11 +102,6 @@ def _form(path: Path, engine: str) -> Path:
     """The file of a network that an engine takes: torch runs the weights that lie beside a shipped network."""
     weights = path.with_suffix(".safetensors")
     return weights if engine == "torch" and path.suffix == ".onnx" and weights.is_file() else path
-
-
-def _index(device: str) -> int:
-    index = on_cuda(device)
-    return index if index is not None and index < len(gpus()) else 0
 
 
 def _cut(text: str) -> str:
