@@ -12,7 +12,7 @@ from test_data import run_of, scene
 from videosr import metrics
 from videosr.errors import NetworkError, UsageError
 from videosr.training.config import DataConfig, LossWeights, PerceptualConfig
-from videosr.training.losses import Objective, charbonnier, consistency_loss, fft_loss, ssim_loss
+from videosr.training.losses import Objective, charbonnier, consistency_loss, fft_loss, of_luma, psnr_loss, ssim_loss
 from videosr.training.perceptual import Perceptual
 
 
@@ -48,9 +48,29 @@ def test_consistency_asks_for_the_targets_change_only() -> None:
     assert consistency_loss(flickering, target).item() == pytest.approx(0.1, rel=1e-4)
 
 
+def test_the_psnr_loss_is_the_squared_error_where_it_is_small_and_counts_decibels_where_not() -> None:
+    target = torch.zeros(2, 3, 8, 8)
+    assert psnr_loss(target + 1e-3, target).item() == pytest.approx(1e-6, rel=1e-2)
+    # Ten decibels more of one patch of two are as much, at whatever error they begin.
+    twice = [psnr_loss(torch.stack([target[0], target[0] + e]), target).item() for e in (0.1, 0.1 * 10**0.5, 1.0)]
+    assert twice[1] - twice[0] == pytest.approx(1e-4 * np.log(10), rel=2e-2)
+    assert twice[2] - twice[1] == pytest.approx(1e-4 * np.log(10), rel=2e-2)
+
+
+def test_luma_loss_sees_what_changes_brightness_alone() -> None:
+    target = torch.rand(1, 3, 8, 8)
+    brighter = torch.nn.functional.mse_loss
+    grey = torch.full((1, 3, 1, 1), 0.1)
+    assert of_luma(brighter)(target + grey, target).item() == pytest.approx(0.01, rel=1e-4)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    tint = torch.tensor([1.0, -1.0, 0.0]).view(1, 3, 1, 1)
+    unseen = tint - weights * (tint * weights).sum() / (weights * weights).sum()
+    assert of_luma(brighter)(target + unseen, target).item() == pytest.approx(0, abs=1e-10)
+
+
 def test_every_term_is_zero_or_least_at_the_target_and_has_gradients() -> None:
     output, target = pictures()
-    for term in (charbonnier, ssim_loss, fft_loss, consistency_loss):
+    for term in (charbonnier, psnr_loss, of_luma(psnr_loss), ssim_loss, fft_loss, consistency_loss):
         assert term(target, target).item() < 2e-3
         (gradient,) = torch.autograd.grad(term(output, target), output)
         assert gradient.isfinite().all()

@@ -133,6 +133,7 @@ class LossWeights:
 
     Attributes:
         pixel: the one named by `schedule.loss`.
+        luma: the same of BT.601 luma alone, which is all that such a network makes of 4:2:0 video.
         ssim: 1 - SSIM.
         fft: L1 of the spectra.
         consistency: L1 of the change from one frame to the next; clips then give two outputs each.
@@ -141,6 +142,7 @@ class LossWeights:
     """
 
     pixel: float = 1.0
+    luma: float = 0.0
     ssim: float = 0.0
     fft: float = 0.0
     consistency: float = 0.0
@@ -191,7 +193,7 @@ class ScheduleConfig:
         gradient_clip: longer gradients are shortened to it. Those of squared errors are some 0.003 long in a sound run
             (of absolute ones ten times that); over-parameterised networks diverge at one bad batch without it.
         ema: decay of the exponential average of the weights that is validated and exported.
-        loss: of pixels: "l1", "charbonnier" (epsilon 1e-3) or "l2".
+        loss: of pixels: "l1", "charbonnier" (epsilon 1e-3), "l2" or "psnr" (see `losses.psnr_loss`).
         window: temporal average that the detail path is given, as `--temporal` gives it in use (see `temporal`).
         loss_border: output pixels ignored at each edge of a patch, where zero padding inside the network shows.
         seed: of the initial weights and of every batch.
@@ -204,7 +206,7 @@ class ScheduleConfig:
     warmup: int = 200
     gradient_clip: float = 0.005
     ema: float = 0.999
-    loss: Literal["l1", "charbonnier", "l2"] = "l2"
+    loss: Literal["l1", "charbonnier", "l2", "psnr"] = "l2"
     window: Literal["off", "ema", "adaptive"] = "off"
     loss_border: int = 6
     seed: int = 0

@@ -11,10 +11,25 @@ from torch.nn import functional as F
 from videosr.training.config import TrainingConfig
 from videosr.training.perceptual import Perceptual
 
+LUMA = (0.299, 0.587, 0.114)
+"""Of R'G'B', by ITU-R BT.601."""
+
+_SMALL = 2e-4  # a squared error of 37 dB
+
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
     """sqrt(difference^2 + 1e-3^2), averaged (Lai et al. 2017)."""
     return torch.sqrt((output - target).square() + 1e-6).mean()
+
+
+def psnr_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Squared error e of each patch as s ln(1 + e / s), averaged: e itself where it is small, its decibels where not.
+
+    A table's PSNR is the mean of the pictures' decibels, so that smooth pictures count as much as busy ones; a mean of
+    squared errors is that of the busy ones (after Chen et al. 2021, HINet, whose loss is the PSNR itself).
+    """
+    errors = (output - target).square().mean(dim=(1, 2, 3))
+    return _SMALL * torch.log1p(errors / _SMALL).mean()
 
 
 def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -53,7 +68,22 @@ def consistency_loss(output: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(change, expected)
 
 
-PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "charbonnier": charbonnier, "l2": F.mse_loss}
+def of_luma(term: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """`term` of the luma of both, (N, 1, H, W) in 0..1: BT.601's, full range."""
+
+    def luma_term(output: Tensor, target: Tensor) -> Tensor:
+        weights = output.new_tensor(LUMA).view(1, 3, 1, 1)
+        return term(*((x * weights).sum(dim=1, keepdim=True) for x in (output, target)))
+
+    return luma_term
+
+
+PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "charbonnier": charbonnier,
+    "l2": F.mse_loss,
+    "psnr": psnr_loss,
+}
 
 
 class Objective(nn.Module):
@@ -73,6 +103,7 @@ class Objective(nn.Module):
         self.vgg = perceptual  # registered, so that it moves along to the device
         terms: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor] | None]] = {
             config.schedule.loss: (w.pixel, PIXEL[config.schedule.loss]),
+            "luma": (w.luma, of_luma(PIXEL[config.schedule.loss])),
             "ssim": (w.ssim, ssim_loss),
             "fft": (w.fft, fft_loss),
             "consistency": (w.consistency, consistency_loss),
