@@ -36,6 +36,12 @@ def _inputs(config: TrainingConfig) -> str:
 def _loss(config: TrainingConfig) -> str:
     """The terms of the objective with their weights."""
     w = config.loss_weights
-    weights = {config.schedule.loss: w.pixel, "luma": w.luma, "SSIM": w.ssim, "FFT": w.fft, "temporal consistency": w.consistency}
+    weights = {
+        config.schedule.loss: w.pixel,
+        "luma": w.luma,
+        "SSIM": w.ssim,
+        "FFT": w.fft,
+        "temporal consistency": w.consistency,
+    }
     weights |= {"perceptual": w.perceptual, "GAN": w.gan}
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items() if weight)
