@@ -6,7 +6,7 @@ A batch is a pure function of (seed, iteration), so a resumed run sees exactly w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,9 @@ STILL = 0.4
 PAN = 2.0
 """Standard deviation of the speed of pans along either axis, HR pixels a frame."""
 
+PATTERNS = 4096
+"""How many patterns a run has."""
+
 
 class Batch(NamedTuple):
     """What a step learns from.
@@ -41,6 +44,26 @@ class Batch(NamedTuple):
     lr: NDArray[Any]
     hr: Pixels
     average: NDArray[np.float32] | None = None
+
+
+class Plan(NamedTuple):
+    """Where the patches of a batch are, N of them with C candidates each: integers.
+
+    Attributes:
+        entry: (N, C) numbers in `PatchSampler.entries`.
+        top: (N, C) first row there.
+        left: (N, C) first column there.
+        turned: (N,) quarter turns.
+        mirrored: (N,) 1 where the turned patch is mirrored too.
+        made: (N,) number of the pattern that stands in for the patch; -1: none does.
+    """
+
+    entry: NDArray[np.int64]
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    turned: NDArray[np.int64]
+    mirrored: NDArray[np.int64]
+    made: NDArray[np.int64]
 
 
 class PatchSampler:
@@ -57,12 +80,13 @@ class PatchSampler:
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
         index = json.loads((folder / "pack.json").read_text())
         self.entries = [Entry(*row) for row in index["entries"]]
+        self.sizes = np.array([(e.height, e.width) for e in self.entries])
         self.cumulative = np.cumsum([e.weight for e in self.entries])
         self.pixels = np.memmap(folder / "pack.npy", np.uint8, "r")
         self.config, self.data, self.scale = config, config.data, config.network.scale
         # The taps of one LR pixel, the same all over the interior, and how far they reach beyond its own HR pixels.
         _, weights = resize_taps(64 * self.scale, 64, 1 / self.scale)
-        self.taps = weights[:, 32].astype(np.float32)
+        self.taps = [float(weight) for weight in weights[:, 32].astype(np.float32)]
         self.margin = (len(self.taps) - self.scale) // 2
 
     @property
@@ -70,16 +94,42 @@ class PatchSampler:
         """Edge of the HR region that one pair is made from."""
         return self.data.patch * self.scale + 2 * self.margin
 
+    @property
+    def still(self) -> bool:
+        """Whether patches are cut and shrunk, and nothing else befalls them."""
+        return self.data.frames == 1 and not self.config.degradation.any
+
+    def plan(self, iteration: int, rng: np.random.Generator | None = None) -> Plan:
+        """Where one iteration's patches are.
+
+        Args:
+            iteration: the number of the batch.
+            rng: what else is to be random in the batch goes on with it.
+        """
+        rng = rng or self._random(iteration)
+        paired = self.config.loss_weights.consistency > 0
+        count, candidates = -(-self.data.batch // 2) if paired else self.data.batch, self.data.candidates
+        entry = np.searchsorted(self.cumulative, rng.random((count, candidates)) * self.cumulative[-1], side="right")
+        entry = np.minimum(entry, len(self.entries) - 1)
+        room = self.sizes[entry] - self.hr_size + 1
+        corner = (rng.random(room.shape) * room).astype(np.int64)
+        made = np.where(rng.random(count) < self.data.patterns, rng.integers(PATTERNS, size=count), -1)
+        return Plan(
+            entry, corner[..., 0], corner[..., 1], rng.integers(4, size=count), rng.integers(2, size=count), made
+        )
+
+    def _random(self, iteration: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.schedule.seed, iteration))
+
     def batch(self, iteration: int) -> Batch:
         """What one iteration learns from."""
-        rng = np.random.default_rng((self.config.schedule.seed, iteration))
-        paired = self.config.loss_weights.consistency > 0
-        count = -(-self.data.batch // 2) if paired else self.data.batch
-        drawn = [self._draw(rng) for _ in range(count)]
-        clips, made = np.stack([clip for clip, _ in drawn]), np.array([made for _, made in drawn])
+        rng = self._random(iteration)
+        plan = self.plan(iteration, rng)
+        count, paired = len(plan.made), self.config.loss_weights.consistency > 0
+        clips, made = np.stack([self._clip(plan, i, rng) for i in range(count)]), plan.made >= 0
         inside = slice(self.margin, clips.shape[2] - self.margin)
         hr = clips[:, :, inside, inside]
-        if self.data.frames == 1 and not self.config.degradation.any:
+        if self.still:
             return Batch(self._small(clips, made)[:, 0], hr[:, 0])
         # A whole window comes before the frame wherever the clip is long enough for one.
         earliest = 0 if self.config.schedule.window == "off" else min(self.data.frames, temporal.DEPTH) - 1
@@ -101,7 +151,7 @@ class PatchSampler:
         for i, clip in enumerate(clips):
             if rng.random() < config.blur:
                 sigma = rng.uniform(*config.blur_sigma), rng.uniform(*config.blur_sigma)
-                lr[i] = self.shrink(degradations.blur(clip, sigma, rng.uniform(0, np.pi)))
+                lr[i] = self._shrunk(degradations.blur(clip, sigma, rng.uniform(0, np.pi)))
             lr[i] = degradations.degrade_pixels(lr[i], config, rng)
         videos = degradations.as_video(list(lr), config, rng)
         windowed = self.config.schedule.window != "off"
@@ -148,55 +198,69 @@ class PatchSampler:
         A filter would leave a third of the contrast of a checkerboard of single pixels.
         """
         size = self.data.patch
-        small = self.shrink(clips.reshape(-1, *clips.shape[2:])).reshape(*clips.shape[:2], size, size, 3)
-        cells = slice(self.margin, self.margin + size * self.scale, self.scale)
-        small[made] = clips[made][:, :, cells, cells]
+        small = self._shrunk(clips.reshape(-1, *clips.shape[2:])).reshape(*clips.shape[:2], size, size, 3)
+        small[made] = clips[made][:, :, self.cells, self.cells]
         return small
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Pixels, bool]:
-        """The candidate with the most gradient energy, (T, hr_size, hr_size, 3), turned and mirrored at random.
+    @property
+    def cells(self) -> slice:
+        """The first HR row, or column, of each LR one, in the region that a pair is made from."""
+        return slice(self.margin, self.margin + self.data.patch * self.scale, self.scale)
 
-        Or, as often as the configuration says, a pattern that stands still, and True.
+    def made(self, number: int) -> Pixels:
+        """One of the run's patterns, (hr_size, hr_size, 3)."""
+        rng = np.random.default_rng((self.config.schedule.seed, PATTERNS, number))
+        offset = -self.margin % self.scale  # LR pixels begin where the margin ends
+        still: Pixels = pattern(self.hr_size + offset, self.scale, rng)[offset:, offset:]
+        return still.transpose(1, 0, 2) if rng.integers(2) else still
+
+    def _clip(self, plan: Plan, i: int, rng: np.random.Generator) -> Pixels:
+        """The candidate with the most gradient energy, turned and mirrored, (T, hr_size, hr_size, 3).
+
+        Or the pattern that stands in for it, which stands still.
         """
-        if self.data.patterns and rng.random() < self.data.patterns:
-            offset = -self.margin % self.scale  # LR pixels begin where the margin ends
-            still = pattern(self.hr_size + offset, self.scale, rng)[offset:, offset:]
-            turned = still.transpose(1, 0, 2) if rng.integers(2) else still
-            return np.broadcast_to(turned, (self.data.frames, *still.shape)), True
-        candidates = [self._crop(rng) for _ in range(self.data.candidates)]
-        patch = max(candidates, key=lambda clip: _texture(clip[-1])) if len(candidates) > 1 else candidates[0]
-        patch = np.rot90(patch, rng.integers(4), (1, 2))
-        return (patch[:, :, ::-1] if rng.integers(2) else patch), False
+        if plan.made[i] >= 0:
+            return np.broadcast_to(self.made(plan.made[i]), (self.data.frames, self.hr_size, self.hr_size, 3))
+        places = zip(plan.entry[i], plan.top[i], plan.left[i], strict=True)
+        clips = [self._cut(*place, rng) for place in places]
+        clip = max(clips, key=lambda clip: _texture(clip[-1])) if len(clips) > 1 else clips[0]
+        clip = np.rot90(clip, plan.turned[i], (1, 2))
+        return clip[:, :, ::-1] if plan.mirrored[i] else clip
 
-    def _crop(self, rng: np.random.Generator) -> Pixels:
+    def _cut(self, entry: int, y: int, x: int, rng: np.random.Generator) -> Pixels:
         """The same region of all frames of a packed clip, or one that moves over a packed picture."""
-        chosen = int(np.searchsorted(self.cumulative, rng.random() * self.cumulative[-1], side="right"))
-        entry = self.entries[min(chosen, len(self.entries) - 1)]
-        size, length = self.hr_size, self.data.frames
-        y, x = rng.integers(entry.height - size + 1), rng.integers(entry.width - size + 1)
-        end = entry.offset + entry.frames * entry.height * entry.width * 3
-        pictures = self.pixels[entry.offset : end].reshape(entry.frames, entry.height, entry.width, 3)
-        if entry.frames > 1 or length == 1:
+        e, size, length = self.entries[entry], self.hr_size, self.data.frames
+        end = e.offset + e.frames * e.height * e.width * 3
+        pictures = self.pixels[e.offset : end].reshape(e.frames, e.height, e.width, 3)
+        if e.frames > 1 or length == 1:
             return np.asarray(pictures[:length, y : y + size, x : x + size])
         # Whole HR pixels a frame are fractions of LR pixels: the motion is sub-pixel and the HR picture stays sharp.
         speed = rng.normal(0, PAN, 2) if rng.random() >= STILL else np.zeros(2)
         path = np.rint(np.array([y, x]) + np.arange(length)[:, None] * speed).astype(int)
-        path = np.clip(path, 0, (entry.height - size, entry.width - size))
+        path = np.clip(path, 0, (e.height - size, e.width - size))
         return np.stack([pictures[0, a : a + size, b : b + size] for a, b in path])
 
-    def shrink(self, hr: Pixels) -> Pixels:
+    def _shrunk(self, hr: Pixels) -> Pixels:
+        small: Pixels = self.shrink(hr.astype(np.float32), np.floor).astype(np.uint8)
+        return small
+
+    def shrink(self, hr: Any, floor: Callable[[Any], Any]) -> Any:
         """`metrics.imresize` by 1 / scale without its borders: (N, hr_size, hr_size, 3) to (N, patch, patch, 3).
 
         Bit for bit where the scale is a power of two; at 3 a tie may round the other way.
+
+        Args:
+            hr: codes as float32, of numpy or torch; so is the result.
+            floor: that library's.
         """
         for axis in (1, 2):
             size = self.data.patch
-            total: NDArray[np.float32] | float = 0.0
+            total: Any = 0.0
             for tap, weight in enumerate(self.taps):
                 part: list[Any] = [slice(None)] * 4
                 part[axis] = slice(tap, tap + self.scale * (size - 1) + 1, self.scale)
                 total = total + hr[tuple(part)] * weight
-            hr = np.clip(np.floor(total + np.float32(0.5)), 0, 255).astype(np.uint8)
+            hr = floor(total + 0.5).clip(0, 255)
         return hr
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
@@ -213,8 +277,7 @@ class PatchSampler:
                 yield ahead.pop(0).result()
 
 
-def _texture(patch: Pixels) -> float:
+def _texture(patch: Pixels) -> int:
     """Gradient energy of the green channel, on every third row: it only ranks candidates."""
-    green = patch[::3, :, 1].astype(np.float32)
-    across, down = np.diff(green, axis=1).ravel(), np.diff(green, axis=0).ravel()
-    return float(across @ across + down @ down)
+    green = patch[::3, :, 1].astype(np.int64)
+    return int(np.square(np.diff(green, axis=1)).sum() + np.square(np.diff(green, axis=0)).sum())

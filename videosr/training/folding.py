@@ -39,16 +39,19 @@ def forward_folded(network: Network, x: Tensor, average: Tensor | None = None) -
         average: what ParagonSR2's detail path sees instead, same shape.
 
     Returns:
-        (N, 3, scale * H, scale * W), unclamped.
+        (N, 3, scale * H, scale * W), unclamped. Under autocast the tail is folded, and the base path computed, in
+        float32 all the same: half precision there would be an error of the pictures, of about 59 dB.
     """
     if not isinstance(network, ParagonSR2):
         output: Tensor = network(x)
         return output
-    kernel, bias = fold_tail(network)
+    exact = torch.autocast(x.device.type, enabled=False)
+    with exact:
+        kernel, bias = fold_tail(network)
     if x.is_contiguous(memory_format=torch.channels_last):
         kernel = kernel.contiguous(memory_format=torch.channels_last)
     features = network.conv_mid(network.body(network.conv_in(x if average is None else average)))
     detail = F.pixel_shuffle(F.conv2d(features, kernel, bias, padding=2), network.scale)
-    with torch.no_grad():
+    with torch.no_grad(), exact:
         base: Tensor = network.base(x)
     return detail + base

@@ -72,8 +72,8 @@ def of_luma(term: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tenso
     """`term` of the luma of both, (N, 1, H, W) in 0..1: BT.601's, full range."""
 
     def luma_term(output: Tensor, target: Tensor) -> Tensor:
-        weights = output.new_tensor(LUMA).view(1, 3, 1, 1)
-        return term(*((x * weights).sum(dim=1, keepdim=True) for x in (output, target)))
+        r, g, b = LUMA
+        return term(*(r * x[:, :1] + g * x[:, 1:2] + b * x[:, 2:] for x in (output, target)))
 
     return luma_term
 

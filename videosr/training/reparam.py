@@ -31,7 +31,8 @@ class Expanded(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The folded kernel, in the shape of `weight`."""
-        kernel = weight + torch.einsum("omyx,mi->oiyx", self.wide, self.narrow)
+        with torch.autocast(weight.device.type, enabled=False):  # kernels are float32 whatever they are used in
+            kernel = weight + torch.einsum("omyx,mi->oiyx", self.wide, self.narrow)
         if self.point is not None:
             kernel = kernel + F.pad(self.point, [weight.shape[-1] // 2] * 4)
         return kernel

@@ -6,7 +6,7 @@ import copy
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ from videosr.training.history import history
 from videosr.training.journal import Journal
 from videosr.training.losses import Objective
 from videosr.training.packing import build_pack
+from videosr.training.recorded import Recorded
 from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
+from videosr.training.resident import ResidentSampler
 from videosr.training.start import open_gates, whitening
 
 _SEEN = 16
@@ -140,11 +142,15 @@ class Trainer:
         if config.regularisation.frequency_dropout:
             add_frequency_dropout(self.network, config.regularisation.frequency_dropout)
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
+        cuda = self.device.type == "cuda"
+        # What changes from step to step lies on the device, where a recorded step finds it.
+        self._rate, self._decay = torch.zeros(2, device=self.device)
         # A short memory of squared gradients: after a jump of the loss the steps are small at once.
-        rate = config.schedule.learning_rate
-        self.optimizer = torch.optim.AdamW(self._trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+        rate = self._rate if cuda else config.schedule.learning_rate
+        self.optimizer = torch.optim.AdamW(self._trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, capturable=cuda)
         self.objective = Objective(config).to(self.device)
         self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
+        self._update = self._learn if self.adversary or not cuda else Recorded(self._learn, say)
         self.iteration, self.best, self.seconds = 0, -math.inf, 0.0
 
     @property
@@ -214,9 +220,18 @@ class Trainer:
             "loss", what was minimised; if it is a sum, each weighted term of it as "<name>_loss"; with a discriminator
             "discriminator_loss". On the device.
         """
-        schedule = self.config.schedule
+        rate = learning_rate(self.iteration, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.iteration, self.config)
+            group["lr"] = self._rate.fill_(rate) if self.device.type == "cuda" else rate
+        # A young average would be mostly initial weights: its decay grows with the run (as in TensorFlow's EMA).
+        self._decay.fill_(min(self.config.schedule.ema, (1 + self.iteration) / (10 + self.iteration)))
+        report = self._update(*(x for x in (lr, hr, average) if x is not None))
+        self.iteration += 1
+        return report
+
+    def _learn(self, lr: Tensor, hr: Tensor, average: Tensor | None = None) -> dict[str, Tensor]:
+        """All of `step` that the device does, at the rate and the decay that lie there."""
+        schedule = self.config.schedule
         with (
             parametrize.cached(),  # every kernel is folded once
             torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"),
@@ -232,10 +247,10 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._trained, schedule.gradient_clip)
         self.optimizer.step()
-        # A young average would be mostly initial weights: its decay grows with the run (as in TensorFlow's EMA).
-        decay = min(schedule.ema, (1 + self.iteration) / (10 + self.iteration))
-        torch._foreach_lerp_(list(self.average.parameters()), folded_parameters(self.network, self.average), 1 - decay)
-        self.iteration += 1
+        averages: list[Tensor] = list(self.average.parameters())
+        change = list(torch._foreach_sub(folded_parameters(self.network, self.average), averages))
+        torch._foreach_mul_(change, 1 - self._decay)
+        torch._foreach_add_(averages, change)
         report = {"loss": loss.detach()}
         if len(terms) > 1:
             report |= {f"{name}_loss": term.detach() for name, term in terms.items()}
@@ -265,16 +280,14 @@ class Trainer:
         Raises:
             VideosrError: the training diverged.
         """
-        schedule = self.config.schedule
         sampler = PatchSampler(self.folder, self.config)
         if self.iteration == 0 and self.config.network.weights is None:
             self._whiten(sampler)
         reports: list[dict[str, Tensor]] = []
         clock = time.monotonic()
         try:
-            for batch in sampler.batches(self.iteration, schedule.iterations):
-                average = None if batch.average is None else self._to_tensor(batch.average)
-                reports.append(self.step(self._to_tensor(batch.lr), self._to_tensor(batch.hr), average))
+            for lr, hr, average in self._batches(sampler):
+                reports.append(self.step(lr, hr, average))
                 self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
                 if self._due(self.config.output.log_every):
                     self._log_losses(reports)
@@ -286,6 +299,16 @@ class Trainer:
         except KeyboardInterrupt:
             self.save_checkpoint()
             raise
+
+    def _batches(self, sampler: PatchSampler) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """What is left of the run: LR and HR patches, and the averages that the detail path sees, for `step`."""
+        span = self.iteration, self.config.schedule.iterations
+        if self.device.type == "cuda" and ResidentSampler.fits(sampler, self.device):
+            yield from ((*pair, None) for pair in ResidentSampler(sampler, self.device).batches(*span))
+            return
+        for batch in sampler.batches(*span):
+            average = None if batch.average is None else self._to_tensor(batch.average)
+            yield self._to_tensor(batch.lr), self._to_tensor(batch.hr), average
 
     @torch.no_grad()
     def _whiten(self, sampler: PatchSampler) -> None:
