@@ -6,8 +6,10 @@ A stand-in (`hostnvdec`) gives pictures as NVDEC does. Tests marked `gpu` run th
 from __future__ import annotations
 
 import gc
+import sys
 from fractions import Fraction
 from functools import partial
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -206,8 +208,49 @@ def test_without_a_gpu_the_cpu_decodes_and_that_is_said_once(tmp_path):
     assert said.startswith("decoded on the CPU: FFmpeg cannot use CUDA device 0")
 
 
+class FakeCuda:
+    """cupy, as far as contexts go: which device's is current in this thread."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def __init__(self, broken: bool = False) -> None:
+        self.said: list[str] = []
+        self.runtime = SimpleNamespace(CUDARuntimeError=self.CUDARuntimeError, free=self.free)
+        self.broken = broken
+
+    def Device(self, index):  # noqa: N802 - as it is called there
+        return SimpleNamespace(use=lambda: self.said.append(f"current {index}"))
+
+    def free(self, address):
+        if self.broken:
+            raise self.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+        self.said.append(f"free {address}")
+
+
+def test_ffmpeg_works_in_the_context_that_is_there_already(monkeypatch):
+    """Its option for the primary context refuses one that an engine has made before."""
+    cuda = FakeCuda()
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    tried = []
+    monkeypatch.setattr(nvdec, "HWDevice", lambda *given: tried.append((list(cuda.said), *given)))
+    found = nvdec.acceleration(1)
+    options = {"primary_ctx": "0", "current_ctx": "1"}
+    assert tried == [(["current 1", "free 0"], "cuda", "1", options)]
+    assert found.options == options  # PyAV asks for the primary context where nothing is said of it
+    assert (found.is_hw_owned, found.device_id) == (True, 1)
+
+
+def test_a_context_that_cannot_be_made_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=FakeCuda(broken=True)))
+    with pytest.raises(
+        InputError, match=r"FFmpeg cannot use CUDA device 0 \(cudaErrorNoDevice.+\); see videosr doctor"
+    ):
+        nvdec.acceleration(0)
+
+
 def test_a_missing_cupy_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(MissingExtraError, match=r"decoding on the GPU.*videosr\[cuda\]"):
         nvdec.cuda_reader(0)
 

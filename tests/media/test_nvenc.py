@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from clips import picture
 
-from videosr.errors import UsageError
+from videosr.errors import OutputError, UsageError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media import codecs, encoder, nvenc
 from videosr.media.codecs import EncoderSettings, avoptions, configure, resolve
@@ -197,6 +197,22 @@ def test_frames_on_the_gpu_behind_some_of_the_host_follow_them(tmp_path, stand_i
     wanted = segment(tmp_path / "host", settings, info(), frames(6, fmt, np.array))
     assert [p.data for p in made.packets()] == [p.data for p in wanted.packets()]
     assert stand_in == []
+
+
+def test_ffmpeg_s_hold_is_on_the_context_that_is_there_already():
+    hold = nvenc._cuda(0)
+    assert (hold.device_id, hold.primary_ctx, hold.current_ctx) == (0, False, True)
+
+
+def test_the_gpu_s_refusal_is_an_error_of_the_output(tmp_path, stand_in, monkeypatch):
+    def refuse(planes, fmt):
+        raise av.error.OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(encoder, "gpu_picture", refuse)
+    fmt = PixelFormat.parse("yuv420p")
+    settings = resolve(EncoderSettings(codec="libx264", crf=10), info(), "matroska")
+    with pytest.raises(OutputError, match="libx264: cannot use the GPU's memory: Operation not supported"):
+        segment(tmp_path / "gpu", settings, info(), frames(1, fmt, lambda plane: plane.view(OnGpu)))
 
 
 def test_only_nvenc_and_its_formats_take_frames_on_the_gpu():

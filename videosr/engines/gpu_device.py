@@ -85,6 +85,14 @@ class Device(ABC):
     downloaded: int = 0
 
     @abstractmethod
+    def use(self) -> None:
+        """Make it the current one of this thread, for libraries that are not told of a device.
+
+        Raises:
+            EngineError: it cannot be used any more.
+        """
+
+    @abstractmethod
     def stream(self) -> Stream:
         """A new stream that does not wait for the default stream."""
 

@@ -93,6 +93,7 @@ class TensorRTEngine(Engine):
                 raise MissingExtraError(f"the {library} engine", "cuda") from exc
             device = CupyDevice(index)
         self.device: Device = device
+        device.use()
         self._loader = loader
         self._plans = Plans(self._library, network, device.gpu, cache or Cache())
         self._reference: OpenVINOEngine | None = None
@@ -164,6 +165,7 @@ class TensorRTEngine(Engine):
         Raises:
             EngineError: the library failed, or the engine did not pass its self-test.
         """
+        self.device.use()  # where the library builds and loads
         shapes = Shapes(*map(self._padded, (shapes.smallest, shapes.tuned, shapes.largest)))
         test = partial(self._test, shapes=shapes, precision=self.precision)
         return self._passed(self._plans.build(shapes, self.precision, test, progress))
@@ -228,6 +230,7 @@ class TensorRTEngine(Engine):
 
     def _open(self, size: Size, conversion: Conversion | None = None) -> Execution:
         """An engine from the cache, or built, and made ready."""
+        self.device.use()
         plan = self._plans.find(size, self.precision)
         plan = self._passed(plan) if plan else self.prepare(Shapes.fixed(*size))
         known = self._plans.kernels(plan.key)

@@ -5,6 +5,10 @@ results do not depend on who decoded. FFmpeg copies each picture out of the deco
 `AV_HWACCEL_FLAG_UNSAFE_OUTPUT` would not), in NV12 or P010. From there `DeviceReader` takes it into planes that belong
 to the frame alone, so nothing that happens to the decoder can change a frame. All is in the device's primary CUDA
 context, which cupy, torch and TensorRT use as well.
+
+FFmpeg's own option for the primary context (`primary_ctx`) refuses one that is there already, unless it has the flags
+that FFmpeg would give it; the engine's always is there first, with other flags. So the context is made current in the
+thread that opens a decoder or encoder, and FFmpeg told to take what is current (`current_ctx`).
 """
 
 from __future__ import annotations
@@ -57,16 +61,37 @@ def acceleration(index: int) -> HWAccel:
     Args:
         index: of the GPU, as CUDA counts.
 
+    The file has to be opened next, in the same thread: FFmpeg then takes the context that was made current here.
+
     Raises:
         InputError: it cannot be used.
     """
     if ON_DEVICE not in hwdevices_available():
         raise InputError("this FFmpeg is built without CUDA; install PyAV from PyPI")
+    options = _shared_context(index)
     try:
-        HWDevice(ON_DEVICE, str(index), {"primary_ctx": "1"})
+        HWDevice(ON_DEVICE, str(index), options)
     except av.error.FFmpegError as exc:
         raise InputError(f"FFmpeg cannot use CUDA device {index} ({exc.strerror}); see videosr doctor") from exc
-    return HWAccel(ON_DEVICE, device=str(index), is_hw_owned=True, options={"primary_ctx": "1"})
+    return HWAccel(ON_DEVICE, device=str(index), is_hw_owned=True, options=options)
+
+
+def _shared_context(index: int) -> dict[str, str]:
+    """The options by which FFmpeg works in a device's primary context, which is this thread's current one after.
+
+    Raises:
+        InputError: CUDA cannot make it.
+    """
+    try:
+        import cupy
+    except ModuleNotFoundError:  # then nobody else has made it, and FFmpeg may
+        return {"primary_ctx": "1"}
+    try:
+        cupy.cuda.Device(index).use()
+        cupy.cuda.runtime.free(0)  # does nothing but what has to be done first
+    except cupy.cuda.runtime.CUDARuntimeError as exc:
+        raise InputError(f"FFmpeg cannot use CUDA device {index} ({exc}); see videosr doctor") from exc
+    return {"primary_ctx": "0", "current_ctx": "1"}
 
 
 class _Shared:

@@ -7,6 +7,7 @@ are right, is tested with arrays of the host, which PyAV takes by the same proto
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 
 import av
@@ -51,21 +52,21 @@ def gpu_picture(planes: Sequence[Array], fmt: PixelFormat) -> av.VideoFrame:
         planes: Y, Cb, Cr of even size, on a GPU (or, for tests, of the host).
         fmt: of theirs, one of `LAYOUTS`.
     """
-    xp = namespace(planes[0])
-    rows, columns = planes[0].shape
-    memory = xp.empty((rows + rows // 2, columns), fmt.dtype)
-    luma, chroma = memory[:rows], memory[rows:]
-    shift = 0 if fmt.bits == 8 else 16 - fmt.bits  # the samples are the upper bits
-    pairs = chroma.reshape(rows // 2, columns // 2, 2)
-    for plane, target in zip(planes, (luma, pairs[:, :, 0], pairs[:, :, 1]), strict=True):
-        xp.left_shift(plane, shift, out=target)
-    complete(memory)
-    on_gpu = memory.__dlpack_device__()[0] != _CPU
-    context = _cuda(memory.device.id) if on_gpu else None
-    return av.VideoFrame.from_dlpack((luma, chroma), format=LAYOUTS[fmt.name], cuda_context=context)
+    on_gpu = planes[0].__dlpack_device__()[0] != _CPU
+    xp, (rows, columns) = namespace(planes[0]), planes[0].shape
+    with planes[0].device if on_gpu else nullcontext():  # FFmpeg takes the context that is current
+        memory = xp.empty((rows + rows // 2, columns), fmt.dtype)
+        luma, chroma = memory[:rows], memory[rows:]
+        shift = 0 if fmt.bits == 8 else 16 - fmt.bits  # the samples are the upper bits
+        pairs = chroma.reshape(rows // 2, columns // 2, 2)
+        for plane, target in zip(planes, (luma, pairs[:, :, 0], pairs[:, :, 1]), strict=True):
+            xp.left_shift(plane, shift, out=target)
+        complete(memory)
+        context = _cuda(memory.device.id) if on_gpu else None
+        return av.VideoFrame.from_dlpack((luma, chroma), format=LAYOUTS[fmt.name], cuda_context=context)
 
 
 @cache
 def _cuda(index: int) -> CudaContext:
-    """FFmpeg's hold on a device's primary context, one for the life of the process."""
-    return CudaContext(index)
+    """FFmpeg's hold on a device's primary context (see `nvdec`), one for the life of the process."""
+    return CudaContext(index, primary_ctx=False, current_ctx=True)
