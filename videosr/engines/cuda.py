@@ -21,8 +21,7 @@ from videosr.engines.gpu_device import Device, Kernels
 from videosr.engines.gpu_execution import Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.engines.openvino import OpenVINOEngine
-from videosr.engines.tensorrt_check import self_test
+from videosr.engines.tensorrt_check import reference_of, self_test
 from videosr.errors import EngineError, MissingExtraError, UsageError
 from videosr.frame import Array, complete, namespace
 
@@ -183,7 +182,7 @@ class CudaEngine(Engine):
         def step(frame: Array, average: Array | None, reset: bool) -> Array:
             return np.asarray(execution.run([frame, frame if average is None else average])[0])
 
-        reference = OpenVINOEngine(self.network, precision="f32")
+        reference = reference_of(self.network)
         verdict = self_test(step, self.interface, reference, _TRIAL, self.precision, 0.0)
         if verdict.problem:
             raise EngineError(f"{self.network.path}: the cuda engine gives {verdict.problem}; use another --engine")

@@ -21,9 +21,8 @@ from videosr.engines.gpu_device import Device
 from videosr.engines.gpu_execution import Context, Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.tensorrt_builder import Definition, Progress, Shapes, Size
-from videosr.engines.tensorrt_check import Verdict, self_test
+from videosr.engines.tensorrt_check import Verdict, reference_of, self_test
 from videosr.engines.tensorrt_context import LoadedEngine
 from videosr.engines.tensorrt_library import Library
 from videosr.engines.tensorrt_plans import PRECISIONS, Plan, Plans, log
@@ -96,7 +95,7 @@ class TensorRTEngine(Engine):
         device.use()
         self._loader = loader
         self._plans = Plans(self._library, network, device.gpu, cache or Cache())
-        self._reference: OpenVINOEngine | None = None
+        self._reference: Engine | None = None
         self._ready: dict[Size, Execution] = {}
         definition = self._plans.definition(ladder[-1])
         self.scale, self.interface, self._multiple = definition.scale, definition.interface, definition.multiple
@@ -224,7 +223,7 @@ class TensorRTEngine(Engine):
             return np.asarray(execution.run(arrays, reset=reset)[0], np.float32)
 
         if self._reference is None:
-            self._reference = OpenVINOEngine(self.network, precision="f32")
+            self._reference = reference_of(self.network)
         verdict: Verdict = self_test(step, self.interface, self._reference, size, precision, execution.blend)
         return {"name": self.network.name, "psnr": f"{verdict.psnr:.2f}", "problem": verdict.problem}
 

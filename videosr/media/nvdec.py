@@ -76,7 +76,7 @@ def acceleration(index: int) -> HWAccel:
     return HWAccel(ON_DEVICE, device=str(index), is_hw_owned=True, options=options)
 
 
-def _shared_context(index: int) -> dict[str, str]:
+def _shared_context(index: int) -> dict[str, object]:
     """The options by which FFmpeg works in a device's primary context, which is this thread's current one after.
 
     Raises:
