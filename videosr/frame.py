@@ -6,6 +6,7 @@ Colour is described by the code points of ITU-T H.273, the numbers that FFmpeg (
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
@@ -34,10 +35,16 @@ def namespace(array: Array) -> Any:
     return np if isinstance(array, np.ndarray) else import_module(type(array).__module__.partition(".")[0])
 
 
+def place_of(array: Array) -> AbstractContextManager[Any]:
+    """Entered around work on an array: cupy makes new ones on the GPU that is current in the thread."""
+    place: AbstractContextManager[Any] = nullcontext() if isinstance(array, np.ndarray) else array.device
+    return place
+
+
 def complete(array: Array) -> None:
     """Wait until what this thread has queued on an array's GPU is done, so that others may be given the array."""
     if not isinstance(array, np.ndarray):
-        with array.device:
+        with place_of(array):
             namespace(array).cuda.get_current_stream().synchronize()
 
 

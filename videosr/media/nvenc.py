@@ -7,13 +7,12 @@ are right, is tested with arrays of the host, which PyAV takes by the same proto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import cache
 
 import av
 from av.video.frame import CudaContext
 
-from videosr.frame import Array, PixelFormat, StreamInfo, complete, namespace
+from videosr.frame import Array, PixelFormat, StreamInfo, complete, namespace, place_of
 from videosr.media.codecs import EncoderSettings, configure
 from videosr.media.encoders import NVENC
 from videosr.media.nvdec import ON_DEVICE
@@ -52,9 +51,8 @@ def gpu_picture(planes: Sequence[Array], fmt: PixelFormat) -> av.VideoFrame:
         planes: Y, Cb, Cr of even size, on a GPU (or, for tests, of the host).
         fmt: of theirs, one of `LAYOUTS`.
     """
-    on_gpu = planes[0].__dlpack_device__()[0] != _CPU
     xp, (rows, columns) = namespace(planes[0]), planes[0].shape
-    with planes[0].device if on_gpu else nullcontext():  # FFmpeg takes the context that is current
+    with place_of(planes[0]):  # FFmpeg takes the context that is current
         memory = xp.empty((rows + rows // 2, columns), fmt.dtype)
         luma, chroma = memory[:rows], memory[rows:]
         shift = 0 if fmt.bits == 8 else 16 - fmt.bits  # the samples are the upper bits
@@ -62,6 +60,7 @@ def gpu_picture(planes: Sequence[Array], fmt: PixelFormat) -> av.VideoFrame:
         for plane, target in zip(planes, (luma, pairs[:, :, 0], pairs[:, :, 1]), strict=True):
             xp.left_shift(plane, shift, out=target)
         complete(memory)
+        on_gpu = memory.__dlpack_device__()[0] != _CPU
         context = _cuda(memory.device.id) if on_gpu else None
         return av.VideoFrame.from_dlpack((luma, chroma), format=LAYOUTS[fmt.name], cuda_context=context)
 
