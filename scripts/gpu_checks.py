@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # nothing has to be installed
 
 from videosr import color, scenes, temporal
 from videosr.engines.base import Picture
