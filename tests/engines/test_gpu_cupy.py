@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.abc
 import sys
 import threading
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ import pytest
 
 import videosr.engines
 from videosr.engines.cuda import HEADER, SOURCE
-from videosr.errors import EngineError
+from videosr.engines.gpu_device import cuda_device
+from videosr.errors import EngineError, MissingExtraError
 
 KERNELS = Path(videosr.engines.__file__).parent / "kernels"
 
@@ -153,6 +155,26 @@ def test_errors_of_cuda_are_one_line_with_a_remedy(cupy, device):
         for call in (device.empty, device.pinned):
             with pytest.raises(EngineError, match=r"^Fake: out of memory; close other programs or give --tile"):
                 call((1,), "uint8")
+
+
+def test_a_cupy_that_does_not_load_is_told_in_one_line(monkeypatch):
+    """It says what libraries it misses over many lines; `--device auto` then goes on with the next engine."""
+
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name == "cupy":
+                raise ImportError("\n====\nFailed to import CuPy.\n\nlibcudart.so.13: cannot open\n====")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.delitem(sys.modules, "videosr.engines.gpu_cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(
+        EngineError, match=r"^cupy is installed but does not load: Failed to import CuPy\.; pip install"
+    ):
+        cuda_device(0, "the cuda engine")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(MissingExtraError, match=r"the cuda engine .*videosr\[cuda\]"):
+        cuda_device(0, "the cuda engine")
 
 
 def test_a_graph_that_cannot_be_recorded_ends_its_recording(cupy, device):

@@ -41,7 +41,8 @@ class CupyDevice(Device):
             facts = cupy.cuda.runtime.getDeviceProperties(index)
             driver = cupy.cuda.runtime.driverGetVersion()
         except _ERRORS as exc:
-            raise EngineError(f"no CUDA device {index}: {exc} (see videosr doctor)") from exc
+            old = "; install a newer NVIDIA driver" if "InsufficientDriver" in str(exc) else ""
+            raise EngineError(f"no CUDA device {index}: {exc}{old} (see videosr doctor)") from exc
         self.index, self.multiprocessors = index, facts["multiProcessorCount"]
         self.gpu = Gpu(
             name=facts["name"].decode(),

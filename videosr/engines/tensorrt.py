@@ -17,7 +17,7 @@ import numpy as np
 
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.cache import Cache
-from videosr.engines.gpu_device import Device
+from videosr.engines.gpu_device import Device, cuda_device
 from videosr.engines.gpu_execution import Context, Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
@@ -26,7 +26,7 @@ from videosr.engines.tensorrt_check import Verdict, reference_of, self_test
 from videosr.engines.tensorrt_context import LoadedEngine
 from videosr.engines.tensorrt_library import Library
 from videosr.engines.tensorrt_plans import PRECISIONS, Plan, Plans, log
-from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError
+from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array, complete, namespace
 
 _TRIAL: Size = (96, 128)
@@ -85,12 +85,7 @@ class TensorRTEngine(Engine):
             ladder = ("f16",)
         self.network = network
         self._library = Library(library)
-        if device is None:
-            try:
-                from videosr.engines.gpu_cupy import CupyDevice
-            except ModuleNotFoundError as exc:
-                raise MissingExtraError(f"the {library} engine", "cuda") from exc
-            device = CupyDevice(index)
+        device = device or cuda_device(index, f"the {library} engine")
         self.device: Device = device
         device.use()
         self._loader = loader

@@ -22,11 +22,11 @@ from torch.utils.dlpack import from_dlpack
 from videosr.archs import checkpoint
 from videosr.archs.families import family_of
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
-from videosr.engines.gpu_device import Device
+from videosr.engines.gpu_device import Device, cuda_device
 from videosr.engines.gpu_execution import Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.errors import EngineError, UsageError
+from videosr.errors import EngineError, MissingExtraError, UsageError
 from videosr.frame import Array, is_on_gpu, namespace
 
 type Work = Callable[[], None]
@@ -280,10 +280,9 @@ def _gpu(place: torch.device) -> Device | None:
     if place.type != "cuda":
         return None
     try:
-        from videosr.engines.gpu_cupy import CupyDevice
-    except ModuleNotFoundError:
+        return cuda_device(place.index or 0, "frames on the GPU")
+    except MissingExtraError:
         return None
-    return CupyDevice(place.index or 0)
 
 
 def _first_line(exc: BaseException) -> str:

@@ -199,7 +199,8 @@ class Pictures:
     def _not_from_the_gpu(self, picture: av.VideoFrame) -> str:
         """Why a frame and those behind it are to be decoded on the CPU after all; "" if they are not."""
         if picture.format.name != ON_DEVICE:
-            return f"this GPU's NVDEC does not take {self.stream.codec_context.codec.name} of this size or profile"
+            name = self.stream.codec_context.codec.name
+            return f"this GPU's NVDEC does not take {name} of this size or profile, or its driver has no libnvcuvid"
         if (picture.width, picture.height) != self._size:
             # FFmpeg does not crop pictures on the GPU at the left and the top, and says of neither how much.
             return "the picture is cropped at the left or the top, or changes its size"
