@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,31 @@ def test_to_a_sink_that_forgets_nothing_crosses_the_bus(engine, clip, monkeypatc
     assert (engine.device.uploaded, engine.device.downloaded) == (0, FRAMES)
     assert all(frame.on_gpu and isinstance(frame.planes[0], DeviceArray) for frame in kept)
     assert [(frame.width, frame.height) for frame in kept] == [(2 * WIDTH, 2 * HEIGHT)] * FRAMES
+
+
+class Strict(DeviceArray):
+    """Refuses to be computed with together with an array of the host, as cupy's do."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if any(type(a) is np.ndarray and a.ndim for a in inputs):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        made = getattr(ufunc, method)(*(np.asarray(a) if isinstance(a, Strict) else a for a in inputs), **options)
+        return made.view(Strict) if isinstance(made, np.ndarray) else made
+
+
+@pytest.mark.parametrize("mode", [Mode.ADAPTIVE, Mode.EMA])
+def test_a_film_goes_on_where_the_gpu_s_decoder_gives_up(engine, clip, tmp_path, monkeypatch, mode):
+    """The first frame of the host is looked at beside the last one of the GPU, and averaged with it."""
+    options = replace(OPTIONS, upscale=replace(OPTIONS.upscale, temporal=mode))
+    wanted = made(clip, tmp_path / "host.mkv", options)
+    monkeypatch.setattr(hostnvdec, "DeviceArray", Strict)
+    monkeypatch.setattr(engine.device, "holds", lambda array: isinstance(array, DeviceArray))
+    hostnvdec.install(monkeypatch, lambda number, surface, frame: frame if number >= 4 else surface)
+    frames = made(clip, tmp_path / "mixed.mkv", options)
+    assert len(frames) == FRAMES
+    for frame, other in zip(frames, wanted, strict=True):
+        for plane, sample in zip(frame.planes, other.planes, strict=True):
+            assert np.abs(plane.astype(int) - sample).max() <= 1
 
 
 @pytest.mark.parametrize(
