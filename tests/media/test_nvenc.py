@@ -161,7 +161,7 @@ def stand_in(monkeypatch):
         return made
 
     calls = []
-    monkeypatch.setattr(encoder, "takes_gpu_frames", lambda settings: True)
+    monkeypatch.setattr(encoder, "takes_gpu_frames", lambda settings, info: True)
     monkeypatch.setattr(encoder, "gpu_context", context)
     return calls
 
@@ -216,10 +216,14 @@ def test_the_gpu_s_refusal_is_an_error_of_the_output(tmp_path, stand_in, monkeyp
 
 
 def test_only_nvenc_and_its_formats_take_frames_on_the_gpu():
-    assert takes_gpu_frames(EncoderSettings(codec="h264_nvenc", pix_fmt="yuv420p"))
-    assert takes_gpu_frames(EncoderSettings(codec="hevc_nvenc", pix_fmt="yuv420p10le"))
-    assert not takes_gpu_frames(EncoderSettings(codec="libx264", pix_fmt="yuv420p"))
-    assert not takes_gpu_frames(EncoderSettings(codec="hevc_nvenc", pix_fmt="yuv444p"))
+    def takes(codec, pix_fmt, width=64):
+        return takes_gpu_frames(EncoderSettings(codec=codec, pix_fmt=pix_fmt), info(width=width))
+
+    assert takes("h264_nvenc", "yuv420p")
+    assert takes("hevc_nvenc", "yuv420p10le")
+    assert not takes("libx264", "yuv420p")
+    assert not takes("hevc_nvenc", "yuv444p")
+    assert not takes("hevc_nvenc", "yuv420p", width=63)  # a network that enlarges three times makes it
     assert nvenc.LAYOUTS.keys() == {"yuv420p", "yuv420p10le"}
 
 

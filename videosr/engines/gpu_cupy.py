@@ -184,7 +184,7 @@ class CupyDevice(Device):
         with self._here():
             try:
                 module.compile()
-            except (cupy.cuda.compiler.CompileException, RuntimeError) as exc:  # its headers or NVRTC may be missing
+            except (cupy.cuda.compiler.CompileException, RuntimeError, OSError) as exc:  # headers, NVRTC, its cache
                 lines = str(exc).strip().splitlines() or [type(exc).__name__]
                 reason = next((line for line in lines if "error" in line), lines[0])
                 raise EngineError(

@@ -93,7 +93,7 @@ class SegmentEncoder:
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
         """The frame for the encoder; on the GPU, if it lies there and the encoder is there too."""
-        if frame.on_gpu and self.frames == 1 and takes_gpu_frames(self.settings):
+        if frame.on_gpu and self.frames == 1 and takes_gpu_frames(self.settings, self.info):
             # The encoder that stood ready for pictures of the host gave the header, and is not wanted any more.
             self._context, self._on_gpu = gpu_context(self.settings, self.info), True
         if frame.on_gpu and self._on_gpu:

@@ -22,9 +22,15 @@ LAYOUTS = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _CPU = 1  # DLPack's kDLCPU
 
 
-def takes_gpu_frames(settings: EncoderSettings) -> bool:
-    """Whether frames on the GPU can be encoded where they are."""
-    return settings.codec in NVENC and settings.pix_fmt in LAYOUTS
+def takes_gpu_frames(settings: EncoderSettings, info: StreamInfo) -> bool:
+    """Whether frames on the GPU can be encoded where they are: an odd size has no semi-planar form.
+
+    Args:
+        settings: resolved.
+        info: of the coded stream.
+    """
+    even = info.width % 2 == 0 and info.height % 2 == 0
+    return even and settings.codec in NVENC and settings.pix_fmt in LAYOUTS
 
 
 def gpu_context(settings: EncoderSettings, info: StreamInfo) -> av.VideoCodecContext:
