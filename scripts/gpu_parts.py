@@ -142,7 +142,8 @@ def stream(case: Case, name: str) -> Measured:
 
 def compiled(case: Case) -> Measured:
     """What the engines are compared with: the published network in torch."""
-    from videosr.bench_alone import measure, published
+    from videosr.bench_alone import measure
+    from videosr.bench_torch import published
 
     weights, half = registry.find("realtime-2x").with_suffix(".safetensors"), case.device == "cuda"
     for name, how in (("published network, torch", False), (COMPILED, True)):
@@ -249,7 +250,7 @@ def accuracy(engine: Engine, size: tuple[int, int], name: str) -> Measured:
 
 def film(engine: Engine, case: Case, name: str) -> Measured:
     """From file to null sink, and what crosses the bus on the way: of each frame a byte, which says "finite"."""
-    from videosr.bench_gpu import whole
+    from videosr.bench_film import whole
     from videosr.upscaler import UpscaleOptions, Upscaler
 
     clip = case.clip or made_clip(case.folder / "clip.mp4", case.size, max(2 * case.count, 20))
