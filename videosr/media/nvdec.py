@@ -84,7 +84,7 @@ def _shared_context(index: int) -> dict[str, object]:
     """
     try:
         import cupy
-    except ModuleNotFoundError:  # then nobody else has made it, and FFmpeg may
+    except ImportError:  # then nobody else has made it, and FFmpeg may
         return {"primary_ctx": "1"}
     try:
         cupy.cuda.Device(index).use()
@@ -156,7 +156,7 @@ def cuda_reader(index: int) -> DeviceReader:
     """
     try:
         import cupy
-    except ModuleNotFoundError as exc:
+    except ImportError as exc:
         raise MissingExtraError("decoding on the GPU", "cuda") from exc
     default = cupy.cuda.Stream.null  # on which FFmpeg writes
 
