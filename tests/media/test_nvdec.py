@@ -20,7 +20,7 @@ from hostnvdec import SEMIPLANAR, Surface, host_reader, install
 
 from videosr.errors import InputError, MissingExtraError
 from videosr.frame import Frame, PixelFormat
-from videosr.media import nvdec
+from videosr.media import nvdec, pictures
 from videosr.media.decoder import Decoder
 from videosr.media.planes import PlaneReader
 
@@ -80,6 +80,7 @@ CLIPS = {
     "hevc 10 bits": {"codec": "libx265", "pix_fmt": "yuv420p10le"},
     "hevc 12 bits": {"codec": "libx265", "pix_fmt": "yuv420p12le"},
     "vp9": {"codec": "libvpx-vp9"},
+    "av1": {"codec": "libsvtav1", "width": 128, "height": 128},
 }
 
 
@@ -112,7 +113,6 @@ UNFIT = {
     "lossless": ({"codec": "ffv1"}, "ffv1 may differ"),
     "4:2:2": ({"pix_fmt": "yuv422p"}, "yuv422p"),
     "4:4:4": ({"pix_fmt": "yuv444p"}, "yuv444p"),
-    "av1": ({"codec": "libsvtav1", "width": 128, "height": 128}, "libdav1d"),
     "odd size": ({"codec": "libvpx-vp9", "width": 63, "height": 47}, "63x47"),
 }
 
@@ -129,6 +129,35 @@ def test_what_nvdec_is_not_for_is_decoded_on_the_cpu(tmp_path, nvdec_stand_in, k
     (said,) = set(decoder.warnings) - set(reference.warnings)
     assert said.startswith("decoded on the CPU: ")
     assert reason in said
+
+
+def test_av1_is_decoded_by_ffmpeg_s_own_decoder(tmp_path, monkeypatch):
+    """PyAV takes dav1d. The other one does nothing without hardware: it refuses, as where a GPU knows no AV1."""
+    path = make_clip(tmp_path / "a.mkv", codec="libsvtav1", width=128, height=128)
+    wanted, reference = everything(path)
+    used = []
+
+    def own(stream, found):
+        used.append(nvdec.decoder_of(stream, found))
+        assert used[-1].extradata == stream.codec_context.extradata
+        return used[-1]
+
+    monkeypatch.setattr(pictures, "acceleration", lambda index: None)
+    monkeypatch.setattr(pictures, "cuda_reader", lambda index: host_reader())
+    monkeypatch.setattr(pictures, "decoder_of", own)
+    frames, decoder = everything(path, device=0)
+    assert [context.codec.name for context in used] == ["av1"]
+    assert_same(frames, wanted)
+    (said,) = set(decoder.warnings) - set(reference.warnings)
+    assert said.startswith("decoded on the CPU: this GPU's NVDEC does not take av1")
+    part, _ = everything(path, device=0, start=wanted[4].time, frames=3)
+    assert_same(part, wanted[4:7])
+
+
+def test_other_streams_are_decoded_by_their_own_context(tmp_path):
+    with av.open(str(make_clip(tmp_path / "a.mkv", options=B_FRAMES))) as container:
+        stream = container.streams.video[0]
+        assert nvdec.decoder_of(stream, None) is stream.codec_context
 
 
 def test_deinterlacing_is_done_on_the_cpu(tmp_path, nvdec_stand_in):
@@ -260,7 +289,9 @@ def test_a_missing_cupy_is_named(monkeypatch):
 def test_nvdec_gives_the_frames_of_the_cpu(tmp_path, kind):
     import cupy
 
-    path = make_clip(tmp_path / "a.mkv", width=320, height=256, **CLIPS[kind])
+    if kind == "av1" and int(cupy.cuda.Device(0).compute_capability) < 86:
+        pytest.skip("GPUs before the GeForce 30 series, and the A100, know no AV1")
+    path = make_clip(tmp_path / "a.mkv", **({"width": 320, "height": 256} | CLIPS[kind]))
     wanted, _ = everything(path)
     frames, decoder = everything(path, device=0)
     assert decoder.on_device, decoder.warnings

@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import av.error
+from av.codec import Codec
 from av.codec.hwaccel import HWAccel, HWDevice, hwdevices_available
 from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
@@ -46,13 +47,41 @@ def unfit(stream: VideoStream) -> str:
     name, size = context.codec.canonical_name, f"{context.width}x{context.height}"
     if name not in EXACT:
         return f"NVDEC's result for {name} may differ in the last bit"
-    if not any(config.format and config.format.name == ON_DEVICE for config in context.codec.hardware_configs or ()):
+    if _using_nvdec(context.codec) is None:
         return f"FFmpeg decodes {name} with {context.codec.name} here, which does not use NVDEC"
     if context.pix_fmt not in FORMATS:
         return f"NVDEC has no use for {context.pix_fmt}"
     if context.width % 2 or context.height % 2:
         return f"NVDEC's pictures cannot be read at the odd size {size}"
     return ""
+
+
+def _using_nvdec(codec: Codec) -> Codec | None:
+    """A decoder, or FFmpeg's own one of the same coding, if that uses NVDEC."""
+    for found in (codec, Codec(codec.canonical_name, "r")):
+        if any(config.format and config.format.name == ON_DEVICE for config in found.hardware_configs or ()):
+            return found
+    return None
+
+
+def decoder_of(stream: VideoStream, found: HWAccel | None) -> av.VideoCodecContext:
+    """What decodes a stream on the GPU: its own context, or one of FFmpeg's own decoder where PyAV takes another.
+
+    So it is with AV1. FFmpeg's own decoder of that does nothing without hardware but say so, by ENOSYS for a packet.
+
+    Args:
+        stream: of a file that was opened with `acceleration`; it is not `unfit`.
+        found: that.
+    """
+    chosen = stream.codec_context
+    codec = _using_nvdec(chosen.codec)
+    if codec is None or codec.name == chosen.codec.name:
+        return chosen
+    made = av.CodecContext.create(codec, "r", hwaccel=found)
+    if not isinstance(made, av.VideoCodecContext):
+        raise TypeError(f"{codec.name} is no video decoder")
+    made.extradata, made.width, made.height = chosen.extradata, chosen.width, chosen.height
+    return made
 
 
 def acceleration(index: int) -> HWAccel:
