@@ -157,15 +157,6 @@ def apart(command: Sequence[str], part: str, engine: str, limit: float) -> Measu
         yield Figure(title, None, unit, f"ended with {code} ({limit:.0f} s were given): {said[:300]}")
 
 
-def with_total(figures: dict[str, Figure]) -> dict[str, Figure]:
-    """The figures with the one that says whether the kernels are right in all formats."""
-    mine = [figure for name, figure in figures.items() if name.startswith(f"{WRONG},")]
-    if not mine:
-        return figures
-    total = sum(figure.value or 0 for figure in mine)
-    return figures | {WRONG: Figure(WRONG, total, "samples", ", ".join(f.name.split(", ")[1] for f in mine))}
-
-
 def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", type=Path, help="an H.264 film of 1920x1080; default: one that is made")
@@ -217,7 +208,7 @@ def main(
                 print(figure, flush=True)
                 if options.json:
                     write(options.json, machine, figures)
-    bars = bars_of(with_total(figures))
+    bars = bars_of(figures)
     print("\n| bar | measured | aim | | how |\n|---|---|---|---|---|")
     print("\n".join(map(str, bars)))
     return 1 if any(bar.met is False for bar in bars) or all(bar.met is None for bar in bars) else 0
@@ -227,7 +218,7 @@ def write(path: Path, machine: str, figures: dict[str, Figure]) -> None:
     """All there is so far."""
     bars = [
         asdict(bar.figure) | {"name": bar.name, "figure": bar.figure.name, "aim": bar.aim, "met": bar.met}
-        for bar in bars_of(with_total(figures))
+        for bar in bars_of(figures)
     ]
     values = {"machine": machine, "figures": [asdict(figure) for figure in figures.values()], "bars": bars}
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

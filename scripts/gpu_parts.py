@@ -100,10 +100,13 @@ def kernels(case: Case) -> Measured:
     import plane_bars
 
     device = the_gpu()
+    total = 0
     for name, tensors in gpu_checks.CASES:
         found = gpu_checks.compare(device, name, tensors)
         wrong = found.tensors + found.planes + found.statistics + (found.average > 1e-6)
+        total += wrong
         yield Figure(f"{WRONG}, {name} {tensors}", wrong, "samples", str(found))
+    yield Figure(WRONG, total, "samples", ", ".join(" ".join(case) for case in gpu_checks.CASES))
     peak = next((value for key, value in PEAK_BYTES.items() if key in device.gpu.name), None)
     for name, tensors in plane_bars.FORMATS:
         for what, taken, moved in plane_bars.measure(device, name, tensors, case.size, case.count):
