@@ -1,10 +1,11 @@
-"""Every bar of the GPU path, measured in one call where there is a GPU.
+"""Every bar of the GPU path, measured in one call where there is a GPU; prints Markdown.
 
-    python scripts/gpu_bars.py --clip film-1080p.mp4 [--json FILE]
+    python scripts/gpu_bars.py [--clip film-1080p.mp4] [--minutes 9] [--json FILE]
 
-Needs `videosr[torch]` and `videosr[cuda]`. What cannot run here is named with the reason, and so is every bar that
-cannot be measured. Ratios are of one run, figures are medians of rounds. Exit code 1 if a bar that was measured is
-missed.
+Each part runs in a process of its own with a time limit, since a fault in CUDA ends all that a process can do there;
+each figure is printed, and written to FILE, as soon as it is there. What cannot be measured says why: of TensorRT,
+PyAV, OpenVINO, ONNX Runtime and torch each may be missing. Without a clip one is made. Ratios are of one run, figures
+are medians of rounds. Exit code 1 if a bar is missed, or none could be measured.
 
 NOT YET RUN ON A GPU.
 """
@@ -13,40 +14,41 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # nothing has to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from videosr.archs import checkpoint
-from videosr.archs.paragonsr2 import ParagonSR2
-from videosr.bench_gpu import alone, published, whole
-from videosr.bench_gpu import measure as speed
-from videosr.doctor import examine
-from videosr.engines import Engine, load
-from videosr.engines.cuda import CudaEngine
-from videosr.engines.network import Network
-from videosr.engines.openvino import OpenVINOEngine
-from videosr.engines.tensorrt import TensorRTEngine
-from videosr.errors import VideosrError
-from videosr.export import export
-from videosr.models import registry
-from videosr.upscaler import UpscaleOptions, Upscaler
+from gpu_parts import (
+    CODES,
+    COMPILED,
+    COPIES,
+    FILM,
+    MEMORY,
+    PARTS,
+    PSNR,
+    REALTIME,
+    STREAM,
+    WRONG,
+    Case,
+    Figure,
+    Measured,
+    main_figure,
+    run_part,
+)
 
-ABLE = ("tensorrt_rtx", "tensorrt", "cuda")
-type Measured = TensorRTEngine | CudaEngine
-"""An engine whose network can be run alone, on what lies in its tensors."""
+from videosr.engines import CUDA_ENGINES, Engine, load
+from videosr.engines.nvidia import NoDriverError, gpus
 
-KFLOP = {"realtime": 23, "stream": 177}
-"""Multiply-adds counted twice, in thousands, a pixel of the input: of the folded network at scale 2."""
-PEAK_FLOPS, PEAK_BYTES = 67e12, 4.8e12
-"""Of an H200 SXM outside its tensor cores in float32, and of its memory, a second (NVIDIA's data sheet)."""
-BYTES = 8
-"""A pixel of the input at the least: 4:2:0 planes in, four times as many out."""
+PART_SECONDS = 240
+FIGURE = "FIGURE "
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,159 +58,170 @@ class Bar:
     Attributes:
         name: what is measured.
         aim: lowest value, or the highest where `below`.
-        unit: of the values.
-        value: as measured, None where it was not.
-        note: how, or why not.
+        figure: that was measured for it.
         below: whether smaller is better.
     """
 
     name: str
     aim: float
-    unit: str
-    value: float | None
-    note: str
+    figure: Figure
     below: bool = False
 
     @property
     def met(self) -> bool | None:
         """Whether it is met; None: not measured."""
-        if self.value is None:
+        value = self.figure.value
+        if value is None:
             return None
-        return self.value <= self.aim if self.below else self.value >= self.aim
+        return value <= self.aim if self.below else value >= self.aim
 
     def __str__(self) -> str:
-        sign, verdict = ("<=" if self.below else ">="), {True: "met", False: "MISSED", None: "not measured"}[self.met]
-        value = "-" if self.value is None else f"{self.value:,.4g} {self.unit}"
-        return f"{verdict:<13}{self.name}: {value} (aim {sign} {self.aim:,.5g}): {self.note}"
-
-
-def roofline(variant: str, size: tuple[int, int], fps: float) -> str:
-    """What share of an H200's arithmetic and memory that is."""
-    pixels = size[0] * size[1] * fps
-    arithmetic, memory = pixels * KFLOP[variant] * 1e3 / PEAK_FLOPS, pixels * BYTES / PEAK_BYTES
-    return f"{arithmetic:.0%} of an H200's float32 peak, {memory:.1%} of its bandwidth"
-
-
-def measure(
-    make: Callable[[Path], Measured],
-    size: tuple[int, int],
-    clip: Path | None,
-    device: str,
-    folder: Path,
-    count: int,
-) -> list[Bar]:
-    """All bars, of the engine that `make` loads for a network file."""
-    shape = f"{size[1]}x{size[0]}"
-    realtime = registry.find("realtime-2x")
-    engine = make(realtime)
-    before = engine.device.used_memory()
-    fps = alone(engine.ready(size), count).fps
-    memory = (engine.device.used_memory() - before) / 2**20
-    name, precision = engine.identity.split()[0], engine.precision
-    bars = [
-        Bar(
-            f"realtime, {shape}, engine only",
-            2000,
-            "frames/s",
-            fps,
-            f"{name} {precision}: {roofline('realtime', size, fps)}",
+        sign, verdict = (
+            ("<=" if self.below else ">="),
+            {True: "met", False: "**MISSED**", None: "not measured"}[self.met],
         )
-    ]
-    half = device == "cuda"
-    start, wait = published(realtime.with_suffix(".safetensors"), size, device, half=half, compiled=True)
-    plain = speed(start, wait, max(count // 5, 2)).fps
-    bars.append(Bar("realtime, against torch.compile", 5, "x", fps / plain, f"published graph: {plain:.0f} frames/s"))
-    bars.append(stream_bar(make, size, folder, count))
-    bars.append(Bar(f"realtime, {shape}, memory", 600, "MiB", memory, "above the context, as tensors", below=True))
-    bars += accuracy(engine, OpenVINOEngine(Network.open(realtime), precision="f32"), size)
-    bars += whole_way(engine, clip)
-    return bars
+        value = "-" if self.figure.value is None else f"{self.figure.value:,.5g} {self.figure.unit}"
+        note = f"{self.figure.name}: {self.figure.note}".replace("|", "/")
+        return f"| {self.name} | {value} | {sign} {self.aim:,.5g} | {verdict} | {note} |"
 
 
-def stream_bar(make: Callable[[Path], Measured], size: tuple[int, int], folder: Path, count: int) -> Bar:
-    """The stream network, with random weights: its speed does not depend on them."""
-    weights = folder / "stream.safetensors"
-    checkpoint.save(weights, ParagonSR2("stream", 2), name="stream", training="none: random weights", license="MIT")
-    export(weights, folder / "stream.onnx")
-    bar = partial(Bar, f"stream, {size[1]}x{size[0]}, engine only", 400, "frames/s")
-    try:
-        engine = make(folder / "stream.onnx")
-    except VideosrError as exc:  # the cuda engine has no kernel for it
-        return bar(None, str(exc))
-    fps = alone(engine.ready(size), count).fps
-    return bar(fps, f"{engine.identity.split()[0]}: {roofline('stream', size, fps)}")
+def bars_of(figures: Mapping[str, Figure]) -> list[Bar]:
+    """The bars, by the figures of the fastest engine."""
 
+    def best(prefix: str) -> Figure:
+        mine = [figure for name, figure in figures.items() if name.startswith(prefix)]
+        there = [figure for figure in mine if figure.value is not None]
+        if there:
+            return max(there, key=lambda figure: figure.value or 0)
+        reasons = "; ".join(f"{f.name.removeprefix(prefix)}: {f.note}" for f in mine)
+        return Figure(prefix.strip(), None, "", reasons or "not run")
 
-def accuracy(engine: Engine, reference: OpenVINOEngine, size: tuple[int, int]) -> list[Bar]:
-    """Pictures beside float32 on the CPU."""
-    rng = np.random.default_rng(0)
-    rows, columns = min(size[0], 360), min(size[1], 640)
-    y, x = np.mgrid[:rows, :columns].astype(np.float32)
-    base = 0.5 + 0.35 * np.sin(x / 23) * np.cos(y / 17)
-    frame = np.clip(np.stack([base, base[::-1], 1 - base]) + rng.normal(0, 0.02, (3, rows, columns)), 0, 1)
-    frame = frame[None].astype(np.float32)
-    out, wanted = engine.run(frame), reference.run(frame)
-    error = float(np.mean((out.astype(np.float64) - wanted) ** 2))
-    codes = [np.rint(np.clip(p, 0, 1) * 255) for p in (out, wanted)]
-    share = 100 * float((np.abs(codes[0] - codes[1]) <= 1).mean())
-    psnr = float(-10 * np.log10(error)) if error else 999.0
-    note = f"{columns}x{rows}, against float32"
-    return [Bar("within one 8-bit code", 99.9, "%", share, note), Bar("PSNR", 55, "dB", psnr, note)]
+    def of(name: str) -> Figure:
+        return figures.get(name, Figure(name, None, "", "not run"))
 
-
-def whole_way(engine: Engine, clip: Path | None) -> list[Bar]:
-    """From file to null sink, and what crosses the bus on the way: of each frame a byte, which says "finite"."""
-    fast, copies = "file to null sink", "file to null sink, copied between host and GPU"
-    if clip is None:
-        reason = "give --clip, a 1080p H.264 file"
-        return [Bar(fast, 240, "frames/s", None, reason), Bar(copies, 1, "bytes/frame", None, reason, below=True)]
-    way = whole(Upscaler(UpscaleOptions(), engine), clip)
-    decoded = "decoded by NVDEC" if way.on_gpu else "; ".join(("decoded on the CPU", *way.warnings))
-    note = f"{way.uploaded:,.0f} bytes up, {way.downloaded:,.0f} down a frame; {decoded}"
+    fastest, compiled = best(REALTIME), of(COMPILED)
+    engine = fastest.name.removeprefix(REALTIME)
+    ratio = Figure(f"{fastest.name} to {COMPILED}", None, "x", compiled.note)
+    if fastest.value and compiled.value:
+        ratio = Figure(ratio.name, fastest.value / compiled.value, "x", f"that: {compiled.value:,.0f} frames/s")
     return [
-        Bar(fast, 240, "frames/s", way.fps, f"{way.shares}; {decoded}"),
-        Bar(copies, 1, "bytes/frame", way.uploaded + way.downloaded, note, below=True),
+        Bar("kernels as color.py, temporal.py, scenes.py", 0, of(WRONG), below=True),
+        Bar("realtime, engine only", 2000, fastest),
+        Bar("realtime, against torch.compile", 5, ratio),
+        Bar("stream, engine only", 400, best(STREAM)),
+        Bar("memory", 600, of(MEMORY + engine), below=True),
+        Bar("within one 8-bit code", 99.9, of(CODES + engine)),
+        Bar("PSNR", 55, of(PSNR + engine)),
+        Bar("file to null sink", 240, of(FILM + engine)),
+        Bar("file to null sink, copied between host and GPU", 1, of(COPIES + engine), below=True),
     ]
+
+
+def parts(engines: Sequence[str]) -> list[tuple[str, str]]:
+    """(part, engine) in the order in which they are run: what is most wanted first."""
+    able = [name for name in engines if name != "cuda"]  # it has no kernel for the stream network
+    return [
+        *(("engine", name) for name in engines),
+        ("compiled", ""),
+        ("kernels", ""),
+        *(("stream", name) for name in able),
+    ]
+
+
+def apart(command: Sequence[str], part: str, engine: str, limit: float) -> Measured:
+    """The figures of a part that runs in a process of its own, as they come."""
+    name, unit = main_figure(part, engine)
+    if limit < 5:
+        yield Figure(name, None, unit, "no time left")
+        return
+    own = [*command, "--part", part, *(["--engine", engine] if engine else [])]
+    process = subprocess.Popen(own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    watch = threading.Timer(limit, process.kill)
+    watch.start()
+    said, given = "", False
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(FIGURE):
+                figure = Figure(**json.loads(line.removeprefix(FIGURE)))
+                given |= figure.name == name
+                yield figure
+            elif line.strip():
+                said = line.strip()
+        code = process.wait()
+    finally:
+        watch.cancel()
+        process.kill()
+    if code:
+        title = f"{name}, after that" if given else name
+        yield Figure(title, None, unit, f"ended with {code} ({limit:.0f} s were given): {said[:300]}")
+
+
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clip", type=Path, help="an H.264 film of 1920x1080; default: one that is made")
+    parser.add_argument("--engine", choices=CUDA_ENGINES, action="append", help="default: each; may be repeated")
+    parser.add_argument("--size", default="1920x1080", help="of the input")
+    parser.add_argument("--count", type=int, default=300, help="frames of a round")
+    parser.add_argument(
+        "--minutes", type=float, default=9.0, help="after which no part is begun, and what runs is ended"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures there too, as they come")
+    parser.add_argument("--part", choices=PARTS, help="run this part alone, in this process")
+    parser.add_argument("--folder", type=Path, help="where to make what a part needs; default: one that is deleted")
+    return parser.parse_args(arguments)
 
 
 def main(
-    arguments: list[str] | None = None,
-    make: Callable[[Path], Measured] | None = None,
-    size: tuple[int, int] = (1080, 1920),
-    device: str = "cuda",
+    arguments: list[str] | None = None, make: Callable[[Path, str], Engine] | None = None, device: str = "cuda"
 ) -> int:
-    """Run; 1 if a bar is missed or nothing could be measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", type=Path, help="an H.264 film of 1920x1080")
-    parser.add_argument("--engine", choices=ABLE, help="default: the first that is ready")
-    parser.add_argument("--count", type=int, default=300, help="frames of a round")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    options = parser.parse_args(arguments)
-    report = examine()
-    print("\n".join(report.lines()))
-    name = options.engine or next((e.name for e in report.engines if e.name in ABLE and e.ready), None)
-    if make is None and name is None:
-        print("no engine that could be measured is ready here: see above")
-        return 1
+    """Run; 1 if a bar is missed or none was measured. With `make` all parts run in this process."""
+    options = options_of(arguments)
+    columns, rows = map(int, options.size.split("x"))
+    engines = options.engine or list(CUDA_ENGINES)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
+        folder = options.folder or Path(made)
+        loader = make or (lambda path, name: load(path, name, device="cuda"))
+        case = Case((rows, columns), options.count, folder, options.clip, device, loader)
+        if options.part:
+            for figure in run_part(case, options.part, options.engine[0] if options.engine else ""):
+                print(FIGURE + json.dumps(asdict(figure)), flush=True)
+            return 0
+        try:
+            machine = str(gpus()[0])
+        except NoDriverError as exc:
+            if make is None:
+                print(f"nothing can be measured: {exc}")
+                return 1
+            machine = "a stand-in for a GPU"
+        print(f"# {machine}, {options.size}\n\n| figure | value | |\n|---|---|---|", flush=True)
+        figures: dict[str, Figure] = {}
+        given = [f"--size={options.size}", f"--count={options.count}", f"--folder={folder}"]
+        given += [f"--clip={options.clip}"] if options.clip else []
+        command = [sys.executable, "-u", __file__, *given]
+        for part, engine in parts(engines):
+            left = 60 * options.minutes - (time.monotonic() - begun)
+            run = run_part(case, part, engine) if make else apart(command, part, engine, min(PART_SECONDS, left))
+            for figure in run:
+                figures[figure.name] = figure
+                print(figure, flush=True)
+                if options.json:
+                    write(options.json, machine, figures)
+    bars = bars_of(figures)
+    print("\n| bar | measured | aim | | how |\n|---|---|---|---|---|")
+    print("\n".join(map(str, bars)))
+    return 1 if any(bar.met is False for bar in bars) or all(bar.met is None for bar in bars) else 0
 
-    def real(path: Path) -> Measured:
-        engine = load(path, str(name), device="cuda")
-        if not isinstance(engine, TensorRTEngine | CudaEngine):
-            raise TypeError(f"{engine!r} has no network that runs alone")
-        return engine
 
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            bars = measure(make or real, size, options.clip, device, Path(folder), options.count)
-    except VideosrError as exc:
-        print(f"failed: {exc}")
-        return 1
-    for bar in bars:
-        print(bar)
-    if options.json:
-        values = {"machine": report.as_json(), "bars": [asdict(bar) | {"met": bar.met} for bar in bars]}
-        options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    return 1 if any(bar.met is False for bar in bars) else 0
+def write(path: Path, machine: str, figures: dict[str, Figure]) -> None:
+    """All there is so far."""
+    bars = [
+        asdict(bar.figure) | {"name": bar.name, "figure": bar.figure.name, "aim": bar.aim, "met": bar.met}
+        for bar in bars_of(figures)
+    ]
+    values = {"machine": machine, "figures": [asdict(figure) for figure in figures.values()], "bars": bars}
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

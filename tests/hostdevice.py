@@ -94,6 +94,14 @@ class HostDevice(Device):
         self.captures = 0
         self.host_waits = 0
         self._recording: list[Callable[[], None]] | None = None
+        self._current = threading.local()
+
+    def use(self) -> None:
+        self._current.here = True
+
+    def check_current(self) -> None:
+        """Libraries that are not told of a device take the one that is current in the thread."""
+        assert getattr(self._current, "here", False), "another device may be current in this thread"
 
     def stream(self) -> HostStream:
         made = HostStream(len(self.streams) + 1)
@@ -218,6 +226,7 @@ class HostContext:
         self.bound[name] = address
 
     def enqueue(self, stream: int) -> None:
+        self.device.check_current()
         self.enqueued += 1
         arrays = {name: self.device.arrays[self.bound[name]] for name in (*self.inputs, *self.outputs)}
 
@@ -264,6 +273,7 @@ class OnnxLoaded:
         return self.loader.kernels
 
     def context(self, device: HostDevice, size) -> HostContext:
+        device.check_current()
         names = [port.name for port in self.definition.outputs]
 
         def network(arrays):

@@ -54,5 +54,6 @@ def install(monkeypatch, give=lambda number, surface, frame: surface) -> None:
             yield give(count - 1, Surface(frame), frame)
 
     monkeypatch.setattr(pictures, "acceleration", lambda index: None)
+    monkeypatch.setattr(pictures, "decoder_of", lambda stream, found: stream.codec_context)
     monkeypatch.setattr(pictures, "cuda_reader", lambda index: host_reader())
     monkeypatch.setattr(pictures.Pictures, "_decoded", surfaces)

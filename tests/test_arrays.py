@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,25 @@ def test_colours_that_do_not_fit_are_refused():
     gray = Frame(planes=(rgb()[0],), format=PixelFormat.parse("gray"), pts=0, time_base=frame_of(rgb()).time_base)
     with pytest.raises(UsageError, match="gray is no R'G'B'"):
         picture_of(gray)
+
+
+class OnTheGpu:
+    """A tensor as torch's: both protocols, of which one alone knows of streams."""
+
+    __cuda_array_interface__ = {"data": (0, False)}  # noqa: RUF012
+
+    def __dlpack__(self, **options):
+        raise AssertionError("for the likeness of cupy to ask")
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+
+def test_dlpack_is_asked_before_the_interface_that_names_no_stream(monkeypatch):
+    cupy = SimpleNamespace(from_dlpack=lambda array: "dlpack", asarray=lambda array: "interface")
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert native(OnTheGpu()) == "dlpack"
+    assert native(SimpleNamespace(__cuda_array_interface__={})) == "interface"
 
 
 def test_a_missing_cupy_is_named(monkeypatch):

@@ -12,7 +12,7 @@ import hostnvdec
 from clips import make_clip
 from hostdevice import GPU, HostDevice
 
-from videosr import bench_gpu
+from videosr import bench_alone, bench_gpu
 from videosr.engines import CUDA_ENGINES
 from videosr.engines import torch as torch_engine
 from videosr.engines.nvidia import NoDriverError
@@ -108,7 +108,7 @@ def test_throughput_and_latency_are_not_the_same_thing():
     calls = []
     speed = bench_gpu.measure(lambda: calls.append("start"), lambda: calls.append("wait"), 10, rounds=2)
     assert speed.fps > 0
-    warm, queued = 2 * bench_gpu._WARM, 2 * (10 + 1)
+    warm, queued = 2 * bench_alone._WARM, 2 * (10 + 1)
     assert calls[warm : warm + 11] == ["start"] * 10 + ["wait"]
     assert calls[warm + queued :] == ["start", "wait"] * 20
 

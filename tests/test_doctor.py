@@ -137,7 +137,7 @@ def test_what_decodes_and_encodes_on_the_gpu(machine, monkeypatch):
     monkeypatch.setattr(doctor, "acceleration", lambda index: None)
     monkeypatch.setattr(doctor, "resolve", refuse)
     media = doctor.examine().media
-    assert media["NVDEC"].startswith("decodes h264, hevc, vp8, vp9 on Stand-in H")
+    assert media["NVDEC"].startswith("decodes av1, h264, hevc, vp8, vp9 on Stand-in H")
     assert media["NVENC"].startswith("none: --codec")
     monkeypatch.setattr(doctor, "resolve", lambda settings, picture, container: settings)
     assert doctor.examine().media["NVENC"] == "av1_nvenc h264_nvenc hevc_nvenc"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videosr.errors import InputError
-from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
+from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, together
 
 
 @pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
@@ -91,3 +91,32 @@ def test_with_planes_keeps_the_moment():
     assert (b.pts, b.duration, b.sar, b.side_data) == (7, 2, Fraction(8, 9), (("x", b"y"),))
     assert b.format.name == "gray10le"
     assert a.with_planes(a.planes).format is a.format
+
+
+class OnGpu(np.ndarray):
+    """An array of the GPU, with which those of the host cannot be compared."""
+
+    def get(self):
+        return np.array(self)
+
+    def __eq__(self, other):
+        if type(other) is not OnGpu:
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        return np.asarray(self) == np.asarray(other)
+
+    __hash__ = None
+
+
+def test_frames_in_different_places_are_compared_and_brought_together():
+    fmt = FORMATS["gray"]
+    plane = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    here = Frame(planes=(plane,), format=fmt, pts=0, time_base=Fraction(1))
+    there = here.with_planes((plane.copy().view(OnGpu),))
+    other = here.with_planes((plane + 1,))
+    assert here.same_picture(there)
+    assert there.same_picture(here)
+    assert there.same_picture(there)
+    assert not there.same_picture(other)
+    assert not other.same_picture(there)
+    assert together([there, there]) == (there, there)
+    assert [frame.on_gpu for frame in together([here, there])] == [False, False]

@@ -96,6 +96,32 @@ def test_to_a_sink_that_forgets_nothing_crosses_the_bus(engine, clip, monkeypatc
     assert [(frame.width, frame.height) for frame in kept] == [(2 * WIDTH, 2 * HEIGHT)] * FRAMES
 
 
+class Strict(DeviceArray):
+    """Refuses to be computed with together with an array of the host, as cupy's do."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if any(type(a) is np.ndarray and a.ndim for a in inputs):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        made = getattr(ufunc, method)(*(np.asarray(a) if isinstance(a, Strict) else a for a in inputs), **options)
+        return made.view(Strict) if isinstance(made, np.ndarray) else made
+
+
+def test_a_film_goes_on_where_the_gpu_s_decoder_gives_up(engine, tmp_path, monkeypatch):
+    """The first frame of the host is looked at beside the last one of the GPU, and averaged with it."""
+    clip = make_clip(tmp_path / "long.mkv", frames=24, width=WIDTH, height=HEIGHT, noise=2.0, options={"bf": "2"})
+    wanted = made(clip, tmp_path / "host.mkv")
+    monkeypatch.setattr(hostnvdec, "DeviceArray", Strict)
+    monkeypatch.setattr(engine.device, "holds", lambda array: isinstance(array, DeviceArray))
+    hostnvdec.install(monkeypatch, lambda number, surface, frame: frame if number >= 16 else surface)
+    uploaded = engine.device.uploaded
+    frames = made(clip, tmp_path / "mixed.mkv")
+    assert len(frames) == 24
+    assert engine.device.uploaded > uploaded  # more than none: frames of the host came too
+    for frame, other in zip(frames, wanted, strict=True):
+        for plane, sample in zip(frame.planes, other.planes, strict=True):
+            assert np.abs(plane.astype(int) - sample).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("encoder", "height", "stages"),
     [("libx264", None, True), ("h264_nvenc", None, False), ("h264_nvenc", 72, True)],

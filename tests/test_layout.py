@@ -23,10 +23,11 @@ FLOORS = [
     {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs", "arrays"},
     {"engines"},
     {"models", "media", "export", "look"},
-    {"upscaler", "download", "evaluate", "exporting", "journal", "doctor"},
+    {"upscaler", "download", "evaluate", "exporting", "journal", "doctor", "bench_alone", "bench_torch"},
     {"film"},
     {"transcode", "live", "training", "compare"},
     {"distributed"},
+    {"bench_film"},
     {"batch", "bench", "bench_gpu", "cli_options", "cli_evaluate", "cli_engine"},
     {"cli_batch", "cli_compare", "cli_serve"},
     {"cli"},
@@ -41,7 +42,7 @@ KNOWS = {
     "av": {"media", "evaluate", "bench", "training", "doctor"},
     "openvino": {"engines", "export", "bench"},
     "onnxruntime": {"engines", "export", "bench"},
-    "torch": {"archs", "training", "export", "engines", "bench", "bench_gpu", "evaluate"},
+    "torch": {"archs", "training", "export", "engines", "bench", "bench_torch", "bench_gpu", "evaluate"},
     "onnx": {"archs", "export", "engines"},
     "click": {"cli", "cli_batch", "cli_compare", "cli_engine", "cli_evaluate", "cli_options", "cli_serve"},
     "aiohttp": {"live"},
@@ -113,7 +114,7 @@ BLOCKED = ["torch", "onnx", "onnxruntime", "cupy", "tensorrt", "tensorrt_rtx", "
 BLOCKED += ["safetensors", "PIL", "scipy"]
 GPU = ["engines.gpu_cupy", "engines.tensorrt_half"]
 HEAVY = ["archs", "training", "export", "exporting", "engines.torch", "engines.onnxruntime", *GPU]
-HEAVY += ["bench", "bench_gpu", "live.web"]
+HEAVY += ["bench", "bench_torch", "bench_gpu", "live.web"]
 LIGHT = {"av", "numpy", "click", "tqdm", "openvino", "packaging", "videosr"}  # packaging is openvino's
 
 SCRIPT = """

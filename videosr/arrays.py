@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from videosr.errors import MissingExtraError, UsageError
-from videosr.frame import FORMATS, Array, ColorSpec, Frame, Matrix, Range, complete, namespace
+from videosr.frame import FORMATS, Array, ColorSpec, Frame, Matrix, Range, complete, namespace, place_of
 
 COLOR = ColorSpec(matrix=Matrix.RGB, range=Range.FULL)
 _BITS = {"uint8": "gbrp", "uint16": "gbrp16le"}
@@ -36,14 +36,14 @@ def native(array: Any) -> Array:
     exported = hasattr(array, "__dlpack_device__")
     if exported and array.__dlpack_device__()[0] in _ON_HOST:
         return np.from_dlpack(array)
-    interface = hasattr(array, "__cuda_array_interface__")
-    if not exported and not interface:
+    if not exported and not hasattr(array, "__cuda_array_interface__"):
         raise UsageError(f"{type(array).__name__} is no array: it has neither __dlpack__ nor __cuda_array_interface__")
     try:
         import cupy
     except ModuleNotFoundError as exc:
         raise MissingExtraError("arrays on the GPU", "cuda") from exc
-    return cupy.asarray(array) if interface else cupy.from_dlpack(array)
+    # DLPack first: torch's `__cuda_array_interface__` does not say on which stream a tensor is being written.
+    return cupy.from_dlpack(array) if exported else cupy.asarray(array)
 
 
 def frame_of(picture: Any, *, pts: int = 0, time_base: Fraction = Fraction(1, 25), color: ColorSpec = COLOR) -> Frame:
@@ -68,8 +68,9 @@ def frame_of(picture: Any, *, pts: int = 0, time_base: Fraction = Fraction(1, 25
         )
     if color.matrix != Matrix.RGB:
         raise UsageError(f"a picture's colour has the matrix {color.matrix.name}, not RGB")
-    planes = tuple(array[i].copy() for i in range(3))
-    complete(planes[-1])
+    with place_of(array):
+        planes = tuple(array[i].copy() for i in range(3))
+        complete(planes[-1])
     return Frame(planes=planes, format=FORMATS[_BITS[array.dtype.name]], pts=pts, time_base=time_base, color=color)
 
 
@@ -84,6 +85,7 @@ def picture_of(frame: Frame) -> Array:
     """
     if frame.format.family != "rgb":
         raise UsageError(f"a frame in {frame.format.name} is no R'G'B' picture: give the upscaler pix_fmt='gbrp'")
-    made = namespace(frame.planes[0]).stack(frame.planes[:3])
-    complete(made)
+    with place_of(frame.planes[0]):
+        made = namespace(frame.planes[0]).stack(frame.planes[:3])
+        complete(made)
     return made

@@ -11,73 +11,22 @@ from __future__ import annotations
 
 import gc
 import json
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from videosr.archs import checkpoint
+from videosr.bench_alone import Speed, alone, measure
+from videosr.bench_film import Whole, whole
+from videosr.bench_torch import published
 from videosr.engines import CUDA_ENGINES, Engine, load, on_cuda
-from videosr.engines.gpu_execution import Execution
 from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.errors import EngineError, NetworkError, VideosrError
-from videosr.graph import Graph, NullSink, Timing
 from videosr.media.decoder import Decoder
 from videosr.models import registry
 from videosr.upscaler import UpscaleOptions, Upscaler
-
-_WARM = 3
-_AHEAD = 16
-"""Frames of a clip after which all that is built once has been built."""
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast one way of computing is.
-
-    Attributes:
-        fps: frames per second with frames queued one behind the other, median of rounds.
-        latency: milliseconds from start to end of a frame alone: percentiles 50, 95 and 99.
-    """
-
-    fps: float
-    latency: tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """From a file to a sink that forgets.
-
-    Attributes:
-        fps: frames per second.
-        on_gpu: whether frames were decoded on the GPU and stayed there.
-        uploaded: bytes a frame that were copied to the GPU.
-        downloaded: bytes a frame that were copied from it.
-        stages: where each thread's time went.
-        warnings: of the decoder.
-    """
-
-    fps: float
-    on_gpu: bool
-    uploaded: float
-    downloaded: float
-    stages: tuple[Timing, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def shares(self) -> str:
-        """The stages in words: the share of its time that each was at work, and what it waited for."""
-        spent = max(sum((t.busy, t.starved, t.blocked)) for t in self.stages)
-        return ", ".join(
-            f"{t.name} {t.busy / spent:.0%} busy {t.starved / spent:.0%} starved {t.blocked / spent:.0%} blocked"
-            for t in self.stages
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,108 +46,6 @@ class Row:
     memory: float = 0.0
     whole: Whole | None = None
     problem: str = ""
-
-
-def measure(start: Callable[[], object], wait: Callable[[], object], count: int, rounds: int = 5) -> Speed:
-    """The speed of work that is queued by `start` and done when `wait` returns.
-
-    Args:
-        start: queues one frame.
-        wait: for all that is queued.
-        count: of frames a round.
-        rounds: the median counts.
-    """
-    for _ in range(_WARM):
-        start()
-        wait()
-    rates, single = [], []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        for _ in range(count):
-            start()
-        wait()
-        rates.append(count / (time.perf_counter() - begun))
-    for _ in range(max(count, 20)):
-        begun = time.perf_counter()
-        start()
-        wait()
-        single.append(1000 * (time.perf_counter() - begun))
-    p50, p95, p99 = (float(p) for p in np.percentile(single, (50, 95, 99)))
-    return Speed(statistics.median(rates), (p50, p95, p99))
-
-
-def published(
-    weights: Path, size: tuple[int, int], device: str, *, half: bool, compiled: bool
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """(start, wait) of the published network, not folded, in torch, channels last; see `measure`.
-
-    Args:
-        weights: a checkpoint.
-        size: (rows, columns) of the picture.
-        device: torch's name of it.
-        half: in float16.
-        compiled: by `torch.compile`.
-    """
-    model, _ = checkpoint.load(weights, alpha=0.0)
-    return of_model(model, size, device, half=half, compiled=compiled)
-
-
-def of_model(
-    model: torch.nn.Module, size: tuple[int, int], device: str, *, half: bool, compiled: bool
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """(start, wait) of a network in torch, as `published`."""
-    kind = torch.float16 if half else torch.float32
-    network: Any = model.eval().to(device, kind).to(memory_format=torch.channels_last)
-    if compiled:
-        network = torch.compile(network)
-    x = torch.rand(1, 3, *size, device=device, dtype=kind).to(memory_format=torch.channels_last)
-
-    def start() -> None:
-        with torch.inference_mode():
-            network(x)
-
-    def wait() -> None:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    return start, wait
-
-
-def alone(execution: Execution, count: int, rounds: int = 5) -> Speed:
-    """An engine's network alone, on what lies in its tensors."""
-    for _ in range(_WARM):
-        execution.spin(1)
-    rates = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        execution.spin(count)
-        rates.append(count / (time.perf_counter() - begun))
-    single = measure(lambda: execution.spin(1), lambda: None, max(count // 4, 1), rounds=1)
-    return Speed(statistics.median(rates), single.latency)
-
-
-def whole(upscaler: Upscaler, clip: Path, frames: int | None = None) -> Whole:
-    """A clip through an upscaler to a sink that forgets. Whatever is built or compiled for its size is so before.
-
-    Raises:
-        InputError: the clip cannot be used.
-    """
-    device = upscaler.engine.device
-    index = device.index if device else None
-    with Decoder(clip, device=index, frames=_AHEAD) as decoder:
-        Graph(decoder, [("upscale", upscaler)], NullSink()).run()
-    before = (device.uploaded, device.downloaded) if device else (0, 0)
-    begun = time.perf_counter()
-    with Decoder(clip, device=index, frames=frames) as decoder:
-        on_gpu = decoder.on_device
-        graph = Graph(decoder, [("upscale", upscaler)], NullSink())
-        graph.run()
-        taken, on_gpu = time.perf_counter() - begun, on_gpu and decoder.on_device
-        warnings = tuple(decoder.warnings)
-    count = max(graph.timings[-1].frames, 1)
-    after = (device.uploaded, device.downloaded) if device else (0, 0)
-    up, down = ((b - a) / count for a, b in zip(before, after, strict=True))
-    return Whole(count / taken, on_gpu, up, down, tuple(graph.timings), warnings)
 
 
 def rows(

@@ -240,7 +240,7 @@ def _nvdec(here: tuple[Gpu, ...]) -> str:
         acceleration(0)
     except InputError as exc:
         return f"none: {exc}"
-    return f"decodes {', '.join(sorted(EXACT - {'av1'}))} on {here[0].name}, as far as it can"
+    return f"decodes {', '.join(sorted(EXACT))} on {here[0].name}, as far as it can"
 
 
 def _nvenc(here: tuple[Gpu, ...]) -> str:

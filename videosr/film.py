@@ -191,7 +191,7 @@ class Film:
         self.coded: StreamInfo = output_info(self.settings, info)
         conformer = Conformer(self.upscaler.output_info(decoder.info))
         self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
-        if device is not None and (resized or not takes_gpu_frames(self.settings)):
+        if device is not None and (resized or not takes_gpu_frames(self.settings, self.coded)):
             self._stages.append(("download", Download(device)))
         self._stages.append(("conform", conformer))
         if resized:

@@ -6,6 +6,8 @@ Colour is described by the code points of ITU-T H.273, the numbers that FFmpeg (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
@@ -34,10 +36,16 @@ def namespace(array: Array) -> Any:
     return np if isinstance(array, np.ndarray) else import_module(type(array).__module__.partition(".")[0])
 
 
+def place_of(array: Array) -> AbstractContextManager[Any]:
+    """Entered around work on an array: cupy makes new ones on the GPU that is current in the thread."""
+    place: AbstractContextManager[Any] = nullcontext() if isinstance(array, np.ndarray) else array.device
+    return place
+
+
 def complete(array: Array) -> None:
     """Wait until what this thread has queued on an array's GPU is done, so that others may be given the array."""
     if not isinstance(array, np.ndarray):
-        with array.device:
+        with place_of(array):
             namespace(array).cuda.get_current_stream().synchronize()
 
 
@@ -249,14 +257,28 @@ class Frame:
 
     def same_picture(self, other: Frame) -> bool:
         """Whether the two carry the same samples, bit for bit, in the same format and colour."""
-        return (
-            self.format == other.format
-            and self.color == other.color
-            and all(a.shape == b.shape for a, b in zip(self.planes, other.planes, strict=True))
-            # A row from the middle tells most pairs apart before whole planes are read.
-            and bool((self.planes[0][self.height // 2] == other.planes[0][self.height // 2]).all())
-            and all(bool((a == b).all()) for a, b in zip(self.planes, other.planes, strict=True))
+        if self.format != other.format or self.color != other.color:
+            return False
+        pairs = list(zip(self.planes, other.planes, strict=True))
+        if any(a.shape != b.shape for a, b in pairs):
+            return False
+        if self.on_gpu != other.on_gpu:  # cupy compares no arrays of the host
+            return all(bool((on_host(a) == on_host(b)).all()) for a, b in pairs)
+        # A row from the middle tells most pairs apart before whole planes are read.
+        middle = self.height // 2
+        return bool((self.planes[0][middle] == other.planes[0][middle]).all()) and all(
+            bool((a == b).all()) for a, b in pairs
         )
+
+
+def together(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Frames in one place: as they are or, where some are on a GPU and some are not, all on the host.
+
+    So they come where a decoder on the GPU has given up in the middle of a film.
+    """
+    if len({frame.on_gpu for frame in frames}) == 1:
+        return tuple(frames)
+    return tuple(frame.with_planes(tuple(map(on_host, frame.planes))) for frame in frames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

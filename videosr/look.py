@@ -41,7 +41,7 @@ def look_at(frame: Frame, before: Seen | None, cut: bool | None = None, device: 
     if before is not None and _kind(before.frame) != _kind(frame):
         before = None
     sigma: float | None = None
-    if device is not None and frame.on_gpu:
+    if device is not None and frame.on_gpu and (before is None or before.frame.on_gpu):
         statistics = statistics_on(device, frame.format, frame.height, frame.width)
         thumbnail, sigma, same = statistics.look(frame.planes, before.frame.planes if before else None)
     else:

@@ -18,7 +18,7 @@ from videosr import color, temporal
 from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.choice import AUTO, Wish, choose
 from videosr.errors import EngineError, UsageError
-from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace, on_host
+from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace, on_host, together
 from videosr.look import Seen as Seen
 from videosr.look import look_at
 from videosr.models import registry
@@ -330,7 +330,7 @@ class Upscaler:
         Raises:
             NotFinite: the network gave NaN or infinity.
         """
-        frames, likeness = window
+        frames, likeness = together(window.frames), window.likeness
         frame: tuple[Array, ...] = frames[0].planes
         rgb = color.to_rgb(frame, source.format, source.color)
         if self.engine.interface is Interface.RECURRENT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,6 +118,29 @@ def test_a_file_too_large_is_refused_unread(tmp_path):
         file.truncate((1 << 31) + 1)  # sparse: takes no room
     with pytest.raises(NetworkError, match="2 GiB"):
         Network.open(path)
+
+
+def test_constants_are_those_that_onnx_reads(paragon, tmp_path):
+    model = onnx.load(paragon.deploy)
+    wanted = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type == 1}
+    assert len(wanted) > 20
+    for tensor in model.graph.initializer:  # the other way to write numbers down
+        if tensor.name.endswith("bias"):
+            tensor.float_data[:] = wanted[tensor.name]
+            tensor.ClearField("raw_data")
+    onnx.save(model, tmp_path / "other.onnx")
+    for path in (paragon.deploy, tmp_path / "other.onnx"):
+        found = Network.open(path).constants()
+        assert found.keys() == wanted.keys()
+        assert all(np.array_equal(found[name], values.ravel()) for name, values in wanted.items())
+
+
+def test_constants_of_a_damaged_graph_are_refused(paragon, tmp_path):
+    model = onnx.load(paragon.deploy)
+    data = model.SerializeToString().replace(b"conv_in.weight", b"\xff" * 14)
+    (tmp_path / "bad.onnx").write_bytes(data)
+    with pytest.raises(NetworkError, match=r"bad\.onnx: not an ONNX network that can be read"):
+        Network.open(tmp_path / "bad.onnx").constants()
 
 
 # The registry

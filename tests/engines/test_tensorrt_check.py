@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from videosr.engines.base import Interface
 from videosr.engines.network import Network
 from videosr.engines.onnxruntime import OnnxRuntimeEngine
 from videosr.engines.openvino import OpenVINOEngine
-from videosr.engines.tensorrt_check import pictures, self_test
+from videosr.engines.tensorrt_check import pictures, reference_of, self_test
 
 
 class Counted(OpenVINOEngine):
@@ -47,6 +49,14 @@ def test_engines_that_are_right_pass(paragon, form):
     result, _ = verdict(getattr(paragon, form), (40, 52))
     assert result.problem == ""
     assert result.psnr > 100
+
+
+def test_where_openvino_is_missing_onnx_runtime_is_the_reference(paragon, monkeypatch):
+    assert isinstance(reference_of(Network.open(paragon.deploy)), OpenVINOEngine)
+    monkeypatch.setitem(sys.modules, "videosr.engines.openvino", None)
+    reference = reference_of(Network.open(paragon.deploy))
+    assert isinstance(reference, OnnxRuntimeEngine)
+    assert reference.precision == "f32"
 
 
 def test_a_corner_is_enough_where_pixels_see_only_so_far(paragon):

@@ -163,6 +163,14 @@ def test_planes_go_through_the_gpu_s_buffers(ours, graphs, monkeypatch, seed):
     assert graphs.made <= 2  # one for each set of tensors
 
 
+def test_float32_is_float32_while_a_network_is_recorded():
+    """TF32 keeps ten bits of it, and is what torch comes with."""
+    before = torch.backends.cudnn.allow_tf32
+    with torch_engine._exact():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
 def test_on_the_cpu_there_are_no_buffers_of_a_gpu(ours):
     engine = TorchEngine(ours[1], threads=1)
     assert engine.device is None

@@ -6,8 +6,10 @@ A stand-in (`hostnvdec`) gives pictures as NVDEC does. Tests marked `gpu` run th
 from __future__ import annotations
 
 import gc
+import sys
 from fractions import Fraction
 from functools import partial
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -18,7 +20,7 @@ from hostnvdec import SEMIPLANAR, Surface, host_reader, install
 
 from videosr.errors import InputError, MissingExtraError
 from videosr.frame import Frame, PixelFormat
-from videosr.media import nvdec
+from videosr.media import nvdec, pictures
 from videosr.media.decoder import Decoder
 from videosr.media.planes import PlaneReader
 
@@ -78,6 +80,7 @@ CLIPS = {
     "hevc 10 bits": {"codec": "libx265", "pix_fmt": "yuv420p10le"},
     "hevc 12 bits": {"codec": "libx265", "pix_fmt": "yuv420p12le"},
     "vp9": {"codec": "libvpx-vp9"},
+    "av1": {"codec": "libsvtav1", "width": 128, "height": 128},
 }
 
 
@@ -110,7 +113,6 @@ UNFIT = {
     "lossless": ({"codec": "ffv1"}, "ffv1 may differ"),
     "4:2:2": ({"pix_fmt": "yuv422p"}, "yuv422p"),
     "4:4:4": ({"pix_fmt": "yuv444p"}, "yuv444p"),
-    "av1": ({"codec": "libsvtav1", "width": 128, "height": 128}, "libdav1d"),
     "odd size": ({"codec": "libvpx-vp9", "width": 63, "height": 47}, "63x47"),
 }
 
@@ -127,6 +129,35 @@ def test_what_nvdec_is_not_for_is_decoded_on_the_cpu(tmp_path, nvdec_stand_in, k
     (said,) = set(decoder.warnings) - set(reference.warnings)
     assert said.startswith("decoded on the CPU: ")
     assert reason in said
+
+
+def test_av1_is_decoded_by_ffmpeg_s_own_decoder(tmp_path, monkeypatch):
+    """PyAV takes dav1d. The other one does nothing without hardware: it refuses, as where a GPU knows no AV1."""
+    path = make_clip(tmp_path / "a.mkv", codec="libsvtav1", width=128, height=128)
+    wanted, reference = everything(path)
+    used = []
+
+    def own(stream, found):
+        used.append(nvdec.decoder_of(stream, found))
+        assert used[-1].extradata == stream.codec_context.extradata
+        return used[-1]
+
+    monkeypatch.setattr(pictures, "acceleration", lambda index: None)
+    monkeypatch.setattr(pictures, "cuda_reader", lambda index: host_reader())
+    monkeypatch.setattr(pictures, "decoder_of", own)
+    frames, decoder = everything(path, device=0)
+    assert [context.codec.name for context in used] == ["av1"]
+    assert_same(frames, wanted)
+    (said,) = set(decoder.warnings) - set(reference.warnings)
+    assert said.startswith("decoded on the CPU: this GPU's NVDEC does not take av1")
+    part, _ = everything(path, device=0, start=wanted[4].time, frames=3)
+    assert_same(part, wanted[4:7])
+
+
+def test_other_streams_are_decoded_by_their_own_context(tmp_path):
+    with av.open(str(make_clip(tmp_path / "a.mkv", options=B_FRAMES))) as container:
+        stream = container.streams.video[0]
+        assert nvdec.decoder_of(stream, None) is stream.codec_context
 
 
 def test_deinterlacing_is_done_on_the_cpu(tmp_path, nvdec_stand_in):
@@ -206,8 +237,49 @@ def test_without_a_gpu_the_cpu_decodes_and_that_is_said_once(tmp_path):
     assert said.startswith("decoded on the CPU: FFmpeg cannot use CUDA device 0")
 
 
+class FakeCuda:
+    """cupy, as far as contexts go: which device's is current in this thread."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def __init__(self, broken: bool = False) -> None:
+        self.said: list[str] = []
+        self.runtime = SimpleNamespace(CUDARuntimeError=self.CUDARuntimeError, free=self.free)
+        self.broken = broken
+
+    def Device(self, index):  # noqa: N802 - as it is called there
+        return SimpleNamespace(use=lambda: self.said.append(f"current {index}"))
+
+    def free(self, address):
+        if self.broken:
+            raise self.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+        self.said.append(f"free {address}")
+
+
+def test_ffmpeg_works_in_the_context_that_is_there_already(monkeypatch):
+    """Its option for the primary context refuses one that an engine has made before."""
+    cuda = FakeCuda()
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    tried = []
+    monkeypatch.setattr(nvdec, "HWDevice", lambda *given: tried.append((list(cuda.said), *given)))
+    found = nvdec.acceleration(1)
+    options = {"primary_ctx": "0", "current_ctx": "1"}
+    assert tried == [(["current 1", "free 0"], "cuda", "1", options)]
+    assert found.options == options  # PyAV asks for the primary context where nothing is said of it
+    assert (found.is_hw_owned, found.device_id) == (True, 1)
+
+
+def test_a_context_that_cannot_be_made_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=FakeCuda(broken=True)))
+    with pytest.raises(
+        InputError, match=r"FFmpeg cannot use CUDA device 0 \(cudaErrorNoDevice.+\); see videosr doctor"
+    ):
+        nvdec.acceleration(0)
+
+
 def test_a_missing_cupy_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(MissingExtraError, match=r"decoding on the GPU.*videosr\[cuda\]"):
         nvdec.cuda_reader(0)
 
@@ -217,7 +289,9 @@ def test_a_missing_cupy_is_named(monkeypatch):
 def test_nvdec_gives_the_frames_of_the_cpu(tmp_path, kind):
     import cupy
 
-    path = make_clip(tmp_path / "a.mkv", width=320, height=256, **CLIPS[kind])
+    if kind == "av1" and int(cupy.cuda.Device(0).compute_capability) < 86:
+        pytest.skip("GPUs before the GeForce 30 series, and the A100, know no AV1")
+    path = make_clip(tmp_path / "a.mkv", **({"width": 320, "height": 256} | CLIPS[kind]))
     wanted, _ = everything(path)
     frames, decoder = everything(path, device=0)
     assert decoder.on_device, decoder.warnings

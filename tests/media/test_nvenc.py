@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from clips import picture
 
-from videosr.errors import UsageError
+from videosr.errors import OutputError, UsageError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media import codecs, encoder, nvenc
 from videosr.media.codecs import EncoderSettings, avoptions, configure, resolve
@@ -161,7 +161,7 @@ def stand_in(monkeypatch):
         return made
 
     calls = []
-    monkeypatch.setattr(encoder, "takes_gpu_frames", lambda settings: True)
+    monkeypatch.setattr(encoder, "takes_gpu_frames", lambda settings, info: True)
     monkeypatch.setattr(encoder, "gpu_context", context)
     return calls
 
@@ -199,11 +199,31 @@ def test_frames_on_the_gpu_behind_some_of_the_host_follow_them(tmp_path, stand_i
     assert stand_in == []
 
 
+def test_ffmpeg_s_hold_is_on_the_context_that_is_there_already():
+    hold = nvenc._cuda(0)
+    assert (hold.device_id, hold.primary_ctx, hold.current_ctx) == (0, False, True)
+
+
+def test_the_gpu_s_refusal_is_an_error_of_the_output(tmp_path, stand_in, monkeypatch):
+    def refuse(planes, fmt):
+        raise av.error.OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(encoder, "gpu_picture", refuse)
+    fmt = PixelFormat.parse("yuv420p")
+    settings = resolve(EncoderSettings(codec="libx264", crf=10), info(), "matroska")
+    with pytest.raises(OutputError, match="libx264: cannot use the GPU's memory: Operation not supported"):
+        segment(tmp_path / "gpu", settings, info(), frames(1, fmt, lambda plane: plane.view(OnGpu)))
+
+
 def test_only_nvenc_and_its_formats_take_frames_on_the_gpu():
-    assert takes_gpu_frames(EncoderSettings(codec="h264_nvenc", pix_fmt="yuv420p"))
-    assert takes_gpu_frames(EncoderSettings(codec="hevc_nvenc", pix_fmt="yuv420p10le"))
-    assert not takes_gpu_frames(EncoderSettings(codec="libx264", pix_fmt="yuv420p"))
-    assert not takes_gpu_frames(EncoderSettings(codec="hevc_nvenc", pix_fmt="yuv444p"))
+    def takes(codec, pix_fmt, width=64):
+        return takes_gpu_frames(EncoderSettings(codec=codec, pix_fmt=pix_fmt), info(width=width))
+
+    assert takes("h264_nvenc", "yuv420p")
+    assert takes("hevc_nvenc", "yuv420p10le")
+    assert not takes("libx264", "yuv420p")
+    assert not takes("hevc_nvenc", "yuv444p")
+    assert not takes("hevc_nvenc", "yuv420p", width=63)  # a network that enlarges three times makes it
     assert nvenc.LAYOUTS.keys() == {"yuv420p", "yuv420p10le"}
 
 

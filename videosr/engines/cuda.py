@@ -17,13 +17,12 @@ import numpy as np
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.cuda_planes import C_TYPES
 from videosr.engines.cuda_weights import Packed, read
-from videosr.engines.gpu_device import Device, Kernels
+from videosr.engines.gpu_device import Device, Kernels, cuda_device
 from videosr.engines.gpu_execution import Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.engines.openvino import OpenVINOEngine
-from videosr.engines.tensorrt_check import self_test
-from videosr.errors import EngineError, MissingExtraError, UsageError
+from videosr.engines.tensorrt_check import reference_of, self_test
+from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, complete, namespace
 
 SOURCE, HEADER = "realtime.cu", "tensor.cuh"
@@ -116,12 +115,7 @@ class CudaEngine(Engine):
         self.network, self.interface, self.precision = network, Interface.AVERAGE, "f16"
         self._packed = read(network)
         self.scale = self._packed.scale
-        if device is None:
-            try:
-                from videosr.engines.gpu_cupy import CupyDevice
-            except ModuleNotFoundError as exc:
-                raise MissingExtraError("the cuda engine", "cuda") from exc
-            device = CupyDevice(index)
+        device = device or cuda_device(index, "the cuda engine")
         if device.gpu.capability < LEAST:
             raise EngineError(f"the cuda engine needs compute capability 7.5, not {device.gpu}; use --engine torch")
         self.device: Device = device
@@ -183,7 +177,7 @@ class CudaEngine(Engine):
         def step(frame: Array, average: Array | None, reset: bool) -> Array:
             return np.asarray(execution.run([frame, frame if average is None else average])[0])
 
-        reference = OpenVINOEngine(self.network, precision="f32")
+        reference = reference_of(self.network)
         verdict = self_test(step, self.interface, reference, _TRIAL, self.precision, 0.0)
         if verdict.problem:
             raise EngineError(f"{self.network.path}: the cuda engine gives {verdict.problem}; use another --engine")

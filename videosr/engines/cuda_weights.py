@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videosr.engines.network import Network
-from videosr.engines.openvino_core import core
 from videosr.errors import NetworkError
 
 _BLOCKS = 3
@@ -131,11 +130,7 @@ def _constants(network: Network) -> Weights:
         NetworkError: it does not hold what it says.
     """
     path, scale = network.path, network.number("scale", 0)
-    try:
-        operations = core().read_model(path).get_ordered_ops()
-    except RuntimeError as exc:
-        raise NetworkError(f"{path}: not an ONNX network that can be read: {str(exc).splitlines()[-1]}") from exc
-    found = {op.get_friendly_name(): op for op in operations if op.get_type_name() == "Constant"}
+    found = network.constants()
     outputs = 3 * scale * scale
     wanted: dict[str, tuple[int, ...]] = {"conv_in.weight": (16, 3, 3, 3), "conv_in.bias": (16,)}
     for i in range(_BLOCKS):
@@ -147,7 +142,7 @@ def _constants(network: Network) -> Weights:
     for name, shape in wanted.items():
         if name not in found:
             raise NetworkError(f"{path}: says it is in deployment form but has no {name!r}; export it again")
-        values = np.asarray(found[name].get_data(), np.float64)
+        values = found[name].astype(np.float64)
         if values.size != int(np.prod(shape)):
             raise NetworkError(f"{path}: {name} is of {values.shape}, not {shape}; export it again")
         weights[name] = values.reshape(shape)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from hashlib import sha256
 from importlib import resources
 from typing import Any
 
@@ -19,6 +20,8 @@ from videosr.errors import EngineError
 from videosr.frame import Array
 
 _ERRORS = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
+_NO_MEMORY = 2
+"""cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY: of pinned memory, modules and graphs."""
 
 
 class CupyDevice(Device):
@@ -38,7 +41,8 @@ class CupyDevice(Device):
             facts = cupy.cuda.runtime.getDeviceProperties(index)
             driver = cupy.cuda.runtime.driverGetVersion()
         except _ERRORS as exc:
-            raise EngineError(f"no CUDA device {index}: {exc} (see videosr doctor)") from exc
+            old = "; install a newer NVIDIA driver" if "InsufficientDriver" in str(exc) else ""
+            raise EngineError(f"no CUDA device {index}: {exc}{old} (see videosr doctor)") from exc
         self.index, self.multiprocessors = index, facts["multiProcessorCount"]
         self.gpu = Gpu(
             name=facts["name"].decode(),
@@ -47,9 +51,38 @@ class CupyDevice(Device):
             memory=facts["totalGlobalMem"],
         )
 
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        """The device current, and errors of CUDA as one line.
+
+        Which device is current belongs to a thread; frames come from several. Streams, events, memory and modules are
+        made on the one that is.
+
+        Raises:
+            EngineError: CUDA failed.
+        """
+        try:
+            self._device.use()
+            yield
+        except cupy.cuda.memory.OutOfMemoryError as exc:
+            raise self._no_memory() from exc
+        except _ERRORS as exc:
+            if exc.status == _NO_MEMORY:
+                raise self._no_memory() from exc
+            raise EngineError(f"{self.gpu.name}: {exc}; see videosr doctor, or give --device cpu") from exc
+
+    def _no_memory(self) -> EngineError:
+        return EngineError(f"{self.gpu.name}: out of memory; close other programs or give --tile")
+
+    def use(self) -> None:
+        """See `Device.use`."""
+        with self._here():
+            pass
+
     def stream(self) -> Stream:
         """See `Device.stream`."""
-        return cupy.cuda.Stream(non_blocking=True)
+        with self._here():
+            return cupy.cuda.Stream(non_blocking=True)
 
     def handle(self, stream: Stream) -> int:
         """See `Device.handle`."""
@@ -61,15 +94,18 @@ class CupyDevice(Device):
 
     def event(self) -> Event:
         """See `Device.event`."""
-        return cupy.cuda.Event(block=True, disable_timing=True)  # who waits leaves the processor to encoders
+        with self._here():
+            return cupy.cuda.Event(block=True, disable_timing=True)  # who waits leaves the processor to encoders
 
     def record(self, event: Event, stream: Stream) -> None:
         """See `Device.record`."""
-        event.record(stream)
+        with self._here():
+            event.record(stream)
 
     def wait(self, stream: Stream, event: Event) -> None:
         """See `Device.wait`."""
-        stream.wait_event(event)
+        with self._here():
+            stream.wait_event(event)
 
     def synchronize(self, event: Event) -> None:
         """See `Device.synchronize`.
@@ -77,10 +113,8 @@ class CupyDevice(Device):
         Raises:
             EngineError: what was queued before it failed.
         """
-        try:
+        with self._here():
             event.synchronize()
-        except _ERRORS as exc:
-            raise EngineError(f"{self.gpu.name}: {exc}") from exc
 
     def empty(self, shape: tuple[int, ...], dtype: str, stream: Stream | None = None) -> Array:
         """See `Device.empty`.
@@ -88,12 +122,8 @@ class CupyDevice(Device):
         Raises:
             EngineError: out of memory.
         """
-        self._device.use()  # the current device belongs to a thread
-        try:
-            with stream or nullcontext():
-                return cupy.empty(shape, dtype)
-        except cupy.cuda.memory.OutOfMemoryError as exc:
-            raise EngineError(f"{self.gpu.name}: out of memory; close other programs or give --tile") from exc
+        with self._here(), stream or nullcontext():
+            return cupy.empty(shape, dtype)
 
     def holds(self, array: Array) -> bool:
         """See `Device.holds`."""
@@ -108,7 +138,8 @@ class CupyDevice(Device):
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """See `Device.pinned`."""
-        array: NDArray[Any] = cupyx.empty_pinned(shape, np.dtype(dtype))
+        with self._here():
+            array: NDArray[Any] = cupyx.empty_pinned(shape, np.dtype(dtype))
         return array
 
     def address(self, array: Array) -> int:
@@ -123,53 +154,75 @@ class CupyDevice(Device):
 
     def upload(self, source: NDArray[Any], target: Array, stream: Stream) -> None:
         """See `Device.upload`."""
-        target.set(source, stream=stream)
+        with self._here():
+            target.set(source, stream=stream)
 
     def download(self, source: Array, target: NDArray[Any], stream: Stream) -> None:
         """See `Device.download`."""
-        source.get(stream=stream, out=target, blocking=False)
+        with self._here():
+            source.get(stream=stream, out=target, blocking=False)
 
     def copy(self, source: Array, target: Array, stream: Stream) -> None:
         """See `Device.copy`."""
-        self._device.use()
-        with stream:
+        with self._here(), stream:
             cupy.copyto(target, source, casting="same_kind")
 
     def queue(self, work: Callable[[], None], stream: Stream) -> None:
         """See `Device.queue`. Arrays made on the way are freed to the stream's own pool, so in its order."""
-        self._device.use()
-        with stream:
+        with self._here(), stream:
             work()
 
     def kernels(self, source: str, defines: Mapping[str, object], options: Sequence[str] = ()) -> Kernels:
         """See `Device.kernels`. cupy keeps what is compiled in `~/.cupy/kernel_cache`."""
         folder = resources.files("videosr.engines") / "kernels"
         code = (folder / source).read_text(encoding="utf-8")
+        # cupy knows what it has kept by the source alone, without the files that this includes.
+        headers = sorted(file.name for file in folder.iterdir() if file.name.endswith(".cuh"))
+        code += f"\n// {sha256(b''.join((folder / name).read_bytes() for name in headers)).hexdigest()}\n"
         macros = [f"-D{name}={value}" for name, value in defines.items()]
         module = cupy.RawModule(code=code, options=("--std=c++17", f"-I{folder}", *options, *macros))
-        self._device.use()
-        try:
-            module.compile()
-        except (cupy.cuda.compiler.CompileException, *_ERRORS) as exc:
-            raise EngineError(f"{self.gpu.name}: {source} cannot be compiled: {exc}") from exc
+        with self._here():
+            try:
+                module.compile()
+            except (cupy.cuda.compiler.CompileException, RuntimeError, OSError) as exc:  # headers, NVRTC, its cache
+                lines = str(exc).strip().splitlines() or [type(exc).__name__]
+                reason = next((line for line in lines if "error" in line), lines[0])
+                raise EngineError(
+                    f"{self.gpu.name}: {source} cannot be compiled: {reason}; pip install 'videosr[cuda]' anew, or use "
+                    "another --engine"
+                ) from exc
         return CupyKernels(module)
 
     def capture(self, work: Callable[[], None], stream: Stream) -> Graph:
         """See `Device.capture`."""
-        stream.begin_capture()
         try:
-            work()
-        finally:
-            try:
-                graph: Graph = stream.end_capture()
-            except _ERRORS as exc:
-                raise EngineError(f"{self.gpu.name}: no CUDA graph of this engine: {exc}") from exc
-        return graph
+            with self._here():
+                stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = stream.end_capture()  # also what failed has to end
+        except EngineError as exc:
+            raise EngineError(f"no CUDA graph of this engine: {exc}") from exc
+        return _CupyGraph(self._here, graph)
 
     def used_memory(self) -> int:
         """See `Device.used_memory`."""
-        free, total = cupy.cuda.runtime.memGetInfo()
+        with self._here():
+            free, total = cupy.cuda.runtime.memGetInfo()
         return int(total - free)
+
+
+class _CupyGraph:
+    """See `gpu_device.Graph`."""
+
+    def __init__(self, here: Callable[[], AbstractContextManager[None]], graph: Any) -> None:
+        self._here, self._graph = here, graph
+
+    def launch(self, stream: Stream) -> None:
+        """See `Graph.launch`."""
+        with self._here():
+            self._graph.launch(stream)
 
 
 class _Foreign:
@@ -183,7 +236,7 @@ class _Foreign:
 
 
 class CupyKernels(Kernels):
-    """Kernels of a module."""
+    """Kernels of a module; each is launched with the same shared memory every time."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -193,8 +246,10 @@ class CupyKernels(Kernels):
         self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
     ) -> None:
         """See `Kernels.launch`."""
-        function = self._functions.get(name) or self._functions.setdefault(name, self._module.get_function(name))
-        if shared > 48 << 10:  # more than every GPU has is given to those who ask
-            function.max_dynamic_shared_size_bytes = shared
-            function.preferred_shared_memory_carveout = 100  # percent, so that as many blocks run at once as can
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = self._module.get_function(name)
+            if shared > 48 << 10:  # more than every GPU has is given to those who ask
+                function.max_dynamic_shared_size_bytes = shared
+                function.preferred_shared_memory_carveout = 100  # percent, so that as many blocks run at once as can
         function(tuple(grid), tuple(block), tuple(args), shared_mem=shared)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from videosr.errors import EngineError, MissingExtraError
 from videosr.frame import Array
 
 type Stream = Any
@@ -83,6 +84,14 @@ class Device(ABC):
     multiprocessors: int = 1
     uploaded: int = 0
     downloaded: int = 0
+
+    @abstractmethod
+    def use(self) -> None:
+        """Make it the current one of this thread, for libraries that are not told of a device.
+
+        Raises:
+            EngineError: it cannot be used any more.
+        """
 
     @abstractmethod
     def stream(self) -> Stream:
@@ -183,3 +192,24 @@ class Device(ABC):
     @abstractmethod
     def used_memory(self) -> int:
         """Bytes in use on the GPU, by everyone."""
+
+
+def cuda_device(index: int, feature: str) -> Device:
+    """A CUDA device, by its index, as cupy gives it.
+
+    Args:
+        index: as CUDA counts.
+        feature: what needs it, as the user would name it.
+
+    Raises:
+        MissingExtraError: cupy is not installed.
+        EngineError: cupy does not load, or the device cannot be used.
+    """
+    try:
+        from videosr.engines.gpu_cupy import CupyDevice
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError(feature, "cuda") from exc
+    except (ImportError, OSError) as exc:  # what is said by libraries that it misses goes over many lines
+        reason = next((line.strip() for line in str(exc).splitlines() if line.strip(" =-")), type(exc).__name__)
+        raise EngineError(f"cupy is installed but does not load: {reason}; pip install 'videosr[cuda]' anew") from exc
+    return CupyDevice(index)

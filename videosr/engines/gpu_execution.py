@@ -159,6 +159,7 @@ class Execution:
         slots: int = 3,
         graphs: bool = True,
     ) -> None:
+        device.use()
         self._device, self._contexts, self._conversion = device, contexts, conversion
         self._graphs = graphs
         self._warm = [False] * len(contexts)
@@ -201,6 +202,7 @@ class Execution:
         Raises:
             EngineError: the library refused.
         """
+        self._device.use()  # the library behind the contexts takes the one that is current
         slot = self._slots[self._turn % len(self._slots)]
         tensors = self._tensors[self._turn % len(self._tensors)]
         self._turn += 1
@@ -277,6 +279,7 @@ class Execution:
 
     def spin(self, count: int) -> None:
         """Run the network alone, `count` times, on whatever lies in its tensors, and wait for it: to measure it."""
+        self._device.use()
         for i in range(count):
             self._advance(self._tensors[i % len(self._tensors)])
         for tensors in self._tensors:

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from videosr.errors import NetworkError
 from videosr.frame import PixelFormat
 
 PREFIX = "videosr."
 _METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto3
 _GRAPH_FIELD = 7  # ModelProto.graph
+_INITIALIZER_FIELD = 5  # GraphProto.initializer
+_TYPE_FIELD, _FLOATS_FIELD, _NAME_FIELD, _RAW_FIELD = 2, 4, 8, 9  # TensorProto
+_FLOAT = 1  # TensorProto.FLOAT
 _MAX_BYTES = 1 << 31  # the most a protobuf message can be
 
 
@@ -62,6 +68,26 @@ class Network:
             raise NetworkError(f"{self.path}: metadata {PREFIX}chroma={value!r} is not network or interpolated")
         return value == "interpolated" and source.subsampled and target.family == "yuv"
 
+    def constants(self) -> dict[str, NDArray[np.float32]]:
+        """The float32 tensors in the graph by name, flat.
+
+        Raises:
+            NetworkError: the file cannot be read.
+        """
+        found: dict[str, NDArray[np.float32]] = {}
+        try:
+            data = memoryview(self.path.read_bytes())
+            graph = next(value for field, value in _fields(data) if field == _GRAPH_FIELD)
+            for field, tensor in _fields(_part(graph)):
+                if field == _INITIALIZER_FIELD:
+                    parts = dict(_fields(_part(tensor)))
+                    if parts.get(_TYPE_FIELD) == _FLOAT:
+                        values = parts.get(_RAW_FIELD, parts.get(_FLOATS_FIELD, memoryview(b"")))
+                        found[bytes(_part(parts[_NAME_FIELD])).decode()] = np.frombuffer(_part(values), "<f4")
+        except (OSError, StopIteration, KeyError, ValueError, IndexError) as exc:
+            raise NetworkError(f"{self.path}: not an ONNX network that can be read: {exc!r}") from exc
+        return found
+
     @staticmethod
     def open(path: Path) -> Network:
         """Read the file's identity.
@@ -93,6 +119,12 @@ class Network:
                 f"{path}: not an ONNX network (give a .onnx file, or `videosr export` a checkpoint first)"
             )
         return Network(path=path, sha256=hashlib.sha256(data).hexdigest(), metadata=MappingProxyType(metadata))
+
+
+def _part(value: memoryview | int) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError(f"{value} where bytes should be")
+    return value
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:

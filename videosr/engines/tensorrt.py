@@ -17,17 +17,16 @@ import numpy as np
 
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.cache import Cache
-from videosr.engines.gpu_device import Device
+from videosr.engines.gpu_device import Device, cuda_device
 from videosr.engines.gpu_execution import Context, Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.tensorrt_builder import Definition, Progress, Shapes, Size
-from videosr.engines.tensorrt_check import Verdict, self_test
+from videosr.engines.tensorrt_check import Verdict, reference_of, self_test
 from videosr.engines.tensorrt_context import LoadedEngine
 from videosr.engines.tensorrt_library import Library
 from videosr.engines.tensorrt_plans import PRECISIONS, Plan, Plans, log
-from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError
+from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array, complete, namespace
 
 _TRIAL: Size = (96, 128)
@@ -86,16 +85,12 @@ class TensorRTEngine(Engine):
             ladder = ("f16",)
         self.network = network
         self._library = Library(library)
-        if device is None:
-            try:
-                from videosr.engines.gpu_cupy import CupyDevice
-            except ModuleNotFoundError as exc:
-                raise MissingExtraError(f"the {library} engine", "cuda") from exc
-            device = CupyDevice(index)
+        device = device or cuda_device(index, f"the {library} engine")
         self.device: Device = device
+        device.use()
         self._loader = loader
         self._plans = Plans(self._library, network, device.gpu, cache or Cache())
-        self._reference: OpenVINOEngine | None = None
+        self._reference: Engine | None = None
         self._ready: dict[Size, Execution] = {}
         definition = self._plans.definition(ladder[-1])
         self.scale, self.interface, self._multiple = definition.scale, definition.interface, definition.multiple
@@ -164,6 +159,7 @@ class TensorRTEngine(Engine):
         Raises:
             EngineError: the library failed, or the engine did not pass its self-test.
         """
+        self.device.use()  # where the library builds and loads
         shapes = Shapes(*map(self._padded, (shapes.smallest, shapes.tuned, shapes.largest)))
         test = partial(self._test, shapes=shapes, precision=self.precision)
         return self._passed(self._plans.build(shapes, self.precision, test, progress))
@@ -222,12 +218,13 @@ class TensorRTEngine(Engine):
             return np.asarray(execution.run(arrays, reset=reset)[0], np.float32)
 
         if self._reference is None:
-            self._reference = OpenVINOEngine(self.network, precision="f32")
+            self._reference = reference_of(self.network)
         verdict: Verdict = self_test(step, self.interface, self._reference, size, precision, execution.blend)
         return {"name": self.network.name, "psnr": f"{verdict.psnr:.2f}", "problem": verdict.problem}
 
     def _open(self, size: Size, conversion: Conversion | None = None) -> Execution:
         """An engine from the cache, or built, and made ready."""
+        self.device.use()
         plan = self._plans.find(size, self.precision)
         plan = self._passed(plan) if plan else self.prepare(Shapes.fixed(*size))
         known = self._plans.kernels(plan.key)

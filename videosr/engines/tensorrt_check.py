@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videosr.engines.base import Engine, Interface
+from videosr.engines.network import Network
 from videosr.engines.tensorrt_builder import Size
 from videosr.frame import Array
 
@@ -35,6 +36,17 @@ class Verdict:
 
     psnr: float
     problem: str = ""
+
+
+def reference_of(network: Network) -> Engine:
+    """The network in float32 on the CPU: in OpenVINO or, on a machine that was lent without it, in ONNX Runtime."""
+    try:
+        from videosr.engines.openvino import OpenVINOEngine
+    except ModuleNotFoundError:
+        from videosr.engines.onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(network)
+    return OpenVINOEngine(network, precision="f32")
 
 
 def pictures(size: Size) -> list[Array]:

@@ -66,6 +66,12 @@ class LoadedEngine:
             made = self._engine.create_execution_context(strategy)
         if made is None:
             raise EngineError(f"{library.name} cannot make an execution context: {library.problem()}")
+        if made.active_optimization_profile < 0:  # of an engine for many sizes, the first context alone begins with one
+            stream, done = device.stream(), device.event()
+            if not made.set_optimization_profile_async(0, device.handle(stream)):
+                raise EngineError(f"{library.name} cannot run the engine twice at once: {library.problem()}")
+            device.record(done, stream)
+            device.synchronize(done)
         for port in self._inputs:
             if not made.set_input_shape(port.name, (1, port.channels, *size)):
                 raise EngineError(f"the engine does not take pictures of {size[1]}x{size[0]}: {library.problem()}")

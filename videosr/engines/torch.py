@@ -9,7 +9,8 @@ Nothing of CUDA has run yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from torch.utils.dlpack import from_dlpack
 from videosr.archs import checkpoint
 from videosr.archs.families import family_of
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
-from videosr.engines.gpu_device import Device
+from videosr.engines.gpu_device import Device, cuda_device
 from videosr.engines.gpu_execution import Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.errors import EngineError, UsageError
+from videosr.errors import EngineError, MissingExtraError, UsageError
 from videosr.frame import Array, is_on_gpu, namespace
 
 type Work = Callable[[], None]
@@ -190,18 +191,30 @@ class _Recorded:
 
         aside = _cuda.Stream(inputs[0].device)
         aside.wait_stream(torch.cuda.current_stream(inputs[0].device))
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM):
-                work()
-        aside.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
-            self._output = work()
+        with _exact():
+            with torch.cuda.stream(aside):
+                for _ in range(_WARM):
+                    work()
+            aside.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+                self._output = work()
 
     def replay(self) -> Tensor:
         """Queue it on the current stream; the output is written again by the next replay."""
         self._graph.replay()
         return self._output
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """float32 is float32 in here: as torch comes, cuDNN's convolutions keep ten bits of it (TF32)."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 class TorchContext:
@@ -267,10 +280,9 @@ def _gpu(place: torch.device) -> Device | None:
     if place.type != "cuda":
         return None
     try:
-        from videosr.engines.gpu_cupy import CupyDevice
-    except ModuleNotFoundError:
+        return cuda_device(place.index or 0, "frames on the GPU")
+    except MissingExtraError:
         return None
-    return CupyDevice(place.index or 0)
 
 
 def _first_line(exc: BaseException) -> str:

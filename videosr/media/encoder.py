@@ -93,11 +93,14 @@ class SegmentEncoder:
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
         """The frame for the encoder; on the GPU, if it lies there and the encoder is there too."""
-        if frame.on_gpu and self.frames == 1 and takes_gpu_frames(self.settings):
+        if frame.on_gpu and self.frames == 1 and takes_gpu_frames(self.settings, self.info):
             # The encoder that stood ready for pictures of the host gave the header, and is not wanted any more.
             self._context, self._on_gpu = gpu_context(self.settings, self.info), True
         if frame.on_gpu and self._on_gpu:
-            return gpu_picture(frame.planes, frame.format)
+            try:
+                return gpu_picture(frame.planes, frame.format)
+            except av.error.FFmpegError as exc:
+                raise OutputError(f"{self.settings.codec}: cannot use the GPU's memory: {exc.strerror}") from exc
         return to_av_frame(frame.planes, frame.format)
 
     def _take(self, picture: av.VideoFrame | None) -> None:

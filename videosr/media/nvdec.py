@@ -5,6 +5,10 @@ results do not depend on who decoded. FFmpeg copies each picture out of the deco
 `AV_HWACCEL_FLAG_UNSAFE_OUTPUT` would not), in NV12 or P010. From there `DeviceReader` takes it into planes that belong
 to the frame alone, so nothing that happens to the decoder can change a frame. All is in the device's primary CUDA
 context, which cupy, torch and TensorRT use as well.
+
+FFmpeg's own option for the primary context (`primary_ctx`) refuses one that is there already, unless it has the flags
+that FFmpeg would give it; the engine's always is there first, with other flags. So the context is made current in the
+thread that opens a decoder or encoder, and FFmpeg told to take what is current (`current_ctx`).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import Any
 
 import av
 import av.error
+from av.codec import Codec
 from av.codec.hwaccel import HWAccel, HWDevice, hwdevices_available
 from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
@@ -42,7 +47,7 @@ def unfit(stream: VideoStream) -> str:
     name, size = context.codec.canonical_name, f"{context.width}x{context.height}"
     if name not in EXACT:
         return f"NVDEC's result for {name} may differ in the last bit"
-    if not any(config.format and config.format.name == ON_DEVICE for config in context.codec.hardware_configs or ()):
+    if _using_nvdec(context.codec) is None:
         return f"FFmpeg decodes {name} with {context.codec.name} here, which does not use NVDEC"
     if context.pix_fmt not in FORMATS:
         return f"NVDEC has no use for {context.pix_fmt}"
@@ -51,22 +56,71 @@ def unfit(stream: VideoStream) -> str:
     return ""
 
 
+def _using_nvdec(codec: Codec) -> Codec | None:
+    """A decoder, or FFmpeg's own one of the same coding, if that uses NVDEC."""
+    for found in (codec, Codec(codec.canonical_name, "r")):
+        if any(config.format and config.format.name == ON_DEVICE for config in found.hardware_configs or ()):
+            return found
+    return None
+
+
+def decoder_of(stream: VideoStream, found: HWAccel | None) -> av.VideoCodecContext:
+    """What decodes a stream on the GPU: its own context, or one of FFmpeg's own decoder where PyAV takes another.
+
+    So it is with AV1. FFmpeg's own decoder of that does nothing without hardware but say so, by ENOSYS for a packet.
+
+    Args:
+        stream: of a file that was opened with `acceleration`; it is not `unfit`.
+        found: that.
+    """
+    chosen = stream.codec_context
+    codec = _using_nvdec(chosen.codec)
+    if codec is None or codec.name == chosen.codec.name:
+        return chosen
+    made = av.CodecContext.create(codec, "r", hwaccel=found)
+    if not isinstance(made, av.VideoCodecContext):
+        raise TypeError(f"{codec.name} is no video decoder")
+    made.extradata, made.width, made.height = chosen.extradata, chosen.width, chosen.height
+    return made
+
+
 def acceleration(index: int) -> HWAccel:
     """What opens a file's video for decoding on a GPU.
 
     Args:
         index: of the GPU, as CUDA counts.
 
+    The file has to be opened next, in the same thread: FFmpeg then takes the context that was made current here.
+
     Raises:
         InputError: it cannot be used.
     """
     if ON_DEVICE not in hwdevices_available():
         raise InputError("this FFmpeg is built without CUDA; install PyAV from PyPI")
+    options = _shared_context(index)
     try:
-        HWDevice(ON_DEVICE, str(index), {"primary_ctx": "1"})
+        HWDevice(ON_DEVICE, str(index), options)
     except av.error.FFmpegError as exc:
         raise InputError(f"FFmpeg cannot use CUDA device {index} ({exc.strerror}); see videosr doctor") from exc
-    return HWAccel(ON_DEVICE, device=str(index), is_hw_owned=True, options={"primary_ctx": "1"})
+    return HWAccel(ON_DEVICE, device=str(index), is_hw_owned=True, options=options)
+
+
+def _shared_context(index: int) -> dict[str, object]:
+    """The options by which FFmpeg works in a device's primary context, which is this thread's current one after.
+
+    Raises:
+        InputError: CUDA cannot make it.
+    """
+    try:
+        import cupy
+    except ImportError:  # then nobody else has made it, and FFmpeg may
+        return {"primary_ctx": "1"}
+    try:
+        cupy.cuda.Device(index).use()
+        cupy.cuda.runtime.free(0)  # does nothing but what has to be done first
+    except cupy.cuda.runtime.CUDARuntimeError as exc:
+        raise InputError(f"FFmpeg cannot use CUDA device {index} ({exc}); see videosr doctor") from exc
+    return {"primary_ctx": "0", "current_ctx": "1"}
 
 
 class _Shared:
@@ -131,7 +185,7 @@ def cuda_reader(index: int) -> DeviceReader:
     """
     try:
         import cupy
-    except ModuleNotFoundError as exc:
+    except ImportError as exc:
         raise MissingExtraError("decoding on the GPU", "cuda") from exc
     default = cupy.cuda.Stream.null  # on which FFmpeg writes
 

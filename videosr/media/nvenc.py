@@ -12,7 +12,7 @@ from functools import cache
 import av
 from av.video.frame import CudaContext
 
-from videosr.frame import Array, PixelFormat, StreamInfo, complete, namespace
+from videosr.frame import Array, PixelFormat, StreamInfo, complete, namespace, place_of
 from videosr.media.codecs import EncoderSettings, configure
 from videosr.media.encoders import NVENC
 from videosr.media.nvdec import ON_DEVICE
@@ -22,9 +22,15 @@ LAYOUTS = {"yuv420p": "nv12", "yuv420p10le": "p010le"}
 _CPU = 1  # DLPack's kDLCPU
 
 
-def takes_gpu_frames(settings: EncoderSettings) -> bool:
-    """Whether frames on the GPU can be encoded where they are."""
-    return settings.codec in NVENC and settings.pix_fmt in LAYOUTS
+def takes_gpu_frames(settings: EncoderSettings, info: StreamInfo) -> bool:
+    """Whether frames on the GPU can be encoded where they are: an odd size has no semi-planar form.
+
+    Args:
+        settings: resolved.
+        info: of the coded stream.
+    """
+    even = info.width % 2 == 0 and info.height % 2 == 0
+    return even and settings.codec in NVENC and settings.pix_fmt in LAYOUTS
 
 
 def gpu_context(settings: EncoderSettings, info: StreamInfo) -> av.VideoCodecContext:
@@ -51,21 +57,21 @@ def gpu_picture(planes: Sequence[Array], fmt: PixelFormat) -> av.VideoFrame:
         planes: Y, Cb, Cr of even size, on a GPU (or, for tests, of the host).
         fmt: of theirs, one of `LAYOUTS`.
     """
-    xp = namespace(planes[0])
-    rows, columns = planes[0].shape
-    memory = xp.empty((rows + rows // 2, columns), fmt.dtype)
-    luma, chroma = memory[:rows], memory[rows:]
-    shift = 0 if fmt.bits == 8 else 16 - fmt.bits  # the samples are the upper bits
-    pairs = chroma.reshape(rows // 2, columns // 2, 2)
-    for plane, target in zip(planes, (luma, pairs[:, :, 0], pairs[:, :, 1]), strict=True):
-        xp.left_shift(plane, shift, out=target)
-    complete(memory)
-    on_gpu = memory.__dlpack_device__()[0] != _CPU
-    context = _cuda(memory.device.id) if on_gpu else None
-    return av.VideoFrame.from_dlpack((luma, chroma), format=LAYOUTS[fmt.name], cuda_context=context)
+    xp, (rows, columns) = namespace(planes[0]), planes[0].shape
+    with place_of(planes[0]):  # FFmpeg takes the context that is current
+        memory = xp.empty((rows + rows // 2, columns), fmt.dtype)
+        luma, chroma = memory[:rows], memory[rows:]
+        shift = 0 if fmt.bits == 8 else 16 - fmt.bits  # the samples are the upper bits
+        pairs = chroma.reshape(rows // 2, columns // 2, 2)
+        for plane, target in zip(planes, (luma, pairs[:, :, 0], pairs[:, :, 1]), strict=True):
+            xp.left_shift(plane, shift, out=target)
+        complete(memory)
+        on_gpu = memory.__dlpack_device__()[0] != _CPU
+        context = _cuda(memory.device.id) if on_gpu else None
+        return av.VideoFrame.from_dlpack((luma, chroma), format=LAYOUTS[fmt.name], cuda_context=context)
 
 
 @cache
 def _cuda(index: int) -> CudaContext:
-    """FFmpeg's hold on a device's primary context, one for the life of the process."""
-    return CudaContext(index)
+    """FFmpeg's hold on a device's primary context (see `nvdec`), one for the life of the process."""
+    return CudaContext(index, primary_ctx=False, current_ctx=True)

@@ -16,7 +16,7 @@ from av.codec.context import Flags
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
-from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, unfit
+from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit
 from videosr.media.planes import PlaneReader
 from videosr.media.source import check_readable, fraction, open_input, video_stream
 
@@ -70,12 +70,13 @@ class Pictures:
         try:
             self.stream = video_stream(self.container, self.name, index)
             self._index = self.stream.index
-            context = self.stream.codec_context
+            self._context = context = self.stream.codec_context
             self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
         except BaseException:
             self.container.close()
             raise
         self._device = device
+        self._refused = False  # by the GPU, before it has given a frame
         self._readable = sys.maxsize  # byte from which on the system was seen to give the whole file
         self._sar: Fraction | None = None  # of the first frame
         self._sars: list[tuple[int, Fraction]] = []  # from which packet on; known on one thread only
@@ -126,15 +127,17 @@ class Pictures:
 
     def _to_the_cpu(self, reason: str) -> None:
         self._device = self._device_reader = None
+        self._refused = False
         self._note("device", f"decoded on the CPU: {reason}")
 
     def _open(self, hwaccel: Any = None) -> None:
         self.container.close()
         self.container = open_input(self.name, self._max_pixels, hwaccel)
         self.stream = video_stream(self.container, self.name, self._index)
+        self._context = decoder_of(self.stream, hwaccel) if self.on_device else self.stream.codec_context
 
     def _configure(self) -> None:
-        context = self.stream.codec_context
+        context = self._context
         context.thread_count = 1 if self.on_device else self._threads
         context.thread_type = "AUTO"
         context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
@@ -178,7 +181,9 @@ class Pictures:
                 yield held.popleft()
                 done += 1
         else:
-            if self._certain or not self.bad_packets:
+            if self._refused:
+                reason = self._why_refused()
+            elif self._certain or not self.bad_packets:
                 yield from held
                 return
         held.clear()
@@ -199,11 +204,15 @@ class Pictures:
     def _not_from_the_gpu(self, picture: av.VideoFrame) -> str:
         """Why a frame and those behind it are to be decoded on the CPU after all; "" if they are not."""
         if picture.format.name != ON_DEVICE:
-            return f"this GPU's NVDEC does not take {self.stream.codec_context.codec.name} of this size or profile"
+            return self._why_refused()
         if (picture.width, picture.height) != self._size:
             # FFmpeg does not crop pictures on the GPU at the left and the top, and says of neither how much.
             return "the picture is cropped at the left or the top, or changes its size"
         return "the shape of its pixels changes" if self._reshaped() else ""
+
+    def _why_refused(self) -> str:
+        name = self._context.codec.name
+        return f"this GPU's NVDEC does not take {name} of this size or profile, or its driver has no libnvcuvid"
 
     def _reshaped(self) -> bool:
         """Whether the decoder has met another sample aspect ratio than that of the first frame."""
@@ -212,7 +221,7 @@ class Pictures:
         return now != self._sar
 
     def _decoders_sar(self) -> Fraction:
-        return fraction(self.stream.codec_context.sample_aspect_ratio) or Fraction(1)
+        return fraction(self._context.sample_aspect_ratio) or Fraction(1)
 
     def other_sar(self, picture: av.VideoFrame) -> Fraction | None:
         """A frame's sample aspect ratio as it is coded, if it is not that of the first frame.
@@ -291,7 +300,10 @@ class Pictures:
                 yield from self._decoded(None if flushing else packet)
             except av.error.EOFError:
                 return
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as exc:
+                if self.on_device and isinstance(exc, av.error.NotImplementedError):
+                    self._refused = True
+                    return
                 # One packet FFmpeg could not use at all; its neighbours may be fine.
                 self.bad_packets += 1
             if flushing:
@@ -299,7 +311,7 @@ class Pictures:
 
     def _decoded(self, packet: av.Packet[Any] | None) -> Iterable[av.VideoFrame]:
         """The frames that come of a packet, and perhaps of earlier ones."""
-        frames = self.stream.codec_context.decode(packet)
+        frames = self._context.decode(packet)
         if self._certain and packet is not None and isinstance(packet.opaque, int):
             sar = self._decoders_sar()
             if not self._sars or self._sars[-1][1] != sar:
