@@ -5,6 +5,7 @@ Tests marked `gpu` run the real thing.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 
@@ -66,6 +67,27 @@ def test_engines_are_built_for_gpus_that_are_not_here(library, paragon, capabili
     assert plan[:4] != b"\0\0\0\0"
     assert len(plan) > 100_000
     assert timing == b""
+
+
+def test_nothing_is_collected_while_the_library_may_log(library, paragon, monkeypatch):
+    """It would wait for itself if an earlier builder were freed by its own logger."""
+    seen = []
+
+    class Errors(list):
+        def append(self, message):
+            seen.append(gc.isenabled())
+            super().append(message)
+
+    monkeypatch.setattr(library.logger, "errors", Errors())
+    assert gc.isenabled()
+    with pytest.raises(NetworkError):
+        Definition(library, b"no network", "x")
+    definition = Definition(library, paragon.deploy.read_bytes(), "x")
+    with pytest.raises(EngineError):
+        definition.build(Shapes.fixed(10**6, 10**6))
+    assert len(seen) >= 2
+    assert not any(seen)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("form", ["image", "video"])

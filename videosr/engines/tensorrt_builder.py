@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from videosr.engines.base import Interface
-from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library
+from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library, uncollected
 from videosr.errors import EngineError, NetworkError, UsageError
 
 type Size = tuple[int, int]
@@ -106,6 +106,7 @@ class Definition:
         EngineError: the library cannot work here (`tensorrt` without a GPU).
     """
 
+    @uncollected()
     def __init__(self, library: Library, data: bytes, name: str) -> None:
         self.library, self.data, self.name = library, data, name
         trt = library.trt
@@ -189,6 +190,7 @@ class Definition:
         rows, columns = size
         return -(-rows // self.multiple) * self.multiple, -(-columns // self.multiple) * self.multiple
 
+    @uncollected()
     def build(
         self,
         shapes: Shapes,

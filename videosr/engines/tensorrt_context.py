@@ -6,7 +6,7 @@ from typing import Any
 
 from videosr.engines.gpu_device import Device
 from videosr.engines.tensorrt_builder import Definition, Size
-from videosr.engines.tensorrt_library import Library
+from videosr.engines.tensorrt_library import Library, uncollected
 from videosr.errors import EngineError
 from videosr.frame import Array
 
@@ -23,6 +23,7 @@ class LoadedEngine:
         EngineError: it is not for this library and GPU.
     """
 
+    @uncollected()
     def __init__(self, definition: Definition, plan: bytes, learned: bytes = b"") -> None:
         self._library, self._inputs = definition.library, definition.inputs
         library = self._library
@@ -51,6 +52,7 @@ class LoadedEngine:
         """The kernels compiled so far, b"" where the library compiles none."""
         return bytes(self._kernels.serialize()) if self._kernels is not None else b""
 
+    @uncollected()
     def context(self, device: Device, size: Size) -> TensorRTContext:
         """A context for pictures of one size, with memory of its own.
 

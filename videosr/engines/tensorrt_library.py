@@ -7,7 +7,10 @@ compiles kernels when an engine first runs.
 
 from __future__ import annotations
 
+import gc
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from videosr.errors import EngineError, MissingExtraError
@@ -56,6 +59,23 @@ class Library:
         """What the library last complained of; "" if nothing. Asking clears it."""
         said, self.logger.errors[:] = list(self.logger.errors), []
         return said[0] if said else ""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage is collected inside.
+
+    TensorRT holds a lock while it logs, and whatever frees a builder waits for that lock. Should a collection begin in
+    the logger, which is Python, and find an earlier builder, the thread would wait for itself (seen with TensorRT-RTX
+    1.7). So a builder is made and used under this.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _logger(trt: Any) -> Any:
