@@ -1,0 +1,89 @@
+"""What OpenVINO is given: published networks hoisted, odd ones refused, cached models made anew when damaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+import pytest
+
+pytest.importorskip("torch")
+
+import networks
+
+from videosr.engines import Interface, load, openvino_core
+from videosr.engines.network import Network
+from videosr.errors import NetworkError
+from videosr.frame import PixelFormat
+
+
+@pytest.mark.parametrize(
+    ("options", "interface"),
+    [
+        ({}, Interface.AVERAGE),
+        ({"scaled_input": True}, Interface.RECURRENT),
+        ({"state_used_twice": True}, Interface.RECURRENT),
+        ({"heavy": True}, Interface.RECURRENT),
+    ],
+)
+def test_a_published_recurrence_is_hoisted_where_it_can_be(tmp_path, options, interface):
+    """That both compute the same is the conformance suite's business."""
+    assert load(networks.video(tmp_path / "video.onnx", **options), threads=1).interface is interface
+
+
+def test_our_export_of_the_published_interface_is_hoisted(paragon):
+    assert load(paragon.video, threads=1).interface is Interface.AVERAGE
+
+
+def test_the_format_of_a_deployed_file_is_complete(paragon):
+    network = Network.open(paragon.deploy)
+    assert network.metadata["form"] == "deploy"
+    assert (network.number("scale", 0), network.number("halo", 0), network.number("reach", 0)) == (2, 8, 7)
+    assert PixelFormat.parse("yuv420p").name == "yuv420p"
+
+
+def test_a_network_that_gives_nothing_is_refused_and_the_next_one_runs(tmp_path):
+    """OpenVINO crashes in the second one where the first one's request is released."""
+    path = networks.nearest(tmp_path / "nothing.onnx")
+    path.write_bytes(path.read_bytes().replace(np.float32(1).tobytes(), bytes(4), 1))
+    sound = networks.nearest(tmp_path / "sound.onnx")
+    frame = np.zeros((1, 3, 24, 32), np.float32)
+    for _ in range(3):
+        with pytest.raises(NetworkError, match=r"nothing\.onnx: not an upscaler by a whole factor: .*empty picture"):
+            load(path, threads=1)
+        assert load(sound, threads=1).run(frame).shape == (1, 3, 48, 64)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = networks.nearest(tmp_path / "named.onnx")
+    data = path.read_bytes()
+    assert b"constant_0" in data
+    path.write_bytes(data.replace(b"constant_0", b"constant_\xff"))
+    with pytest.raises(NetworkError, match=r"named\.onnx: OpenVINO cannot read it: .*codec"):
+        load(path, threads=1)
+
+
+@pytest.mark.skipif(openvino_core.fcntl is None, reason="there is no cache without file locks")
+def test_damaged_files_of_the_cache_are_made_anew(tmp_path):
+    """OpenVINO itself may hang on one."""
+    model = ov.Core().read_model(networks.nearest(tmp_path / "network.onnx"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def compiled():
+        core = openvino_core.CachingCore(cache)
+        assert core.compile_model(model, "CPU", {}).inputs
+        return [path.read_bytes() for path in sorted(cache.glob("*.blob"))]
+
+    whole = compiled()
+    assert len(whole) == 1
+    (blob,), (stated,) = cache.glob("*.blob"), cache.glob("*.sum")
+    for data in (whole[0][:-1], whole[0][: len(whole[0]) // 2] + bytes(len(whole[0]) // 2), b""):
+        blob.write_bytes(data)
+        assert len(compiled()[0]) == len(whole[0])
+    stated.unlink()
+    before = blob.stat().st_ino, blob.stat().st_mtime_ns
+    compiled()
+    assert (blob.stat().st_ino, blob.stat().st_mtime_ns) != before
+    before = blob.stat().st_ino, blob.stat().st_mtime_ns
+    compiled()
+    assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == before
