@@ -416,3 +416,35 @@ def test_a_full_disk_leaves_nothing_and_is_an_error(rich, tmp_path, suffix, room
     assert done.returncode == 7, done.stderr
     assert "File too large" in done.stdout
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("source", "suffix"), [(".mp4", ".mkv"), (".mkv", ".mp4")])
+def test_streams_lie_beside_each_other_in_the_file(tmp_path, source, suffix):
+    """Players of slow disks and networks read one place at a time."""
+    clip = make_clip(tmp_path / f"in{source}", frames=24 * 14, width=32, height=32, audio=[("aac", "eng")])
+    output = tmp_path / f"out{suffix}"
+    double(clip, output, length=400)
+    at = [Fraction(0), Fraction(0)]
+    with av.open(str(output)) as container:
+        for packet in sorted((p for p in container.demux() if p.size and p.dts is not None), key=lambda p: p.pos):
+            at[packet.stream_index] = packet.dts * packet.time_base
+            assert abs(at[0] - at[1]) < Fraction(1, 2)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_second_video_with_reordered_frames_keeps_its_times(tmp_path, suffix):
+    source = tmp_path / "two.mkv"
+    with av.open(str(source), "w") as out:
+        streams = [out.add_stream("libx264", rate=25, options={"bf": "2", "threads": "1"}) for _ in range(2)]
+        for stream, size in zip(streams, (64, 48), strict=True):
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        out.start_encoding()
+        for i in range(12):
+            for stream in streams:
+                shades = np.full((stream.height * 3 // 2, stream.width), 16 + 9 * i, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(shades, "yuv420p")))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    output = tmp_path / f"out{suffix}"
+    assert double(source, output, settings=REORDERED) == []
+    assert verify(source, output).problems == []

@@ -384,6 +384,7 @@ class _Mux:
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is not None and self._window is not None and not self._cut(packet, stamp, tick, self._window):
                 continue
+            when = packet.dts if packet.dts is not None else packet.pts  # before its ticks become the output's
             if index in self._converters:
                 made = self._converters[index].feed(packet)
             elif self._copies[index].storable(packet):
@@ -391,7 +392,6 @@ class _Mux:
             else:
                 self._refused += 1
                 continue
-            when = packet.dts if packet.dts is not None else packet.pts
             yield (when or 0) * tick, made
 
     @staticmethod
