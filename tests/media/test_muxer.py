@@ -448,3 +448,32 @@ def test_a_second_video_with_reordered_frames_keeps_its_times(tmp_path, suffix):
     output = tmp_path / f"out{suffix}"
     assert double(source, output, settings=REORDERED) == []
     assert verify(source, output).problems == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lost"),
+    [
+        (".mkv", set()),
+        (".mp4", {"original"}),
+        (".mov", {"original", "comment", "forced", "hearing_impaired", "visual_impaired"}),
+        (".webm", {"original", "comment", "hearing_impaired", "visual_impaired"}),
+    ],
+)
+def test_flags_of_tracks_are_kept_or_named(tmp_path, suffix, lost):
+    plain = make_clip(tmp_path / "plain.mkv", frames=6, audio=[("libopus", "eng")], subtitles=["eng"])
+    source = tmp_path / "a.mkv"
+    with av.open(str(plain)) as container, av.open(str(source), "w") as out:
+        streams = [out.add_stream_from_template(s) for s in container.streams]
+        for stream in streams:
+            for flag in ("default", "original", "comment", "forced", "hearing_impaired", "visual_impaired"):
+                stream.disposition |= av.stream.Disposition[flag]
+        for packet in container.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    losses = plan_streams(source, {".mkv": "matroska"}.get(suffix, suffix[1:])).losses
+    named = {line.split(" has no place")[0] for line in losses if ": flag " in line}
+    assert named == {f"stream {n}: flag {flag}" for n in range(3) for flag in lost}
+    output = tmp_path / f"out{suffix}"
+    double(source, output, settings=EncoderSettings())
+    assert verify(source, output).problems == []

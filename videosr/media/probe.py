@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import av
 import av.error
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
 from videosr.media.languages import quicktime_language
@@ -54,6 +54,21 @@ TRACK_BOOKKEEPING = (
     "handler_name",
     "source_id",
 )
+
+_ROLES = Disposition.dub | Disposition.comment | Disposition.forced
+_ROLES |= Disposition.hearing_impaired | Disposition.visual_impaired
+_FLAGS = {
+    "matroska": Disposition.default | _ROLES | Disposition.original,
+    "webm": Disposition.default | Disposition.forced,
+    "mp4": Disposition.default | _ROLES | Disposition.captions | Disposition.descriptions,
+    "mov": Disposition.default,
+}
+"""Dispositions of tracks that FFmpeg's muxers write and its demuxers find again."""
+_SUBTITLE_FLAGS = {
+    "matroska": Disposition.descriptions,
+    "webm": Disposition.captions | Disposition.descriptions | Disposition.metadata,
+}
+"""Those that they write of subtitles besides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,6 +260,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
             common = {k.lower(): v for k, v in source.metadata.items()}.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
                 losses += _lost_tags(stream, plan, container, common)
+                losses += _lost_flags(stream, plan, container)
         tags = container in ("mp4", "mov") and bool(free)
         if tags and covers:  # FFmpeg writes either free-form tags or cover art
             tags = False
@@ -273,6 +289,19 @@ def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: 
         elif plain == "creation_time" and value != creation_time:
             lost.append(key)
     return [f"stream {stream.index}: tag {key} has no place in the container" for key in sorted(lost)]
+
+
+def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[str]:
+    """Dispositions of a kept track that the container has no place for."""
+    if plan.action == DROP or plan.target in REMADE or stream.type in ("attachment", "data"):
+        return []
+    if is_attached_picture(stream):
+        return []
+    lost = stream.disposition & ~_FLAGS[container]
+    if stream.type == "subtitle" and container in _SUBTITLE_FLAGS:
+        lost &= ~_SUBTITLE_FLAGS[container]
+    names = [flag.name for flag in Disposition if flag in lost and flag.name]
+    return [f"stream {stream.index}: flag {name} has no place in the container" for name in names]
 
 
 def _samples(source: av.container.InputContainer) -> dict[int, list[Packet]]:
