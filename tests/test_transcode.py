@@ -138,7 +138,7 @@ def test_colours_are_what_the_readers_of_a_codec_take_them_for(tmp_path, codec, 
 
 
 def test_rgb_is_found_again_in_ycbcr(tmp_path, videosr):
-    source = make_clip(tmp_path / "in.mkv", frames=4, codec="ffv1", pix_fmt="gbrp", color=(0, 2, 1, 13, 0))
+    source = make_clip(tmp_path / "in.mkv", frames=4, codec="libx265", pix_fmt="gbrp", color=(0, 2, 1, 13, 0))
     output = tmp_path / "out.mkv"
     assert videosr("upscale", source, output, *FAST).code == 0
     assert verify(source, output, scale=2).problems == []
