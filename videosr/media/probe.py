@@ -25,7 +25,7 @@ SAMPLES = 3
 """Packets of a stream that are tried in its new container."""
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
 REMADE = frozenset({"chapters", "timecode"})
-"""Targets of tracks that the muxer makes itself, from the file's chapters and the video's timecode."""
+"""Targets of tracks that repeat the file's chapters or the video's timecode: no packet of them is copied."""
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text", "srt", "stl", "sami", "microdvd"})
 
 _TEXT_FOR = {"matroska": "subrip", "mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
@@ -336,8 +336,11 @@ def _plan_stream(
         return plan(DROP, reason="an image holds one picture and nothing else")
     if stream.type == "data" and codec == "bin_data" and "mov" in source.format.name and source.chapters():
         return plan(CONVERT, "chapters", "the track is the chapter list in another form")
-    if stream.type == "data" and "timecode" in stream.metadata and container in ("mp4", "mov"):
-        return plan(CONVERT, "timecode", "the track is made anew from the video's timecode tag")
+    if stream.type == "data" and "timecode" in stream.metadata:
+        if container in ("mp4", "mov"):
+            return plan(CONVERT, "timecode", "the track is made anew from the video's timecode tag")
+        if any(video.metadata.get("timecode") == stream.metadata["timecode"] for video in source.streams.video):
+            return plan(CONVERT, "timecode", "the video's timecode tag says the same")
     if stream.type == "attachment":
         return plan(COPY) if container == "matroska" else plan(DROP, reason=f"{container} holds no attachments")
     if stream.type == "unknown" or (codec == "unknown" and stream.type != "data"):
@@ -362,7 +365,8 @@ def _refusal(stream: Stream, container: str, samples: list[Packet]) -> str | Non
         made = out.add_stream_from_template(stream, opaque=True)
         out.start_encoding()
     except (ValueError, av.error.FFmpegError):
-        return f"{container} holds no {codec_name(stream)}"
+        codec = codec_name(stream)
+        return f"{container} holds no {'data of this kind' if codec == 'unknown' else codec}"
     refused = 0
     for packet in samples:
         packet.stream = made
