@@ -52,7 +52,7 @@ class Resizer:
 
     def process(self, frame: Frame) -> Iterator[Frame]:
         """Resample one frame."""
-        picture = to_av_frame(frame.planes, frame.format)
+        picture = to_av_frame(frame.planes, frame.format, frame.color.siting)
         resized = self._reformatter.reformat(
             picture, width=self.info.width, height=self.info.height, interpolation=Interpolation.LANCZOS
         )
