@@ -317,3 +317,12 @@ def test_upscaling_sends_nothing_home():
     code = "import videosr.engines.openvino, openvino.tools.ovc as o; print(o.telemetry.__class__.__module__)"
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_a_name_that_begins_with_a_dash_is_explained(tmp_path, videosr, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "-in.mkv", frames=2)
+    done = videosr("upscale", "-in.mkv", "out.mkv")
+    assert done.code == 2
+    assert "the file is ./-in.mkv" in done.err
+    assert videosr("upscale", "./-in.mkv", "out.mkv").code == 0

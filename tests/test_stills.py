@@ -117,3 +117,11 @@ def test_an_image_that_cannot_be_written(clip, tmp_path, videosr, monkeypatch):
     assert done.code == 1
     (line,) = done.err.splitlines()
     assert line.startswith(f"videosr: {tmp_path / 'out.png'}: cannot be written: Read-only file system; choose")
+
+
+def test_a_still_keeps_its_shape_to_the_pixel(tmp_path, videosr):
+    source = tmp_path / "square.png"
+    encode(source, np.rint(picture(40, 40, 3) * 255).astype(np.uint8), "png", "rgb24")
+    output = tmp_path / "larger.png"
+    assert videosr("upscale", source, output, "--height", "75").code == 0
+    assert decode(output)[0].shape == (75, 75, 3)

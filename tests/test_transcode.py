@@ -11,6 +11,7 @@ import pytest
 from clips import SUBTITLES, VFR_PTS, make_clip, use_rule
 
 from videosr import transcode as module
+from videosr.color import to_rgb
 from videosr.errors import OutputError
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
@@ -109,6 +110,38 @@ def segments_of(monkeypatch, **rule):
         module, "mux", lambda segments, *a, mux=module.mux, **k: (made.extend(segments), mux(segments, *a, **k))[1]
     )
     return made
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "color", "said"),
+    [
+        ("prores_ks", "mov", (1, 2, 1, 1, 1), "range becomes limited: prores_ks knows no other"),
+        ("prores_ks", "mkv", (6, 2, 2, 2, 1), "range becomes limited: prores_ks knows no other"),
+        ("dnxhd", "mov", (6, 2, 6, 6, 1), "matrix becomes bt709: dnxhd knows no other"),
+        ("ffv1", "mp4", (6, 2, 2, 2, 1), ""),
+    ],
+)
+def test_colours_are_what_the_readers_of_a_codec_take_them_for(tmp_path, codec, suffix, color, said, videosr):
+    """Codecs with a colour of their own, and containers that state only what is known as a whole."""
+    source = make_clip(tmp_path / "in.mkv", frames=4, width=256, height=128, color=color)
+    output = tmp_path / f"out.{suffix}"
+    done = videosr("upscale", source, output, "--codec", codec)
+    assert done.code == 0
+    assert said in done.err
+    means = []
+    for path in (source, output):
+        with Decoder(path) as decoder:
+            frame = next(iter(decoder))
+            means.append(to_rgb(frame.planes, frame.format, frame.color).mean((1, 2)))
+    np.testing.assert_allclose(*means, atol=1 / 255)
+    assert not any(" colour matrix" in line or " colour range" in line for line in verify(source, output).problems)
+
+
+def test_rgb_is_found_again_in_ycbcr(tmp_path, videosr):
+    source = make_clip(tmp_path / "in.mkv", frames=4, codec="libx265", pix_fmt="gbrp", color=(0, 2, 1, 13, 0))
+    output = tmp_path / "out.mkv"
+    assert videosr("upscale", source, output, *FAST).code == 0
+    assert verify(source, output, scale=2).problems == []
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])

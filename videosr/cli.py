@@ -159,7 +159,7 @@ def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None
         for line in report.problems:
             click.echo(f"PROBLEM: {line}")
         size = "x".join(map(str, facts["size"]))
-        verdict = "ok" if report.ok else f"{len(report.problems)} problems"
+        verdict = "ok" if report.ok else f"{len(report.problems)} problem{'s' * (len(report.problems) > 1)}"
         found = f"{facts['frames_out']} frames of {facts['frames_in']}, {size}"
         found += f", {facts['streams']['kept']} other streams, {facts.get('chapters', 0)} chapters"
         click.echo(f"{output}: {verdict}: {found}")
@@ -304,7 +304,10 @@ def _explain(exc: BaseException) -> tuple[str, int]:
     """One line and the exit code for what went wrong."""
     if isinstance(exc, click.UsageError):
         command = exc.ctx.command_path if exc.ctx else "videosr"
-        return f"{exc.format_message().rstrip('.')} (see {command} --help)", exc.exit_code
+        hint = f"see {command} --help"
+        if isinstance(exc, click.NoSuchOption):
+            hint = next((f"the file is ./{a}" for a in sys.argv if a.startswith("-") and Path(a).exists()), hint)
+        return f"{exc.format_message().rstrip('.')} ({hint})", exc.exit_code
     if isinstance(exc, VideosrError):
         return str(exc), exc.exit_code
     if isinstance(exc, (KeyboardInterrupt, click.Abort)):

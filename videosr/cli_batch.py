@@ -14,7 +14,12 @@ from videosr.errors import VideosrError, one_line
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FOLDER|GLOB|LIST...")
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
-@click.option("--to", metavar="SUFFIX", default="mkv", help="The outputs' kind: mkv, mp4, mov or webm.")
+@click.option(
+    "--to",
+    metavar="SUFFIX",
+    default="mkv",
+    help="The outputs' kind: mkv, mp4, mov or webm; of pictures png, jpg or webp.",
+)
 @click.option("--pattern", metavar="GLOB", show_default="what video is called", help="Names to take, as '*.mkv'.")
 @click.option("--jobs", type=int, default=1, help="Files under way at once; they share the CPU's threads.")
 @click.option("--dry-run", is_flag=True, help="Look, try a few frames, say what would be done, and do nothing.")
@@ -62,7 +67,7 @@ def batch(
             if not as_json:
                 for (item, facts), size in zip(plan.files, plan.estimate.bytes, strict=True):
                     columns, rows = facts.output_size
-                    frames = f"{facts.frames} frames" if facts.frames else "unknown length"
+                    frames = f"{facts.frames} frame{'s' * (facts.frames > 1)}" if facts.frames else "unknown length"
                     why = f" ({facts.verdict.reason})" if facts.verdict.reason else ""
                     line = f"{item.source} -> {out / item.output}: {columns}x{rows}, {frames}, {human(size)}{why}"
                     click.echo(one_line(line))

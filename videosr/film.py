@@ -197,6 +197,8 @@ class Film:
         if resized:
             resizer = Resizer(self.upscaler.output_info(decoder.info), self.coded.width, self.coded.height)
             self._stages.append(("resize", resizer))
+        if self.coded.color != self.upscaler.output_info(decoder.info).color:
+            self._stages.append(("recode", Conformer(self.coded)))
         self.job: dict[str, Any] = {
             "videosr": __version__,
             "input": fingerprint(self.source),

@@ -162,7 +162,7 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         (made,) = [*upscaler.process(frame), *upscaler.flush()]
         if options.width or options.height:
             info = upscaler.output_info(info)
-            (made,) = Resizer(info, *wanted_size(info, options.width, options.height)).process(made)
+            (made,) = Resizer(info, *wanted_size(info, options.width, options.height, multiple=1)).process(made)
         made = write_image(output, made, settings, decoder.display_matrix)
         report.warnings(_not_finite(upscaler))
     return Result(

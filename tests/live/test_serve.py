@@ -272,6 +272,7 @@ def test_an_output_that_is_away_costs_the_others_nothing(tmp_path, clip):
     assert (away["taken"], away["written"], away["dropped"]) == (48, 0, 48)
     assert (files["taken"], files["written"], files["dropped"]) == (48, 48, 0)
     assert sum("trying again" in line for line in server.said) == 1
+    assert any("could not be reached until the end" in line for line in server.said)
 
 
 # -- real time --------------------------------------------------------------------------------------------------
@@ -441,6 +442,10 @@ def test_signals_end_it_cleanly(tmp_path, clip, number, code):
         ("ftp://x/y", "unknown scheme"),
         ("http://127.0.0.1:x/", "Port"),
         ("http://127.0.0.1:1/folder", "only host and port"),
+        ("udp://", "give udp://HOST:PORT"),
+        ("udp://127.0.0.1", "give udp://HOST:PORT"),
+        ("rtmp:///live/key", "give rtmp://HOST:PORT"),
+        ("rtsp://127.0.0.1:x/live", "Port"),
         ("/nowhere/at/all", "named pipe"),
         (__file__, "not a pipe"),
         ("/nowhere/at/all.m3u8", "no such folder"),
@@ -493,8 +498,9 @@ def test_keys_in_addresses_are_not_shown(clip):
     port = closed.getsockname()[1]
     closed.close()
     urls = [f"rtmp://me:pass@127.0.0.1:{port}/live/SECRET{n}" for n in range(2)]
-    with serving(options(clip, *urls)) as server:
+    with pytest.raises(OutputError, match="could not be reached") as failure, serving(options(clip, *urls)) as server:
         until(server.pipeline.ended.is_set)
+    server.said.append(str(failure.value))
     names = [output["name"] for output in server.status()["outputs"]]
     assert names == [f"rtmp://127.0.0.1:{port}", f"rtmp://127.0.0.1:{port} #2"]
     assert "trying again" in " ".join(server.said)

@@ -80,9 +80,28 @@ def test_wrong_settings_are_refused_before_work_starts(asked, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_codec_that_the_container_cannot_hold_is_refused():
-    with pytest.raises(UsageError, match="cannot be stored in a webm file"):
-        resolve(EncoderSettings(codec="libx264"), INFO, "webm")
+@pytest.mark.parametrize(
+    ("codec", "container"), [("libx264", "webm"), ("libsvtav1", "mov"), ("libvpx-vp9", "mov"), ("dnxhd", "matroska")]
+)
+def test_a_codec_that_the_container_cannot_hold_is_refused(codec, container):
+    with pytest.raises(UsageError, match=f"cannot be stored in a {container} file"):
+        resolve(EncoderSettings(codec=codec), INFO, container)
+
+
+def test_colours_are_not_lost_for_want_of_a_format():
+    with pytest.raises(UsageError, match="--codec qtrle: has no pixel format for yuv420p"):
+        resolve(EncoderSettings(codec="qtrle"), INFO, "mov")
+    settings = resolve(EncoderSettings(pix_fmt="gray"), with_format("yuv444p"), "matroska")
+    assert notes(settings, with_format("yuv444p")) == ["the colours are lost: gray has none"]
+
+
+@pytest.mark.parametrize(
+    ("fmt", "profile"),
+    [("yuv420p", "dnxhr_hq"), ("yuv422p", "dnxhr_hq"), ("yuv420p10le", "dnxhr_hqx"), ("yuv444p10le", "dnxhr_444")],
+)
+def test_dnxhr_is_chosen_for_every_size_and_depth(fmt, profile):
+    settings = resolve(EncoderSettings(codec="dnxhd"), with_format(fmt, width=512, height=256), "mov")
+    assert dict(settings.options)["profile"] == profile
 
 
 @pytest.mark.parametrize(("size", "pix_fmt"), [((129, 96), "yuv444p"), ((128, 97), "yuv422p"), ((128, 96), "yuv420p")])

@@ -416,3 +416,64 @@ def test_a_full_disk_leaves_nothing_and_is_an_error(rich, tmp_path, suffix, room
     assert done.returncode == 7, done.stderr
     assert "File too large" in done.stdout
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("source", "suffix"), [(".mp4", ".mkv"), (".mkv", ".mp4")])
+def test_streams_lie_beside_each_other_in_the_file(tmp_path, source, suffix):
+    """Players of slow disks and networks read one place at a time."""
+    clip = make_clip(tmp_path / f"in{source}", frames=24 * 14, width=32, height=32, audio=[("aac", "eng")])
+    output = tmp_path / f"out{suffix}"
+    double(clip, output, length=400)
+    at = [Fraction(0), Fraction(0)]
+    with av.open(str(output)) as container:
+        for packet in sorted((p for p in container.demux() if p.size and p.dts is not None), key=lambda p: p.pos):
+            at[packet.stream_index] = packet.dts * packet.time_base
+            assert abs(at[0] - at[1]) < Fraction(1, 2)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_second_video_with_reordered_frames_keeps_its_times(tmp_path, suffix):
+    source = tmp_path / "two.mkv"
+    with av.open(str(source), "w") as out:
+        streams = [out.add_stream("libx264", rate=25, options={"bf": "2", "threads": "1"}) for _ in range(2)]
+        for stream, size in zip(streams, (64, 48), strict=True):
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        out.start_encoding()
+        for i in range(12):
+            for stream in streams:
+                shades = np.full((stream.height * 3 // 2, stream.width), 16 + 9 * i, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(shades, "yuv420p")))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    output = tmp_path / f"out{suffix}"
+    assert double(source, output, settings=REORDERED) == []
+    assert verify(source, output).problems == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lost"),
+    [
+        (".mkv", set()),
+        (".mp4", {"original"}),
+        (".mov", {"original", "comment", "forced", "hearing_impaired", "visual_impaired"}),
+        (".webm", {"original", "comment", "hearing_impaired", "visual_impaired"}),
+    ],
+)
+def test_flags_of_tracks_are_kept_or_named(tmp_path, suffix, lost):
+    plain = make_clip(tmp_path / "plain.mkv", frames=6, audio=[("libopus", "eng")], subtitles=["eng"])
+    source = tmp_path / "a.mkv"
+    with av.open(str(plain)) as container, av.open(str(source), "w") as out:
+        streams = [out.add_stream_from_template(s) for s in container.streams]
+        for stream in streams:
+            for flag in ("default", "original", "comment", "forced", "hearing_impaired", "visual_impaired"):
+                stream.disposition |= av.stream.Disposition[flag]
+        for packet in container.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    losses = plan_streams(source, {".mkv": "matroska"}.get(suffix, suffix[1:])).losses
+    named = {line.split(" has no place")[0] for line in losses if ": flag " in line}
+    assert named == {f"stream {n}: flag {flag}" for n in range(3) for flag in lost}
+    output = tmp_path / f"out{suffix}"
+    double(source, output, settings=EncoderSettings())
+    assert verify(source, output).problems == []

@@ -61,3 +61,12 @@ def test_probe_of_a_file_without_video_works_and_its_plan_does_not(tmp_path):
     assert probe(sound).video is None
     with pytest.raises(InputError, match="no video stream"):
         plan_streams(sound, "matroska")
+
+
+@pytest.mark.parametrize("container", ["matroska", "mov", "mp4"])
+def test_a_timecode_track_is_no_loss(tmp_path, container):
+    clip = make_clip(tmp_path / "a.mov", frames=3, metadata={"timecode": "01:02:03:04"})
+    assert [s.type for s in probe(clip).streams] == ["video", "data"]
+    plan = plan_streams(clip, container)
+    assert plan.losses == ()
+    assert plan.streams[1].target == "timecode"

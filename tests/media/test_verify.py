@@ -199,3 +199,26 @@ def test_other_pictures_are_found(pair, tmp_path):
     report = verify(source, pair[1])
     assert report.facts["likeness"]["samples"] == len(VFR_PTS)
     assert report.facts["likeness"]["median_psnr"] > 35
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_subtitles_of_two_letters_count(tmp_path, suffix):
+    plain = make_clip(tmp_path / "plain.mkv", subtitles=["eng"])
+    source = tmp_path / "a.mkv"
+    with av.open(str(plain)) as container, av.open(str(source), "w") as out:
+        streams = [out.add_stream_from_template(s) for s in container.streams]
+        for packet in container.demux():
+            if packet.size and packet.stream.type == "subtitle":
+                times = packet.pts, packet.duration, packet.time_base
+                packet = av.Packet(b"No")
+                packet.pts, packet.duration, packet.time_base = times
+                packet.dts, packet.stream = packet.pts, streams[1]
+                out.mux(packet)
+            elif packet.size:
+                packet.stream = streams[0]
+                out.mux(packet)
+    output = tmp_path / f"b{suffix}"
+    double(source, output)
+    report = verify(source, output)
+    assert report.problems == []
+    assert report.facts["streams"]["kept"] == 1

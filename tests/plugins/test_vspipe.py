@@ -65,6 +65,14 @@ def test_y4m_holds_the_frames_of_the_command(vspipe, videosr, clip, tmp_path):
     assert len(set(a)) == 12
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_samples_run_as_the_readme_says(vspipe, script, monkeypatch):
+    monkeypatch.chdir(SAMPLES.parent)
+    ended = vspipe("--info", script.relative_to(SAMPLES.parent))
+    assert ended.returncode == 0, ended.stderr
+    assert "Width: 1280" in ended.stdout
+
+
 def test_part_of_a_file_and_a_comparison(vspipe, clip, tmp_path):
     given = ["-c", "y4m", "-a", f"source={clip}", "-a", "first=3", "-a", "last=7", SAMPLES / "denoise_compare.vpy"]
     for output, width in enumerate((256, 512)):

@@ -319,7 +319,8 @@ class Batch:
         result, output = made.result, self._options.out / item.output
         size = f"{result.width}x{result.height}"
         new = result.frames - result.resumed
-        line = f"{output}: {size}, {result.frames} frames, {human(made.bytes)}, {new / max(made.seconds, 1e-6):.1f} fps"
+        frames = f"{result.frames} frame{'s' * (result.frames > 1)}"
+        line = f"{output}: {size}, {frames}, {human(made.bytes)}, {new / max(made.seconds, 1e-6):.1f} fps"
         self._report.done(
             item.source,
             result.frames,

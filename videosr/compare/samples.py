@@ -175,6 +175,9 @@ def compared(
             models = (0, 1) if reference else (1,)
             rows.append([measure(shown[m], originals, clip=names[m], model=names[m]) for m in models])
     if not samples:
+        if at:
+            given = ", ".join(f"{float(time):g}" for time in at)
+            raise InputError(f"--at {given}: not all of the films have a frame there; give an earlier time")
         raise InputError(f"{second}: has no frame at the times at which scenes of {first} are; is it the same film?")
     if not measured:
         notes.append(f"under {SMALLEST} pixels a side nothing is measured")

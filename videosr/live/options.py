@@ -74,6 +74,7 @@ def parse_target(text: str) -> Target:
         if scheme not in MUXERS:
             known = ", ".join(f"{s}://" for s in (*MUXERS, *PORTS))
             raise UsageError(f"-o {text}: unknown scheme (known: {known}; - or a named pipe; a .m3u8 file)")
+        _check_address(text, scheme)
         return Target(text=text, kind="push")
     pipe = pipe_form(text)
     if pipe is not None:
@@ -81,6 +82,21 @@ def parse_target(text: str) -> Target:
     if not Path(text).absolute().parent.is_dir():
         raise UsageError(f"-o {text}: there is no such folder; make it first")
     return Target(text=text, kind="hls", path=text)
+
+
+def _check_address(text: str, scheme: str) -> None:
+    """Refuse where nothing could be sent to; FFmpeg would say so only when the first frame is there.
+
+    Raises:
+        UsageError: there is no host, no number for a port, or no port where none is usual.
+    """
+    parts = urlsplit(text)
+    try:
+        port = parts.port
+    except ValueError as exc:
+        raise UsageError(f"-o {text}: {exc}") from exc
+    if not parts.hostname or (scheme in ("udp", "rtp") and port is None):
+        raise UsageError(f"-o {text}: is no address; give {scheme}://HOST:PORT")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -134,7 +134,6 @@ class Output(ABC):
         """Mux an entry; False if it could not be. Raises OutputError when there is no use in going on."""
 
     @abstractmethod
-    @abstractmethod
     def _close(self) -> None:
         """Finish the container."""
 

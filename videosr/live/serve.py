@@ -183,7 +183,7 @@ class Server:
 
         Raises:
             KeyboardInterrupt: if it comes; everything has been finished by then.
-            VideosrError: the source could not be used any more, or no output is left.
+            VideosrError: the source could not be used any more, no output is left, or none was ever reached.
         """
         for output in self._outputs:
             output.start()
@@ -194,7 +194,19 @@ class Server:
             self._finish()
         if self.intake.error is not None:
             raise self.intake.error
+        if self.pipeline.ended.is_set():  # by itself, not by whoever asked for it
+            self._check_reached()
         return self.ledger.account
+
+    def _check_reached(self) -> None:
+        """Name the destinations that got nothing at all; if no other is there, that is a failure."""
+        away = [output.name for output in self._outputs if isinstance(output, Push) and not output.written]
+        if not away or not self.ledger.account.delivered:
+            return
+        line = f"{', '.join(away)}: could not be reached until the end, nothing was sent there"
+        if len(away) == len(self._outputs):
+            raise OutputError(line)
+        self._say(line)
 
     def _watch(self) -> None:
         told = 0.0

@@ -150,6 +150,8 @@ def resolve(
         merged.setdefault("slices", str(_slices(info)))
     if codec == "prores_ks":
         merged.setdefault("profile", "3" if pix_fmt.startswith("yuv422") else "4")
+    if codec == "dnxhd":  # of DNxHD proper, only a few sizes and rates are allowed
+        merged.setdefault("profile", {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444"))
     if family.params:
         params = _library_parameters(codec, family, options.get(family.params, ""), hdr)
         wanted_ahead = (family.lookahead or {}).get(preset, 0)
@@ -180,10 +182,11 @@ def _slices(info: StreamInfo) -> int:
 def output_info(settings: EncoderSettings, info: StreamInfo) -> StreamInfo:
     """The stream that resolved settings lead to: the format of its frames and the colour they must have.
 
-    The colour follows `color.converted`.
+    The colour follows `color.converted`, but for what the codec's readers always assume.
     """
     fmt = settings.format
-    return replace(info, format=fmt, color=converted(info.color, info.format, fmt))
+    assumed: Mapping[str, Any] = FAMILIES.get(settings.codec, OTHER).color
+    return replace(info, format=fmt, color=replace(converted(info.color, info.format, fmt), **assumed))
 
 
 def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, bytes], ...] = ()) -> list[str]:
@@ -201,8 +204,14 @@ def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, byt
         lines.append(f"the alpha plane is lost: {fmt.name} has none (--codec ffv1 or prores_ks keeps it)")
     if info.format.bits > fmt.bits:
         lines.append(f"{info.format.bits} bits become {fmt.bits} bits: {settings.codec} is to code {fmt.name}")
-    if (fmt.log2_w, fmt.log2_h) != (info.format.log2_w, info.format.log2_h) and info.format.family == "yuv":
+    if fmt.family == "gray" and info.format.family != "gray":
+        lines.append(f"the colours are lost: {fmt.name} has none")
+    elif (fmt.log2_w, fmt.log2_h) != (info.format.log2_w, info.format.log2_h) and info.format.family == "yuv":
         lines.append(f"chroma changes from {info.format.name} to {fmt.name}")
+    was = converted(info.color, info.format, fmt)
+    for name, assumed in FAMILIES.get(settings.codec, OTHER).color.items():
+        if getattr(was, name) != assumed:
+            lines.append(f"{name} becomes {assumed.name.lower()}: {settings.codec} knows no other")
     if not settings.segmented:
         lines.append("the rate mode spans the whole file: it is encoded in one piece, without segments")
     return lines
@@ -246,6 +255,8 @@ def _pixel_format(wanted: str, codec: str, family: Family, formats: list[str], i
     candidates = [name for name in formats if fits(name)]
     if info.format.name in candidates:
         return info.format.name
+    if info.format.family != "gray":
+        candidates = [name for name in candidates if FORMATS[name].family != "gray"]
     best, _loss = find_best_pix_fmt_of_list(candidates, info.format.name, info.format.alpha)
     if best is None:
         raise UsageError(f"--codec {codec}: has no pixel format for {info.format.name}; choose another codec")

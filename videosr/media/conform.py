@@ -49,7 +49,7 @@ class Conformer:
         width, height = fitted(frame, info)
         planes = frame.planes
         if (width, height) != size:
-            picture = to_av_frame(planes, frame.format)
+            picture = to_av_frame(planes, frame.format, frame.color.siting)
             picture = self._reformatter.reformat(
                 picture, width=width, height=height, interpolation=Interpolation.LANCZOS
             )

@@ -41,9 +41,12 @@ def container_format(path: str | os.PathLike[str]) -> str:
 @lru_cache
 def holds_codec(container: str, codec: str) -> bool:
     """Whether FFmpeg's muxer takes streams of that encoder or codec."""
-    with av.open(io.BytesIO(), "w", format=container) as out:
-        try:
-            out.add_mux_stream(codec)
-        except ValueError:
-            return False
+    out = av.open(io.BytesIO(), "w", format=container)
+    try:
+        out.add_mux_stream(codec, width=64, height=64)
+        out.start_encoding()
+    except av.error.InvalidDataError:
+        return True  # for want of what the encoder will say of its stream
+    except (ValueError, av.error.FFmpegError):
+        return False  # MOV refuses some only here: AV1, VP8, VP9
     return True

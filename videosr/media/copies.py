@@ -39,8 +39,12 @@ class StreamCopy:
         self._strict = int(strict)  # two packets may not have one time
         self._earliest = -(2**62)
         self.moved = 0
+        self._first: int | None = None
+        self._ahead = 0
         self._raw_aac = strict and codec_name(source) == "aac" and bool(source.codec_context.extradata)
         context = source.codec_context
+        if isinstance(context, av.VideoCodecContext):
+            self._ahead = context.reorder_depth
         self._tick = Fraction(source.time_base.num, source.time_base.den)
         self._sample = Fraction(0)
         if isinstance(context, av.AudioCodecContext) and context.frame_size and context.sample_rate:
@@ -54,8 +58,8 @@ class StreamCopy:
 
     def take(self, packet: Packet) -> Packet:
         """The packet for the output; the same payload and side data."""
-        if packet.dts is None:
-            packet.dts = packet.pts
+        if packet.dts is None and packet.pts is not None:
+            packet.dts = self._undated(packet, packet.pts)
         elif packet.pts is None:
             packet.pts = packet.dts
         if self._sample and packet.pts is not None:
@@ -69,6 +73,20 @@ class StreamCopy:
             packet.pts = max(packet.pts, packet.dts)
             self._earliest = packet.dts + self._strict
         return packet
+
+    def _undated(self, packet: Packet, pts: int) -> int:
+        """When a packet without a decoding time is decoded.
+
+        Matroska has no such times. FFmpeg infers them from those of presentation, but not for the first pictures of a
+        stream that are decoded ahead of their turn.
+        """
+        if not self._ahead:
+            return pts
+        if self._first is None:
+            self._first = pts
+        dts = self._first - self._ahead * (packet.duration or 0)
+        self._ahead -= 1
+        return min(pts, dts)
 
     def _sharpen(self, packet: Packet, pts: int) -> None:
         finer = Fraction(self._target.time_base.num, self._target.time_base.den) < self._tick

@@ -16,6 +16,7 @@ import av.error
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.codecs import EncoderSettings, configure
+from videosr.media.containers import holds_codec
 from videosr.media.nvenc import gpu_context, gpu_picture, takes_gpu_frames
 from videosr.media.planes import to_av_frame
 from videosr.media.segments import EncodedPacket, SegmentHeader, SegmentWriter
@@ -152,7 +153,8 @@ def open_encoder(settings: EncoderSettings, info: StreamInfo) -> tuple[av.VideoC
         av.error.FFmpegError: the encoder refuses.
     """
     template = io.BytesIO()
-    out = av.open(template, "w", format="matroska", container_options={"fflags": "+bitexact"})
+    kind = "matroska" if holds_codec("matroska", settings.codec) else "mov"  # of DNxHR
+    out = av.open(template, "w", format=kind, container_options={"fflags": "+bitexact"})
     stream = out.add_stream(settings.codec, rate=info.rate)
     context = stream.codec_context
     if not isinstance(context, av.VideoCodecContext):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from videosr.frame import Matrix, Range
+
 THREADS = "8"
 """Threads of every encoder: fixed, because x264's and x265's output depends on the number."""
 KEYFRAME_DISTANCE = "250"
@@ -43,6 +45,7 @@ class Family:
         forced: entries of that list that segments and reproducible output depend on.
         even: odd sizes are refused where chroma is subsampled.
         lookahead: frames each preset looks ahead.
+        color: fields of `ColorSpec` that readers of its pictures assume, whatever a file says.
     """
 
     crf: tuple[float, float, float] | None = None
@@ -57,6 +60,7 @@ class Family:
     forced: Mapping[str, str] | None = None
     even: bool = False
     lookahead: Mapping[str, int] | None = None
+    color: Mapping[str, Range | Matrix] = field(default_factory=dict)
 
 
 def _nvenc(crf: tuple[float, float, float], deep: Mapping[str, str]) -> Family:
@@ -112,7 +116,8 @@ FAMILIES: dict[str, Family] = {
         options={**_COMMON, "deadline": "good", "row-mt": "1", "lag-in-frames": "25", "auto-alt-ref": "1"},
     ),
     "ffv1": Family(options={"threads": THREADS, "g": "1", "level": "3", "slicecrc": "1"}),
-    "prores_ks": Family(options={"threads": THREADS}),
+    "prores_ks": Family(options={"threads": THREADS}, color={"range": Range.LIMITED}),
+    "dnxhd": Family(options={"threads": THREADS}, color={"matrix": Matrix.BT709}),
     "h264_nvenc": _nvenc((1, 51, 19), {}),
     "hevc_nvenc": _nvenc((1, 51, 21), {"yuv420p10le": "p010le"}),
     "av1_nvenc": _nvenc((1, 63, 26), {"yuv420p10le": "p010le"}),

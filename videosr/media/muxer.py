@@ -36,6 +36,8 @@ from videosr.media.source import (
 
 CODES_ASPECT = frozenset({"libx264", "libx265", "ffv1", "mpeg4", "mpeg2video"})
 """Encoders that write the sample aspect ratio into the video itself."""
+CODES_NO_COLOR = frozenset({"ffv1", "mpeg4"})
+"""Encoders that write no colour into the video itself."""
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as ChapterEntry
@@ -153,8 +155,11 @@ class _Mux:
         self._delay = -begin if begin < 0 and not trimmed else Fraction(0)
         if self._delay:
             options["output_ts_offset"] = f"{round(self._delay * 1_000_000)}us"
-        if plan.metadata_tags:
-            options["movflags"] = "+use_metadata_tags"
+        flags = "+use_metadata_tags" if plan.metadata_tags else ""
+        if self._header.codec in CODES_NO_COLOR:
+            flags += "+write_colr"  # else FFmpeg writes colour into the container only if all of it is known
+        if flags and plan.container in ("mp4", "mov"):
+            options["movflags"] = flags
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
         self._copies: dict[int, StreamCopy] = {}
         self._converters: dict[int, Converter] = {}
@@ -384,6 +389,7 @@ class _Mux:
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is not None and self._window is not None and not self._cut(packet, stamp, tick, self._window):
                 continue
+            when = packet.dts if packet.dts is not None else packet.pts  # before its ticks become the output's
             if index in self._converters:
                 made = self._converters[index].feed(packet)
             elif self._copies[index].storable(packet):
@@ -391,7 +397,6 @@ class _Mux:
             else:
                 self._refused += 1
                 continue
-            when = packet.dts if packet.dts is not None else packet.pts
             yield (when or 0) * tick, made
 
     @staticmethod

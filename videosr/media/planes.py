@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from videosr.errors import InputError
-from videosr.frame import Array, PixelFormat, on_host
+from videosr.frame import Array, PixelFormat, Siting, on_host
 
 RGB_TO_GBR = (2, 0, 1)
 """Index into (G, B, R[, A]) of R, G, B: FFmpeg stores planar RGB as G, B, R."""
@@ -91,15 +91,17 @@ def _copy_plane(plane: av.video.plane.VideoPlane, fmt: PixelFormat) -> Array:
     return np.ascontiguousarray(_rows(plane, fmt)[:, : plane.width]).copy()
 
 
-def to_av_frame(planes: Sequence[Array], fmt: PixelFormat) -> av.VideoFrame:
+def to_av_frame(planes: Sequence[Array], fmt: PixelFormat, siting: Siting = Siting.UNSPECIFIED) -> av.VideoFrame:
     """An FFmpeg frame with a copy of the planes.
 
     Args:
         planes: as `videosr.frame.Frame` describes them; brought to the host if need be.
         fmt: their format.
+        siting: of the chroma; FFmpeg's scaler moves it where it is not told.
     """
     height, width = planes[0].shape
     frame = av.VideoFrame(width, height, fmt.name)
+    frame.chroma_location = int(siting)
     targets = frame.planes
     order: Sequence[int] = range(fmt.planes)
     if fmt.family == "rgb":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import av
 import av.error
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
 from videosr.media.languages import quicktime_language
@@ -25,7 +25,7 @@ SAMPLES = 3
 """Packets of a stream that are tried in its new container."""
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
 REMADE = frozenset({"chapters", "timecode"})
-"""Targets of tracks that the muxer makes itself, from the file's chapters and the video's timecode."""
+"""Targets of tracks that repeat the file's chapters or the video's timecode: no packet of them is copied."""
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text", "srt", "stl", "sami", "microdvd"})
 
 _TEXT_FOR = {"matroska": "subrip", "mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
@@ -54,6 +54,21 @@ TRACK_BOOKKEEPING = (
     "handler_name",
     "source_id",
 )
+
+_ROLES = Disposition.dub | Disposition.comment | Disposition.forced
+_ROLES |= Disposition.hearing_impaired | Disposition.visual_impaired
+_FLAGS = {
+    "matroska": Disposition.default | _ROLES | Disposition.original,
+    "webm": Disposition.default | Disposition.forced,
+    "mp4": Disposition.default | _ROLES | Disposition.captions | Disposition.descriptions,
+    "mov": Disposition.default,
+}
+"""Dispositions of tracks that FFmpeg's muxers write and its demuxers find again."""
+_SUBTITLE_FLAGS = {
+    "matroska": Disposition.descriptions,
+    "webm": Disposition.captions | Disposition.descriptions | Disposition.metadata,
+}
+"""Those that they write of subtitles besides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,6 +260,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
             common = {k.lower(): v for k, v in source.metadata.items()}.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
                 losses += _lost_tags(stream, plan, container, common)
+                losses += _lost_flags(stream, plan, container)
         tags = container in ("mp4", "mov") and bool(free)
         if tags and covers:  # FFmpeg writes either free-form tags or cover art
             tags = False
@@ -273,6 +289,19 @@ def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: 
         elif plain == "creation_time" and value != creation_time:
             lost.append(key)
     return [f"stream {stream.index}: tag {key} has no place in the container" for key in sorted(lost)]
+
+
+def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[str]:
+    """Dispositions of a kept track that the container has no place for."""
+    if plan.action == DROP or plan.target in REMADE or stream.type in ("attachment", "data"):
+        return []
+    if is_attached_picture(stream):
+        return []
+    lost = stream.disposition & ~_FLAGS[container]
+    if stream.type == "subtitle" and container in _SUBTITLE_FLAGS:
+        lost &= ~_SUBTITLE_FLAGS[container]
+    names = [flag.name for flag in Disposition if flag in lost and flag.name]
+    return [f"stream {stream.index}: flag {name} has no place in the container" for name in names]
 
 
 def _samples(source: av.container.InputContainer) -> dict[int, list[Packet]]:
@@ -307,8 +336,11 @@ def _plan_stream(
         return plan(DROP, reason="an image holds one picture and nothing else")
     if stream.type == "data" and codec == "bin_data" and "mov" in source.format.name and source.chapters():
         return plan(CONVERT, "chapters", "the track is the chapter list in another form")
-    if stream.type == "data" and "timecode" in stream.metadata and container in ("mp4", "mov"):
-        return plan(CONVERT, "timecode", "the track is made anew from the video's timecode tag")
+    if stream.type == "data" and "timecode" in stream.metadata:
+        if container in ("mp4", "mov"):
+            return plan(CONVERT, "timecode", "the track is made anew from the video's timecode tag")
+        if any(video.metadata.get("timecode") == stream.metadata["timecode"] for video in source.streams.video):
+            return plan(CONVERT, "timecode", "the video's timecode tag says the same")
     if stream.type == "attachment":
         return plan(COPY) if container == "matroska" else plan(DROP, reason=f"{container} holds no attachments")
     if stream.type == "unknown" or (codec == "unknown" and stream.type != "data"):
@@ -333,7 +365,8 @@ def _refusal(stream: Stream, container: str, samples: list[Packet]) -> str | Non
         made = out.add_stream_from_template(stream, opaque=True)
         out.start_encoding()
     except (ValueError, av.error.FFmpegError):
-        return f"{container} holds no {codec_name(stream)}"
+        codec = codec_name(stream)
+        return f"{container} holds no {'data of this kind' if codec == 'unknown' else codec}"
     refused = 0
     for packet in samples:
         packet.stream = made

@@ -18,6 +18,13 @@ from videosr.errors import InputError
 from videosr.media.similarity import Samples
 from videosr.media.source import coded_display_matrix, fraction, open_input
 
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=8).digest()
+
+
+BLANK = frozenset({_digest(b""), _digest(b"\0\0")})
+"""Hashes of subtitles without text: nothing, and MP4's text of no length."""
 HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 
 
@@ -50,7 +57,7 @@ class Track:
         """Note a packet."""
         time = packet.pts if packet.pts is not None else packet.dts or 0
         self.times.append(time)
-        self.hashes.append(hashlib.blake2b(bytes(packet), digest_size=8).digest())
+        self.hashes.append(_digest(bytes(packet)))
         self.sizes.append(packet.size)
         self.durations.append(packet.duration or 0)
         if packet.dts is not None:
@@ -65,7 +72,7 @@ class Track:
         Args:
             merged: count what begins at one time as one.
         """
-        full = [i for i, size in enumerate(self.sizes) if size > 2]
+        full = [i for i, found in enumerate(self.hashes) if found not in BLANK]
         if merged:
             full = [i for i, before in zip(full, [-1, *full], strict=False) if not self._same_time(i, before)]
         return Track(
@@ -113,6 +120,7 @@ class Reading:
         hdr: static HDR side data of the first frame.
         tracks: every other stream by its index.
         form: (width, height, pixel format) of the first frame.
+        codec: FFmpeg's name.
     """
 
     tick: Fraction
@@ -132,6 +140,7 @@ class Reading:
     hdr: dict[str, bytes] = field(default_factory=dict)
     tracks: dict[int, Track] = field(default_factory=dict)
     form: tuple[int, int, str] | None = None
+    codec: str = ""
 
 
 def read_file(
@@ -192,6 +201,7 @@ def _read_video(
         matrix=coded_display_matrix(context),
         samples=Samples(like.samples.size if like else None),
         fields=None if parity is None else Samples(None, parity),
+        codec=context.codec.canonical_name,
     )
     try:
         context.open(strict=False)

@@ -35,7 +35,7 @@ class Rescaler:
             frame = replace(frame, planes=planes, format=target.format, color=target.color, sar=target.sar)
             if same:
                 return frame
-        picture = to_av_frame(frame.planes, frame.format)
+        picture = to_av_frame(frame.planes, frame.format, frame.color.siting)
         picture.colorspace, picture.color_range = int(frame.color.matrix), int(frame.color.range)
         made = self._reformatter.reformat(
             picture,

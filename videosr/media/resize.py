@@ -13,21 +13,22 @@ from videosr.frame import Frame, StreamInfo
 from videosr.media.planes import PlaneReader, to_av_frame
 
 
-def wanted_size(info: StreamInfo, width: int | None, height: int | None) -> tuple[int, int]:
-    """The size asked for; one of the two may be left open and then follows the picture's shape, to an even number.
+def wanted_size(info: StreamInfo, width: int | None, height: int | None, multiple: int = 2) -> tuple[int, int]:
+    """The size asked for; one of the two may be left open and then follows the picture's shape.
 
     Args:
         info: of the upscaled picture.
         width: columns or None.
         height: rows or None.
+        multiple: of this number is what was left open; most video needs even sizes.
 
     Raises:
         UsageError: a size under 16 or over 16384.
     """
     if width is None:
-        width = info.width if height is None else round(info.width * height / info.height / 2) * 2
+        width = info.width if height is None else round(info.width * height / info.height / multiple) * multiple
     if height is None:
-        height = round(info.height * width / info.width / 2) * 2
+        height = round(info.height * width / info.width / multiple) * multiple
     for name, value in (("width", width), ("height", height)):
         if not 16 <= value <= 16384:
             raise UsageError(f"output {name} {value} is not between 16 and 16384")
@@ -52,7 +53,7 @@ class Resizer:
 
     def process(self, frame: Frame) -> Iterator[Frame]:
         """Resample one frame."""
-        picture = to_av_frame(frame.planes, frame.format)
+        picture = to_av_frame(frame.planes, frame.format, frame.color.siting)
         resized = self._reformatter.reformat(
             picture, width=self.info.width, height=self.info.height, interpolation=Interpolation.LANCZOS
         )

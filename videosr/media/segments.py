@@ -67,7 +67,7 @@ class SegmentHeader:
         sar: (numerator, denominator) of the sample aspect ratio.
         color: matrix, range, primaries, transfer and siting as H.273 code points.
         extradata: the encoder's global headers, in base64.
-        template: a Matroska file of the coded stream's parameters without its pictures, in base64.
+        template: a Matroska or MOV file of the coded stream's parameters without its pictures, in base64.
     """
 
     codec: str

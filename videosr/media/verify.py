@@ -16,6 +16,7 @@ from videosr.media.containers import container_format
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import same_static, says_nothing
 from videosr.media.languages import same_language
+from videosr.media.planes import planar_format
 from videosr.media.probe import (
     BOOKKEEPING,
     CONVERT,
@@ -35,6 +36,9 @@ AUDIO_TOLERANCE = Fraction(1, 10)
 """Seconds by which the length of converted audio may differ: encoders work in blocks."""
 REPACKED = frozenset({"h264", "hevc", "aac", "vvc", "av1", "truehd"})
 """Codecs whose packets muxers write in another framing (start codes or lengths, ADTS headers) with the same content."""
+
+ASSUMED = {"prores": "range", "dnxhd": "matrix"}
+"""What readers of a codec assume of its colour, whatever the source has: pictures are converted to that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +135,10 @@ class _Check:
             self._differ(f"video: rotation {b.rotation} (matrix {b.matrix}), expected {a.rotation} (matrix {a.matrix})")
         for name, value in a.color.items():
             stated = value not in ((0,) if name in ("range", "siting") else (0, 2, 3))
-            if name == "matrix" and value == 0:
-                stated = False  # R'G'B' in, whatever the encoder takes out
+            if name == "range" and (_is_rgb(a) or (value, b.color.get(name)) == (1, 0)):
+                stated = False  # of R'G'B', or the one that is assumed where none is stated, as in QuickTime
+            if (name == "matrix" and value == 0) or name == ASSUMED.get(b.codec):
+                stated = False  # the encoder's own; `likeness` sees whether the pictures are read as they were
             if stated and name != "siting" and b.color.get(name) != value:
                 self._differ(f"video: colour {name} {b.color.get(name)}, expected {value}")
         self.facts["color"] = b.color
@@ -237,13 +243,16 @@ class _Check:
             self._track(plan, before.tracks[plan.index], after.tracks[copy.index])
             self._disposition(original, copy)
             self._stream_tags(a, original, copy)
+        self._disposition(a.streams[self._plan.video], b.streams[main])
         self._stream_tags(a, a.streams[self._plan.video], b.streams[main])
 
     def _disposition(self, original: Stream, copy: Stream) -> None:
         was, now = original.disposition, copy.disposition
+        for name in _lost(self._plan, f"stream {original.index}: flag "):
+            was, now = was & ~Disposition[name], now & ~Disposition[name]
         if self._plan.container in ("mp4", "mov"):
             # These formats enable one track of each kind, and know no other flag for most kinds.
-            was, now = was & ~Disposition.default, now & ~Disposition.default
+            was, now = (_one_name(flags & ~Disposition.default) for flags in (was, now))
         if was != now:
             self._differ(f"stream {original.index}: disposition {now!r}, expected {was!r}")
 
@@ -347,6 +356,11 @@ class _Check:
                 self._differ(f"{name}: tag {key} is {have[0] if have else None!r}, expected {value!r}")
 
 
+def _is_rgb(file: Reading) -> bool:
+    """Whether the pictures are no Y'CbCr, which is what range tells of."""
+    return file.form is not None and planar_format(file.form[2]).family == "rgb"
+
+
 def _in_fields(a: Reading, fields: int) -> tuple[list[int | None], list[int]]:
     """Times and durations of the frames that should be there, in ticks of the input or, for fields, in halves."""
     if fields == 1:
@@ -372,8 +386,19 @@ def _same_instant(a: str, b: str) -> bool:
     return plain[0] == plain[1]
 
 
+def _one_name(flags: Disposition) -> Disposition:
+    """Dispositions without the second name that MP4's demuxer finds for two of them."""
+    for name, other in (
+        (Disposition.hearing_impaired, Disposition.captions),
+        (Disposition.visual_impaired, Disposition.descriptions),
+    ):
+        if other in flags:
+            flags = flags & ~other | name
+    return flags
+
+
 def _lost(plan: Plan, mark: str) -> set[str]:
-    """The tags that the plan said would be lost."""
+    """The tags or flags that the plan said would be lost."""
     return {line.removeprefix(mark).split(" ")[0] for line in plan.losses if line.startswith(mark)}
 
 
