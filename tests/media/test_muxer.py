@@ -477,3 +477,17 @@ def test_flags_of_tracks_are_kept_or_named(tmp_path, suffix, lost):
     output = tmp_path / f"out{suffix}"
     double(source, output, settings=EncoderSettings())
     assert verify(source, output).problems == []
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".mp4"])
+def test_sound_that_only_says_how_many_channels_it_has_is_converted(tmp_path, suffix):
+    source = make_clip(
+        tmp_path / "a.avi", frames=8, time_base=Fraction(1, 24), codec="mpeg4", audio=[("adpcm_ms", "eng")]
+    )
+    with av.open(str(source)) as container:
+        assert container.streams.audio[0].layout.name == "1 channels"
+    output = tmp_path / f"b{suffix}"
+    double(source, output, settings=EncoderSettings())
+    assert verify(source, output).problems == []
+    with av.open(str(output)) as container:
+        assert container.streams.audio[0].layout.name == "mono"

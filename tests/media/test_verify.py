@@ -222,3 +222,17 @@ def test_subtitles_of_two_letters_count(tmp_path, suffix):
     report = verify(source, output)
     assert report.problems == []
     assert report.facts["streams"]["kept"] == 1
+
+
+def test_samples_may_come_in_packets_of_other_sizes(tmp_path):
+    clip = make_clip(
+        tmp_path / "a.mxf",
+        frames=15,
+        time_base=Fraction(1, 25),
+        rate=Fraction(25),
+        codec="mpeg2video",
+        audio=[("pcm_s16le", "eng")],
+    )
+    output = tmp_path / "b.mp4"
+    double(clip, output)
+    assert verify(clip, output).problems == []

@@ -49,7 +49,7 @@ class AudioConverter:
         assert isinstance(stream, av.audio.stream.AudioStream)
         self.stream: Stream = stream
         encoder = stream.codec_context
-        encoder.layout = decoder.layout
+        encoder.layout = _known(decoder.layout)
         if codec in BITS_PER_CHANNEL:
             encoder.bit_rate = BITS_PER_CHANNEL[codec] * decoder.channels
         encoder.time_base = Fraction(1, rate)
@@ -93,6 +93,11 @@ class AudioConverter:
     def _own(self, packet: Packet) -> Packet:
         packet.stream = self.stream
         return packet
+
+
+def _known(layout: av.AudioLayout) -> av.AudioLayout:
+    """The layout; the usual one of as many channels where a file (WMA, some WAV) says only how many there are."""
+    return av.AudioLayout(f"{layout.nb_channels}c") if layout.name.endswith(" channels") else layout
 
 
 class SubtitleConverter:

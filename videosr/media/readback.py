@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import chain
+from typing import Any
 
 import av
 import av.error
@@ -52,12 +54,14 @@ class Track:
     disorder: int = 0
     errors: int = 0
     _decoded: int | None = None
+    _content: Any = field(default_factory=partial(hashlib.blake2b, digest_size=8))
 
     def add(self, packet: av.Packet[Stream]) -> None:
         """Note a packet."""
         time = packet.pts if packet.pts is not None else packet.dts or 0
         self.times.append(time)
         self.hashes.append(_digest(bytes(packet)))
+        self._content.update(bytes(packet))
         self.sizes.append(packet.size)
         self.durations.append(packet.duration or 0)
         if packet.dts is not None:
@@ -86,6 +90,12 @@ class Track:
 
     def _same_time(self, i: int, before: int) -> bool:
         return before >= 0 and self.times[i] == self.times[before]
+
+    @property
+    def content(self) -> bytes:
+        """Hash of all payloads, however they are cut."""
+        digest: bytes = self._content.digest()
+        return digest
 
     @property
     def begin(self) -> Fraction:
