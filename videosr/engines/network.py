@@ -19,7 +19,7 @@ _METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto3
 _GRAPH_FIELD = 7  # ModelProto.graph
 _INITIALIZER_FIELD = 5  # GraphProto.initializer
 _TYPE_FIELD, _FLOATS_FIELD, _NAME_FIELD, _RAW_FIELD = 2, 4, 8, 9  # TensorProto
-_FLOAT = 1  # TensorProto.FLOAT
+_TYPES: dict[object, str] = {1: "<f4", 10: "<f2"}  # TensorProto.FLOAT, FLOAT16
 _MAX_BYTES = 1 << 31  # the most a protobuf message can be
 
 
@@ -69,7 +69,7 @@ class Network:
         return value == "interpolated" and source.subsampled and target.family == "yuv"
 
     def constants(self) -> dict[str, NDArray[np.float32]]:
-        """The float32 tensors in the graph by name, flat.
+        """The tensors of floating-point numbers in the graph by name, flat, as float32.
 
         Raises:
             NetworkError: the file cannot be read.
@@ -81,9 +81,11 @@ class Network:
             for field, tensor in _fields(_part(graph)):
                 if field == _INITIALIZER_FIELD:
                     parts = dict(_fields(_part(tensor)))
-                    if parts.get(_TYPE_FIELD) == _FLOAT:
+                    kind = _TYPES.get(parts.get(_TYPE_FIELD))
+                    if kind is not None:
                         values = parts.get(_RAW_FIELD, parts.get(_FLOATS_FIELD, memoryview(b"")))
-                        found[bytes(_part(parts[_NAME_FIELD])).decode()] = np.frombuffer(_part(values), "<f4")
+                        numbers = np.frombuffer(_part(values), kind).astype(np.float32)
+                        found[bytes(_part(parts[_NAME_FIELD])).decode()] = numbers
         except (OSError, StopIteration, KeyError, ValueError, IndexError) as exc:
             raise NetworkError(f"{self.path}: not an ONNX network that can be read: {exc!r}") from exc
         return found
