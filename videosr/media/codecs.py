@@ -24,6 +24,7 @@ from videosr.frame import FORMATS, ColorSpec, PixelFormat, StreamInfo
 from videosr.media.containers import holds_codec
 from videosr.media.encoders import ALIASES, FAMILIES, NVENC, OTHER, Family
 from videosr.media.hdr import encoder_parameters, unwritten
+from videosr.media.logs import captured
 
 LOOKAHEAD_BYTES = 256 * 2**20
 """Memory for the frames that x264 and x265 look ahead; at 4K their presets would take more than a gigabyte."""
@@ -367,11 +368,9 @@ def _try_open(settings: EncoderSettings, info: StreamInfo) -> None:
     """Open the encoder once with everything set, and turn what it says into a refusal."""
     context = av.CodecContext.create(settings.codec, "w")
     configure(context, settings, output_info(settings, info))
-    previous = av.logging.get_level()
-    av.logging.set_level(av.logging.WARNING)
     printed: list[str] = []
     try:
-        with av.logging.Capture() as logs, _printed(printed):
+        with captured(av.logging.WARNING) as logs, _printed(printed):
             context.open()
     except (av.error.FFmpegError, ValueError) as exc:
         said = [message.strip() for level, _, message in logs if level <= av.logging.ERROR]
@@ -382,8 +381,6 @@ def _try_open(settings: EncoderSettings, info: StreamInfo) -> None:
                 "other cards need NVIDIA's driver: use --codec libx264, libx265 or libsvtav1"
             ) from exc
         raise UsageError(f"{settings.codec} refuses these settings: {reason}; check --crf, --preset and -x") from exc
-    finally:
-        av.logging.set_level(previous)
     if context.options:
         raise UsageError(f"-x {', '.join(context.options)}: not used by {settings.codec}")
     for _, _, message in logs:

@@ -13,6 +13,7 @@ import av.error
 import av.logging
 
 from videosr.errors import InputError
+from videosr.media.logs import captured
 from videosr.media.source import MAX_SIDE, open_input, video_stream
 
 DEFAULT_MAX_PIXELS = 2**26
@@ -40,10 +41,8 @@ def check_refused(path: str | os.PathLike[str], index: int, most: int) -> None:
     Raises:
         InputError: it was.
     """
-    previous = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
     try:
-        with av.logging.Capture(local=False) as logs, open_input(path, most) as container:
+        with captured(av.logging.ERROR, local=False) as logs, open_input(path, most) as container:
             stream = video_stream(container, os.fspath(path), index)
             stream.codec_context.options = {"max_pixels": str(most)}
             for packet in container.demux(stream):
@@ -51,8 +50,6 @@ def check_refused(path: str | os.PathLike[str], index: int, most: int) -> None:
                 break
     except av.error.FFmpegError:
         pass  # what it is about is in the log
-    finally:
-        av.logging.set_level(previous)
-    for _, _, message in reversed(logs):  # the first may be how often one from before was repeated
+    for _, _, message in logs:
         if (size := _REFUSED.search(message)) is not None:
             check_size(os.fspath(path), int(size[1]), int(size[2]), most)
