@@ -117,7 +117,7 @@ def run(
 
         default = ours(Mode.ADAPTIVE)
         precision = Upscaler(UpscaleOptions(model=model, device="cpu")).engine.precision
-        deployed = f"folded 5x5, planes in and out, {precision}"
+        deployed = f"folded tail, planes in and out, {precision}"
         sides: list[tuple[str, str, Callable[[int], int], int]] = [
             ("plain loop, OpenVINO", f"published (unfolded), {hint}", lambda n: _plain(clip, infer, n), frames),
             ("videosr, temporal off", deployed, ours(Mode.OFF), frames),
