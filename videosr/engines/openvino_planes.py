@@ -458,7 +458,11 @@ def _bias_of(add: Node) -> NDArray[np.float32] | None:
     if add.get_type_name() != "Add" or add.input_value(0).get_node().get_type_name() != "GroupConvolution":
         return None
     constant = add.input_value(1).get_node()
-    return np.asarray(constant.get_data(), np.float32) if constant.get_type_name() == "Constant" else None
+    if constant.get_type_name() == "Reshape":  # ONNX has a row of them
+        constant = constant.input_value(0).get_node()
+    if constant.get_type_name() != "Constant":
+        return None
+    return np.asarray(constant.get_data(), np.float32).reshape(1, -1, 1, 1)
 
 
 def _plane_inputs(source: Picture, k: int) -> list[Node]:
