@@ -86,7 +86,7 @@ def read(weights: Weights, alpha: float | None, window_size: int | None) -> tupl
     for key, value in filters.items():
         if not torch.equal(value, state[key]):
             raise NetworkError(f"{path}: {key} is not the fixed filter of ParagonSR2")
-    if variant in ("realtime", "stream"):
+    if variant in ("light", "realtime", "stream"):
         return model, generation
     return model, "11" if variant == "pro" else "9 to 11"
 

@@ -38,6 +38,7 @@ class VariantSpec:
 
 
 VARIANTS: dict[str, VariantSpec] = {
+    "light": VariantSpec(8, 1, 3, 0.05, 0.0),  # ours: realtime at half its width; the others are as published
     "realtime": VariantSpec(16, 1, 3, 0.05, 0.3),
     "stream": VariantSpec(32, 2, 3, 0.1, 0.0),
     "photo": VariantSpec(64, 4, 4, 0.1, 0.4),
@@ -310,7 +311,7 @@ class ParagonSR2(nn.Module):
     """The whole network.
 
     Args:
-        variant: "realtime", "stream", "photo" or "pro".
+        variant: "light", "realtime", "stream", "photo" or "pro".
         scale: 2, 3, 4 or 8.
         upsampler_alpha: strength of the base path's pre-filter; None takes the variant's published default.
         detail_gain: start value of the learned gain; None takes the variant's published default.
@@ -354,6 +355,7 @@ class ParagonSR2(nn.Module):
             return window_size // 2 if index % 2 else 0  # every second block, counted over the whole body
 
         make: dict[str, Callable[[int], nn.Module]] = {
+            "light": lambda i: NanoBlock(c, layer_scale),
             "realtime": lambda i: NanoBlock(c, layer_scale),
             "stream": lambda i: StreamBlock(c, layer_scale),
             "photo": lambda i: PhotoBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),

@@ -26,6 +26,7 @@ from videosr.training.configfile import load_config
 from videosr.training.data import PatchSampler
 from videosr.training.discriminator import Adversary
 from videosr.training.folding import forward_folded
+from videosr.training.growing import grown
 from videosr.training.history import history
 from videosr.training.journal import Journal
 from videosr.training.losses import Objective
@@ -98,11 +99,14 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
             open_gates(network)
         return network, {}
     network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
-    if (network.variant, network.scale) != (config.variant, config.scale):
-        raise NetworkError(
-            f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
-        )
-    return network.train(), info.metadata
+    if (network.variant, network.scale) == (config.variant, config.scale):
+        return network.train(), info.metadata
+    grows = (network.variant, config.variant, config.scale) == ("realtime", "photo", network.scale)
+    if grows and isinstance(network, ParagonSR2):
+        return grown(network, config.layer_scale), info.metadata
+    raise NetworkError(
+        f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
+    )
 
 
 class Trainer:

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from videosr.archs import checkpoint  # noqa: E402
+from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
+from videosr.errors import NetworkError  # noqa: E402
+from videosr.export import natural_picture  # noqa: E402
+from videosr.models import registry  # noqa: E402
+from videosr.training.config import NetworkConfig  # noqa: E402
+from videosr.training.growing import grown  # noqa: E402
+from videosr.training.trainer import new_network  # noqa: E402
+
+SMALL = registry.find("realtime-2x").with_suffix(".safetensors")
+PHOTO = NetworkConfig(variant="photo", scale=2, weights=SMALL)
+
+
+def test_the_large_network_begins_as_the_small_one() -> None:
+    small, _ = checkpoint.load(SMALL)
+    assert isinstance(small, ParagonSR2)
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    torch.manual_seed(1)
+    large = grown(small, 0.1)
+    picture = natural_picture(96, 80, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        error = (large(picture) - small(picture)).square().mean()
+        change = (small(picture) - small.base(picture)).square().mean()
+    assert error < 1e-6
+    assert error < 1e-3 * change
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+
+
+def test_all_of_it_learns() -> None:
+    """Nothing that is new is cut off from the loss for good: after one step every parameter has a gradient."""
+    torch.manual_seed(1)
+    network, header = new_network(PHOTO)
+    assert header["name"] == "realtime-2x"
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    picture = natural_picture(48, 48, torch.Generator().manual_seed(0))
+    for _ in range(2):
+        optimizer.zero_grad()
+        network(picture).square().mean().backward()
+        optimizer.step()
+    silent = [name for name, value in network.named_parameters() if value.requires_grad and not value.grad.any()]
+    assert silent == []
+
+
+@pytest.mark.parametrize("change", [{"variant": "stream"}, {"variant": "pro"}, {"scale": 4}])
+def test_what_cannot_grow_from_it_is_refused(change: dict[str, object]) -> None:
+    config = replace(PHOTO, **change)
+    with pytest.raises(NetworkError, match=rf"{Path(SMALL).name}: is realtime 2x and not {config.variant}"):
+        new_network(config)
