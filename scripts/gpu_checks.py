@@ -111,7 +111,7 @@ def compare(device: Device, name: str, tensors: str, size: tuple[int, int] = SIZ
     seen = FrameStatistics(device, fmt, rows, columns).look(there[0], there[1])
     answers = (
         np.array_equal(seen.thumbnail, scenes.thumbnail(frames[0][0], fmt.bits)),
-        seen.sigma == temporal.noise_sigma(held[0], held[1]),
+        seen.noise == temporal.noise_of(held[0], held[1]),
         not seen.same,
     )
     return Differences(wrong, apart_by, bad + int(to_host(device, finite)[0] != 1), answers.count(False))

@@ -116,7 +116,7 @@ def of_source(
                 )
                 kept = energy[mode] / energy[Mode.OFF] if Mode.OFF in energy else None
             table.setdefault(kind, {})[mode] = Cell(*measure(shown, truth), kept)
-        sees = np.median([temporal.noise_sigma(b, a) for a, b in itertools.pairwise(video)])
+        sees = np.median([temporal.noise_of(b, a).sigma for a, b in itertools.pairwise(video)])
         cells = "   ".join(f"{mode} {cell}" for mode, cell in table[kind].items())
         print(f"{source.name:24} {kind:6} sees {sees:4.1f}  {cells}", flush=True)
     return table

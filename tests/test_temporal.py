@@ -10,13 +10,15 @@ from videosr.temporal import (
     BLEND,
     CLEAN,
     DEPTH,
+    GRAIN_LIKENESS,
     HISTORY,
     LIKENESS,
     NOISY,
     Mode,
+    Noise,
     average,
     ema_weights,
-    noise_sigma,
+    noise_of,
     same_window,
     threshold,
     window,
@@ -285,6 +287,10 @@ def test_nothing_to_average_gives_the_frame():
 # the noise
 
 
+def noise_sigma(newer, older):
+    return noise_of(newer, older).sigma
+
+
 @pytest.mark.parametrize("sigma", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("motion", [0, 3])
 def test_sigma_of_gaussian_noise(sigma, motion):
@@ -347,3 +353,45 @@ def test_threshold_follows_the_noise_and_the_bits():
         np.diff(seen) > -0.25 * LIKENESS
     )  # no switching: it grows steadily but for the measurement's own scatter
     assert threshold((frame(rounded(a)),)) == 0
+
+
+def soft(sigma, rng, size=(180, 320)):
+    """White noise blurred like grain, to the same strength."""
+    noise = rng.normal(0, 1, size)
+    for axis in (0, 1):
+        noise = 0.27 * np.roll(noise, 1, axis) + noise + 0.27 * np.roll(noise, -1, axis)
+    return sigma * noise / noise.std()
+
+
+def test_white_noise_is_told_from_grain():
+    rng = np.random.default_rng(3)
+    white = [noisy(waves(), 4, rng) for _ in range(2)]
+    grain = [frame(rounded(waves() + soft(4, rng))) for _ in range(2)]
+    assert abs(noise_of(*white).correlation) < 0.05
+    assert noise_of(*grain).correlation > 0.3
+    assert threshold(white) == pytest.approx(LIKENESS * noise_of(*white).sigma)
+    assert threshold(grain) == pytest.approx(GRAIN_LIKENESS * noise_of(*grain).sigma)
+    assert threshold(grain, keep_grain=False) == pytest.approx(LIKENESS * noise_of(*grain).sigma)
+
+
+def test_correlation_is_that_of_the_samples():
+    """Against numpy's, over all pairs of neighbours of two frames without anything in them but noise."""
+    rng = np.random.default_rng(4)
+    for mix in (0.0, 0.1, 0.3):
+        a, b = (110 + (1 - mix) * rng.normal(0, 5, (240, 240)) + mix * soft(5, rng, (240, 240)) for _ in range(2))
+        one, other = frame(rounded(a)), frame(rounded(b))
+        d = one.planes[0].astype(float) - other.planes[0]
+        expected = np.mean(
+            [np.corrcoef(d[1:].ravel(), d[:-1].ravel())[0, 1], np.corrcoef(d.T[1:].ravel(), d.T[:-1].ravel())[0, 1]]
+        )
+        assert noise_of(one, other).correlation == pytest.approx(expected, abs=0.04)
+
+
+def test_the_likeness_scale_changes_steadily_with_the_correlation():
+    frames = (frame(waves()), frame(waves()))
+    scales = [threshold(frames, Noise(4.0, c)) for c in np.linspace(-0.1, 0.4, 51)]
+    assert scales[0] == pytest.approx(4 * LIKENESS)
+    assert scales[-1] == pytest.approx(4 * GRAIN_LIKENESS)
+    steps = np.diff(scales)
+    assert np.all(steps <= 0)
+    assert steps.min() > -0.2 * 4 * (LIKENESS - GRAIN_LIKENESS)

@@ -8,6 +8,7 @@ from videosr import scenes
 from videosr.engines.cuda_statistics import statistics_on
 from videosr.engines.gpu_device import Device
 from videosr.frame import Frame
+from videosr.temporal import Noise
 
 
 class Seen(NamedTuple):
@@ -18,14 +19,14 @@ class Seen(NamedTuple):
         thumbnail: of its first plane.
         cut: a scene begins with it.
         repeat: its picture is that of the frame before it.
-        sigma: the noise between it and the last frame that it does not repeat; None: not measured yet.
+        noise: between it and the last frame that it does not repeat; None: not measured yet.
     """
 
     frame: Frame
     thumbnail: scenes.Thumbnail
     cut: bool
     repeat: bool
-    sigma: float | None = None
+    noise: Noise | None = None
 
 
 def look_at(frame: Frame, before: Seen | None, cut: bool | None = None, device: Device | None = None) -> Seen:
@@ -40,18 +41,18 @@ def look_at(frame: Frame, before: Seen | None, cut: bool | None = None, device: 
     """
     if before is not None and _kind(before.frame) != _kind(frame):
         before = None
-    sigma: float | None = None
+    noise: Noise | None = None
     if device is not None and frame.on_gpu and (before is None or before.frame.on_gpu):
         statistics = statistics_on(device, frame.format, frame.height, frame.width)
-        thumbnail, sigma, same = statistics.look(frame.planes, before.frame.planes if before else None)
+        thumbnail, noise, same = statistics.look(frame.planes, before.frame.planes if before else None)
     else:
         same = before is not None and not cut and before.frame.same_picture(frame)
         thumbnail = before.thumbnail if before and same else scenes.thumbnail(frame.planes[0], frame.format.bits)
     if before is None:
-        return Seen(frame, thumbnail, True, False, sigma)
+        return Seen(frame, thumbnail, True, False, noise)
     if same and not cut:
-        return Seen(frame, thumbnail, False, True, before.sigma)
-    return Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail) if cut is None else cut, False, sigma)
+        return Seen(frame, thumbnail, False, True, before.noise)
+    return Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail) if cut is None else cut, False, noise)
 
 
 def _kind(frame: Frame) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,17 @@ DEPTH = 4
 BLEND = 0.2
 """The published blend factor a of `Mode.EMA`."""
 
-LIKENESS = 2.5
-"""The likeness scale t of `Mode.ADAPTIVE` as a multiple of the noise's standard deviation."""
+LIKENESS = 3.4
+"""The likeness scale t of `Mode.ADAPTIVE` as a multiple of white noise's standard deviation."""
+
+GRAIN_LIKENESS = 0.9
+"""The same of noise whose neighbouring samples are alike: grain, which is to be kept, or texture that moves."""
+
+WHITE = 0.12
+"""Correlation of neighbouring samples up to which noise counts as white."""
+
+SOFT = 0.18
+"""Correlation from which on it counts as grain or texture."""
 
 CLEAN = 0.5
 """Noise (8-bit code values) up to which a picture counts as clean and is left alone."""
@@ -48,7 +57,21 @@ _GRID = (18, 32)  # most rows and columns of measured blocks: the cost is the sa
 _TONES = 4  # groups of equal size, from dark to light, that are measured apart
 _QUANTILES = (0.02, 0.1)  # of the blocks' estimates; the noise is read off where they begin
 _BIAS = 0.75  # what is read off of the true value, for white Gaussian noise
+_QUIET = 0.2  # share of the blocks, those of the least estimates, whose samples are compared with their neighbours
 _CLIPPED = (24.0, 231.0)  # blocks outside (8-bit code values) are clipped or letterbox: they hide the noise
+
+
+class Noise(NamedTuple):
+    """What was measured of the noise between two frames.
+
+    Attributes:
+        sigma: standard deviation, in 8-bit code values.
+        correlation: of samples beside each other and one above the other. White noise has 0, film grain and what a
+            codec leaves of noise 0.3 and more, fine texture that moves 0.2 and more.
+    """
+
+    sigma: float
+    correlation: float = 0.0
 
 
 class Mode(StrEnum):
@@ -108,23 +131,27 @@ def same_window(a: Sequence[Frame], b: Sequence[Frame]) -> bool:
     return len(a) == len(b) and all(x is y or x.same_picture(y) for x, y in zip(a, b, strict=True))
 
 
-def threshold(frames: Sequence[Frame], sigma: float | None = None) -> float:
+def threshold(frames: Sequence[Frame], noise: Noise | None = None, *, keep_grain: bool = True) -> float:
     """The likeness scale t of a window under `Mode.ADAPTIVE`, in code values of the frames' format.
 
-    It is `LIKENESS` times the noise of the two newest frames. 0 means: clean, or nothing to compare with; the average
-    is then the frame itself and need not be computed. Between `CLEAN` and `NOISY` it grows steadily from 0, so that a
-    video near the limit does not switch back and forth.
+    It is a multiple of the noise of the two newest frames: `LIKENESS` of white noise, `GRAIN_LIKENESS` of noise that is
+    correlated from `SOFT` on. 0 means: clean, or nothing to compare with; the average is then the frame itself and need
+    not be computed. Between `CLEAN` and `NOISY` it grows steadily from 0, and between `WHITE` and `SOFT` it changes
+    steadily, so that a video near a limit does not switch back and forth.
 
     Args:
         frames: of a window, newest first.
-        sigma: `noise_sigma` of the two newest, where it is known.
+        noise: `noise_of` the two newest, where it is known.
+        keep_grain: False takes all noise for white.
     """
     if len(frames) < 2:
         return 0.0
-    if sigma is None:
-        sigma = noise_sigma(frames[0], frames[1])
-    faded = min(1.0, max(0.0, (sigma - CLEAN) / (NOISY - CLEAN)))
-    return LIKENESS * sigma * faded * 2.0 ** (frames[0].format.bits - 8)
+    if noise is None:
+        noise = noise_of(frames[0], frames[1])
+    faded = min(1.0, max(0.0, (noise.sigma - CLEAN) / (NOISY - CLEAN)))
+    soft = min(1.0, max(0.0, (noise.correlation - WHITE) / (SOFT - WHITE))) if keep_grain else 0.0
+    likeness = LIKENESS + soft * (GRAIN_LIKENESS - LIKENESS)
+    return likeness * noise.sigma * faded * 2.0 ** (frames[0].format.bits - 8)
 
 
 def average(frames: Sequence[Frame], mode: Mode, threshold: float = 0.0) -> tuple[Array, ...]:
@@ -155,8 +182,8 @@ def average(frames: Sequence[Frame], mode: Mode, threshold: float = 0.0) -> tupl
     return tuple(s / n for s, n in zip(sums, totals, strict=True)) if len(frames) > 1 else tuple(sums)
 
 
-def noise_sigma(newer: Frame, older: Frame) -> float:
-    """The standard deviation of the noise in `newer`, in 8-bit code values, from the first planes of the two alone.
+def noise_of(newer: Frame, older: Frame) -> Noise:
+    """The noise in `newer`, from the first planes of the two alone.
 
     On a fixed grid of 8x8 blocks the smaller of two estimates: that of the block less its mean and slopes (exact where
     the picture is smooth), and that of the difference of the frames, over sqrt(2) (exact where it stands still). Noise
@@ -164,47 +191,57 @@ def noise_sigma(newer: Frame, older: Frame) -> float:
     followed from a low quantile to a lower one and as far again. As grain changes with tone, that is done for dark to
     light blocks apart; the second lowest of the four results is taken. Clean video gives about 0, and so does noise
     that a codec has frozen from frame to frame, which averaging could not remove.
+
+    The correlation is that of the frames' difference, in the fifth of the blocks where the estimates are least.
     """
     if 0 in noise_grid(newer.planes[0].shape):
-        return 0.0
+        return Noise(0.0)
     x, y = _blocks(newer.planes[0]), _blocks(older.planes[0])
     d, ramp = x - y, (2 * np.arange(_BLOCK) - (_BLOCK - 1)).astype(x.dtype)
     rows, columns = x.sum(axis=3), x.sum(axis=1)
     slopes = np.einsum("aib,i->ab", rows, ramp), np.einsum("abj,j->ab", columns, ramp)
     power, change = np.einsum("aibj,aibj->ab", x, x), np.einsum("aibj,aibj->ab", d, d)
-    sums = rows.sum(axis=1), power, *slopes, d.sum(axis=(1, 3)), change
-    return sigma_of_sums(np.stack(sums, axis=-1).astype(np.float64), newer.format.bits)
+    beside = np.einsum("aibj,aibj->ab", d[:, :, :, 1:], d[:, :, :, :-1])
+    above = np.einsum("aibj,aibj->ab", d[:, 1:], d[:, :-1])
+    sums = rows.sum(axis=1), power, *slopes, d.sum(axis=(1, 3)), change, beside + above
+    return noise_of_sums(np.stack(sums, axis=-1).astype(np.float64), newer.format.bits)
 
 
 def noise_grid(shape: tuple[int, ...]) -> tuple[int, int]:
-    """How many blocks `noise_sigma` looks at in a plane, (rows, columns); they are spread evenly over it."""
+    """How many blocks `noise_of` looks at in a plane, (rows, columns); they are spread evenly over it."""
     rows, columns = (min(size // _BLOCK, most) for size, most in zip(shape, _GRID, strict=True))
     return rows, columns
 
 
-def sigma_of_sums(sums: NDArray[np.float64], bits: int) -> float:
-    """`noise_sigma` from sums over its blocks. Of whole codes they are exact, so that all devices come to one result.
+def noise_of_sums(sums: NDArray[np.float64], bits: int) -> Noise:
+    """`noise_of` from sums over its blocks. Of whole codes they are exact, so that all devices come to one result.
 
     Args:
-        sums: (rows, columns, 6), of each block x and of its difference d from the frame before: x, x^2, x times twice
-            its row's distance from the middle, x times twice its column's, d, d^2.
+        sums: (rows, columns, 7), of each block x and of its difference d from the frame before: x, x^2, x times twice
+            its row's distance from the middle, x times twice its column's, d, d^2, and d times the d right of it and
+            the d below it, as far as those are in the block.
         bits: of a code.
     """
     count, scale = _BLOCK**2, 2.0 ** (8 - bits)
-    total, squares, down, across, change, changes = np.moveaxis(sums, -1, 0)
+    total, squares, down, across, change, changes, pairs = np.moveaxis(sums, -1, 0)
     tilt = (down**2 + across**2) / (count * (_BLOCK**2 - 1) / 3)  # what slopes account for of the sum of squares
     spatial = np.maximum(squares - total**2 / count - tilt, 0) / (count - 3)
     temporal = np.maximum(changes - change**2 / count, 0) / (count - 1) / 2
     mean = total / count * scale
     shown = (mean > _CLIPPED[0]) & (mean < _CLIPPED[1])
     if np.count_nonzero(shown) * 20 < shown.size:
-        return 0.0
-    estimates = np.sqrt(np.minimum(spatial, temporal)[shown])[np.argsort(mean[shown], kind="stable")]
+        return Noise(0.0)
+    estimates = np.sqrt(np.minimum(spatial, temporal)[shown])
     read: list[float] = []
-    for group in np.array_split(estimates, min(_TONES, estimates.size)):
+    for group in np.array_split(estimates[np.argsort(mean[shown], kind="stable")], min(_TONES, estimates.size)):
         low, high = np.quantile(group, _QUANTILES, method="lower")
         read.append(max(0.0, 2 * float(low) - float(high)))
-    return sorted(read)[(len(read) - 1) // 2] * scale / _BIAS
+    quiet = estimates <= np.quantile(estimates, _QUIET, method="lower")
+    shift = (change[shown][quiet] / count) ** 2
+    variance = float((changes[shown][quiet] / count - shift).sum())
+    covariance = float((pairs[shown][quiet] / (2 * _BLOCK * (_BLOCK - 1)) - shift).sum())
+    correlation = covariance / variance if variance > 0 else 0.0
+    return Noise(sorted(read)[(len(read) - 1) // 2] * scale / _BIAS, correlation)
 
 
 def _blocks(plane: Array) -> NDArray[np.floating[Any]]:

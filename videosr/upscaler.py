@@ -281,7 +281,7 @@ class Upscaler:
         )
         if self.mode is not Mode.ADAPTIVE:
             return _Window(frames, 0.0)
-        likeness = temporal.threshold(frames, seen[-1].sigma)
+        likeness = temporal.threshold(frames, seen[-1].noise, keep_grain=not self.options.denoise)
         return _Window(frames if likeness else frames[:1], likeness)
 
     def _compute(self, window: _Window, cut: bool) -> Pending:

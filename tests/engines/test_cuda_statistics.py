@@ -48,13 +48,13 @@ def test_frames_are_seen_as_the_host_sees_them(name, size):
     seen = made.look(newer, older)
     assert np.array_equal(seen.thumbnail, scenes.thumbnail(newer[0], fmt.bits))
     assert seen.thumbnail.dtype == np.float32
-    assert seen.sigma == temporal.noise_sigma(frame_of(newer, fmt), frame_of(older, fmt))
-    assert size != (1080, 1920) or seen.sigma == pytest.approx(3, abs=0.5)
+    assert seen.noise == temporal.noise_of(frame_of(newer, fmt), frame_of(older, fmt))
+    assert size != (1080, 1920) or seen.noise.sigma == pytest.approx(3, abs=0.5)
     assert seen.same == frame_of(newer, fmt).same_picture(frame_of(older, fmt))
     assert size == (1, 1) or not seen.same
     alone = made.look(older, None)
     assert np.array_equal(alone.thumbnail, scenes.thumbnail(older[0], fmt.bits))
-    assert (alone.sigma, alone.same) == (0.0, False)
+    assert (alone.noise, alone.same) == (temporal.Noise(0.0), False)
 
 
 @on_host
@@ -121,7 +121,7 @@ def test_the_upscaler_sees_frames_on_the_gpu_as_those_on_the_host():
         assert there[2:4] == here[2:4]
         assert np.array_equal(there.thumbnail, here.thumbnail)
         if not (here.cut or here.repeat):
-            assert there.sigma == temporal.noise_sigma(frame_of(two, fmt), frame_of(one, fmt))
+            assert there.noise == temporal.noise_of(frame_of(two, fmt), frame_of(one, fmt))
     assert here.repeat
 
 
@@ -139,5 +139,5 @@ def test_on_the_gpu(name):
     made = FrameStatistics(device, fmt, 1080, 1920)
     seen = made.look(*there[:2])
     assert np.array_equal(seen.thumbnail, scenes.thumbnail(newer[0], fmt.bits))
-    assert seen.sigma == temporal.noise_sigma(frame_of(newer, fmt), frame_of(older, fmt))
+    assert seen.noise == temporal.noise_of(frame_of(newer, fmt), frame_of(older, fmt))
     assert (seen.same, made.look(there[0], there[2]).same) == (False, True)

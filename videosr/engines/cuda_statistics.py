@@ -1,7 +1,7 @@
 """What is asked of a frame on an NVIDIA GPU before it is upscaled: the kernels of `kernels/statistics.cu`.
 
-`scenes.thumbnail`, `temporal.noise_sigma` and `Frame.same_picture` ask the device one thing after the other, and wait
-for each answer. Here all of it is queued at once, and some 37 KB come back: one wait a frame.
+`scenes.thumbnail`, `temporal.noise_of` and `Frame.same_picture` ask the device one thing after the other, and wait
+for each answer. Here all of it is queued at once, and some 41 KB come back: one wait a frame.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Statistics(NamedTuple):
 
     Attributes:
         thumbnail: `scenes.thumbnail` of the first plane, the same to the bit.
-        sigma: `temporal.noise_sigma`, the same to the bit; 0 where there is no frame before it.
+        noise: `temporal.noise_of`, the same to the bit; none where there is no frame before it.
         same: `Frame.same_picture`, where format and colour are.
     """
 
     thumbnail: scenes.Thumbnail
-    sigma: float
+    noise: temporal.Noise
     same: bool
 
 
@@ -81,7 +81,7 @@ class FrameStatistics:
         self._cells = height // self._cell, width // self._cell
         self._grid = temporal.noise_grid((height, width))
         # One buffer: sums of blocks, sums of cells, whether frames differ.
-        counts = {"noise": (*self._grid, 6), "cells": self._cells, "apart": (1,)}
+        counts = {"noise": (*self._grid, 7), "cells": self._cells, "apart": (1,)}
         self._layout = np.dtype([(n, "i8" if n == "noise" else "u4", shape) for n, shape in counts.items()])
         self._made = device.empty((self._layout.itemsize,), "uint8")
         self._host = device.pinned((self._layout.itemsize,), "uint8")
@@ -106,11 +106,11 @@ class FrameStatistics:
         scale = rows * self._cell * 2.0 ** (self._format.bits - 8)
         thumbnail = np.asarray(made["cells"] / scale, np.float32)
         if older is None:
-            return Statistics(thumbnail, 0.0, False)
-        sigma = (
-            temporal.sigma_of_sums(made["noise"].astype(np.float64), self._format.bits) if 0 not in self._grid else 0.0
-        )
-        return Statistics(thumbnail, sigma, not made["apart"][0])
+            return Statistics(thumbnail, temporal.Noise(0.0), False)
+        noise = temporal.Noise(0.0)
+        if 0 not in self._grid:
+            noise = temporal.noise_of_sums(made["noise"].astype(np.float64), self._format.bits)
+        return Statistics(thumbnail, noise, not made["apart"][0])
 
     def _launch(self, newer: Sequence[Array], older: Sequence[Array] | None) -> None:
         base = int(facts_of(self._made)["data"][0])

@@ -2,7 +2,7 @@
 // which noise is measured (videosr/temporal.py), and whether it repeats the frame before it.
 //
 // SAMPLE is the type of a plane's words: unsigned char or unsigned short. All sums are of integers, so they are the same
-// wherever they are made. Little is written, 37 KB a frame, so that one small download answers all of it.
+// wherever they are made. Little is written, 41 KB a frame, so that one small download answers all of it.
 
 constexpr int BLOCK = 8;  // samples a side of a block whose noise is measured
 constexpr unsigned ALL = 0xffffffffu;
@@ -51,31 +51,38 @@ struct Noise {
     Plane newer, older;
     int shift;
     int rows, columns;  // of blocks, spread evenly
-    long long* sums;    // (rows, columns, 6)
+    long long* sums;    // (rows, columns, 7)
 };
 
+__device__ inline long long difference(const Noise& job, int y, int x) {
+    return static_cast<long long>(sample(job.newer, y, x) >> job.shift) - (sample(job.older, y, x) >> job.shift);
+}
+
 // Of each block x of 8x8 samples, of which a warp has two each, and of its difference d from the frame before: the sums
-// of x, x^2, x times twice its row's and its column's distance from the middle, d and d^2.
+// of x, x^2, x times twice its row's and its column's distance from the middle, d, d^2, and d times its neighbours to the
+// right and below.
 extern "C" __global__ void noise(const Noise job) {
     const int lane = threadIdx.x, at = blockIdx.x * blockDim.y + threadIdx.y;
     if (at >= job.rows * job.columns) return;
     const int top = at / job.columns * (job.newer.rows / BLOCK) / job.rows * BLOCK;
     const int left = at % job.columns * (job.newer.columns / BLOCK) / job.columns * BLOCK;
-    long long sums[6] = {0, 0, 0, 0, 0, 0};
+    long long sums[7] = {0, 0, 0, 0, 0, 0, 0};
     for (int k = lane; k < BLOCK * BLOCK; k += 32) {
         const int y = k / BLOCK, x = k % BLOCK;
         const long long code = sample(job.newer, top + y, left + x) >> job.shift;
-        const long long apart = code - (sample(job.older, top + y, left + x) >> job.shift);
+        const long long apart = difference(job, top + y, left + x);
         sums[0] += code;
         sums[1] += code * code;
         sums[2] += code * (2 * y - (BLOCK - 1));
         sums[3] += code * (2 * x - (BLOCK - 1));
         sums[4] += apart;
         sums[5] += apart * apart;
+        if (x < BLOCK - 1) sums[6] += apart * difference(job, top + y, left + x + 1);
+        if (y < BLOCK - 1) sums[6] += apart * difference(job, top + y + 1, left + x);
     }
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         const long long sum = warp_sum(sums[i]);
-        if (lane == 0) job.sums[at * 6 + i] = sum;
+        if (lane == 0) job.sums[at * 7 + i] = sum;
     }
 }
 
