@@ -52,6 +52,8 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
         ("[data]", "data = 3\n[dat]", "unknown key dat"),
         ('[output]\nfolder = "run"', "", "missing key output"),
         ("[output]", "[degradation]\nvideo = 1.5\n[output]", "degradation: video 1.5 is no share from 0 to 1"),
+        ("[output]", "[degradation]\ncopies = 2\n[output]", "degradation: copies does nothing without a degradation"),
+        ("[output]", "[degradation]\nvideo = 1\ncopies = -1\n[output]", "degradation: copies -1 must not be negative"),
         ("[output]", "[degradation]\ncrf = [30, 20]\n[output]", "degradation: crf must rise within 0..51"),
         ("[output]", "[degradation]\ncrf = [30]\n[output]", "crf: [30] has not 2 values"),
         ("[output]", '[degradation]\ncodecs = ["av1"]\n[output]', "codecs: 'av1' is not 'h264' or 'hevc'"),

@@ -194,15 +194,6 @@ def moving(seed: int, frames: int, size: int = 96) -> list[np.ndarray]:
     return [np.ascontiguousarray(whole[:, 2 * t : 2 * t + size]) for t in range(frames)]
 
 
-@pytest.fixture
-def film(tmp_path: Path) -> Path:
-    """Two scenes, cut after frame 7, then black."""
-    folder = tmp_path / "film"
-    folder.mkdir()
-    write_video(folder / "film.mkv", [*moving(1, 7), *moving(2, 13), *[np.zeros((96, 96, 3), np.uint8)] * 6])
-    return folder
-
-
 def test_videos_are_packed_as_clips_of_one_scene(tmp_path: Path, film: Path) -> None:
     config = DataConfig(train=(film,), factors=(1.0,), frames=5, video_interval=0.7, patch=16, batch=4)
     packed(tmp_path, config)
@@ -297,7 +288,7 @@ def test_degraded_batches_depend_on_seed_and_iteration_alone(tmp_path: Path, pho
 def test_the_window_calms_noise_where_nothing_moves_and_leaves_clean_clips_alone(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videosr.training.data.STILL", 1.0)
+    monkeypatch.setattr("videosr.training.panning.STILL", 1.0)
     config = replace(tables(window="adaptive"), regularisation=RegularisationConfig())
     packed(tmp_path, replace(config.data, train=(photos,)), 56)
     clean = PatchSampler(tmp_path / "run", replace(config, degradation=DegradationConfig())).batch(0)

@@ -88,6 +88,8 @@ class DegradationConfig:
         codecs: encoders, libx264 and libx265.
         crf: their constant rate factor.
         presets: theirs.
+        copies: how often every whole picture is degraded, once for the run (see `copies`); patches are then cut from
+            those, which is many times faster than 0: patches are degraded as they are drawn.
     """
 
     blur: float = 0.0
@@ -103,6 +105,7 @@ class DegradationConfig:
     codecs: tuple[Literal["h264", "hevc"], ...] = ("h264", "hevc")
     crf: tuple[float, float] = (18.0, 36.0)
     presets: tuple[str, ...] = ("ultrafast", "veryfast", "medium")
+    copies: int = 0
 
     @property
     def any(self) -> bool:

@@ -158,6 +158,12 @@ def _degradation_rules(config: TrainingConfig) -> list[tuple[bool, str]]:
             for n, (low, high) in limits.items()
         ),
         (bool(d.codecs), "degradation: codecs names none"),
+        (d.copies >= 0, f"degradation: copies {d.copies} must not be negative"),
+        (not d.copies or d.any, "degradation: copies does nothing without a degradation"),
+        (
+            not d.copies or (config.schedule.window == "off" and not config.loss_weights.consistency),
+            "degradation: copies are single pictures: schedule.window and loss_weights.consistency need copies = 0",
+        ),
         (bool(d.presets) and set(d.presets) <= set(PRESETS), f"degradation: presets are {', '.join(PRESETS)}"),
         (not r.cutblur or d.any, "regularisation: cutblur does nothing without a degradation"),
     ]

@@ -5,7 +5,6 @@ A batch is a pure function of (seed, iteration), so a resumed run sees exactly w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,14 +18,10 @@ from videosr.frame import Frame
 from videosr.metrics import resize_taps
 from videosr.training import degradations
 from videosr.training.config import TrainingConfig
-from videosr.training.packing import Entry, Pixels
+from videosr.training.copies import Copies
+from videosr.training.packing import Pixels, read_entries
+from videosr.training.panning import speed
 from videosr.training.patterns import pattern
-
-STILL = 0.4
-"""Share of panned images that do not move at all: there the temporal window helps most."""
-
-PAN = 2.0
-"""Standard deviation of the speed of pans along either axis, HR pixels a frame."""
 
 PATTERNS = 4096
 """How many patterns a run has."""
@@ -78,8 +73,7 @@ class PatchSampler:
     """
 
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
-        index = json.loads((folder / "pack.json").read_text())
-        self.entries = [Entry(*row) for row in index["entries"]]
+        _, self.entries = read_entries(folder)
         self.sizes = np.array([(e.height, e.width) for e in self.entries])
         self.cumulative = np.cumsum([e.weight for e in self.entries])
         self.pixels = np.memmap(folder / "pack.npy", np.uint8, "r")
@@ -88,6 +82,7 @@ class PatchSampler:
         _, weights = resize_taps(64 * self.scale, 64, 1 / self.scale)
         self.taps = [float(weight) for weight in weights[:, 32].astype(np.float32)]
         self.margin = (len(self.taps) - self.scale) // 2
+        self.copies = Copies(folder, self.entries, self.scale) if config.degradation.copies else None
 
     @property
     def hr_size(self) -> int:
@@ -113,6 +108,9 @@ class PatchSampler:
         entry = np.minimum(entry, len(self.entries) - 1)
         room = self.sizes[entry] - self.hr_size + 1
         corner = (rng.random(room.shape) * room).astype(np.int64)
+        if self.copies:  # patches begin where an LR pixel of the whole picture does
+            corner += -(corner + self.margin) % self.scale
+            corner -= self.scale * (corner >= room)
         made = np.where(rng.random(count) < self.data.patterns, rng.integers(PATTERNS, size=count), -1)
         return Plan(
             entry, corner[..., 0], corner[..., 1], rng.integers(4, size=count), rng.integers(2, size=count), made
@@ -126,6 +124,8 @@ class PatchSampler:
         rng = self._random(iteration)
         plan = self.plan(iteration, rng)
         count, paired = len(plan.made), self.config.loss_weights.consistency > 0
+        if self.copies:
+            return self._copied(plan, self.copies, rng)
         clips, made = np.stack([self._clip(plan, i, rng) for i in range(count)]), plan.made >= 0
         inside = slice(self.margin, clips.shape[2] - self.margin)
         hr = clips[:, :, inside, inside]
@@ -181,6 +181,35 @@ class PatchSampler:
                         average[k] = np.where(mask, undegraded, average[k])
         return result, average
 
+    def _copied(self, plan: Plan, copies: Copies, rng: np.random.Generator) -> Batch:
+        """Patches of pictures that were degraded as a whole; patterns stay as they are."""
+        size, scale, margin = self.data.patch, self.scale, self.margin
+        number = rng.integers(self.config.degradation.copies, size=len(plan.made))
+        regions, inputs = [], []
+        for i, made in enumerate(plan.made):
+            if made >= 0:
+                region = self.made(made)
+                small = region[self.cells, self.cells]
+            else:
+                found = []
+                for entry, y, x in zip(plan.entry[i], plan.top[i], plan.left[i], strict=True):
+                    degraded, frame = copies.copy(entry, number[i])
+                    area = slice(y, y + self.hr_size), slice(x, x + self.hr_size)
+                    top, left = (y + margin) // scale, (x + margin) // scale
+                    picture = self.entries[entry].pictures(self.pixels)[frame]
+                    found.append((picture[area], degraded[top : top + size, left : left + size]))
+                region, small = max(found, key=lambda pair: _texture(pair[0])) if len(found) > 1 else found[0]
+            step = -1 if plan.mirrored[i] else 1
+            regions.append(np.rot90(region, plan.turned[i])[:, ::step])
+            inputs.append(np.rot90(small, plan.turned[i])[:, ::step])
+        hr, lr = np.stack(regions), np.stack(inputs)
+        clean = self._small(hr[:, None], plan.made >= 0)[:, 0]
+        for i in range(len(lr)):
+            if rng.random() < self.config.regularisation.cutblur:
+                lr[i] = np.where(degradations.cutblur(size, size, rng), clean[i], lr[i])
+        inside = slice(margin, self.hr_size - margin)
+        return Batch(lr, hr[:, inside, inside])
+
     def _average(self, history: list[Frame], noises: list[list[Frame]]) -> tuple[Any, ...]:
         """The temporal average of the last frame of a clip, which is of one scene throughout.
 
@@ -230,13 +259,10 @@ class PatchSampler:
     def _cut(self, entry: int, y: int, x: int, rng: np.random.Generator) -> Pixels:
         """The same region of all frames of a packed clip, or one that moves over a packed picture."""
         e, size, length = self.entries[entry], self.hr_size, self.data.frames
-        end = e.offset + e.frames * e.height * e.width * 3
-        pictures = self.pixels[e.offset : end].reshape(e.frames, e.height, e.width, 3)
+        pictures = e.pictures(self.pixels)
         if e.frames > 1 or length == 1:
             return np.asarray(pictures[:length, y : y + size, x : x + size])
-        # Whole HR pixels a frame are fractions of LR pixels: the motion is sub-pixel and the HR picture stays sharp.
-        speed = rng.normal(0, PAN, 2) if rng.random() >= STILL else np.zeros(2)
-        path = np.rint(np.array([y, x]) + np.arange(length)[:, None] * speed).astype(int)
+        path = np.rint(np.array([y, x]) + np.arange(length)[:, None] * speed(rng)).astype(int)
         path = np.clip(path, 0, (e.height - size, e.width - size))
         return np.stack([pictures[0, a : a + size, b : b + size] for a, b in path])
 

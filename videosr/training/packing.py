@@ -152,6 +152,17 @@ class Entry:
     weight: float
     frames: int = 1
 
+    def pictures(self, pixels: Pixels) -> Pixels:
+        """Its frames in the pack's pixels, (frames, height, width, 3)."""
+        end = self.offset + self.frames * self.height * self.width * 3
+        return pixels[self.offset : end].reshape(self.frames, self.height, self.width, 3)
+
+
+def read_entries(folder: Path) -> tuple[str, list[Entry]]:
+    """What `build_pack` put into `folder`: a key of all that it depends on, and the entries."""
+    index = json.loads((folder / "pack.json").read_text())
+    return index["key"], [Entry(*row) for row in index["entries"]]
+
 
 def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[str], None]) -> None:
     """Decode and shrink the training pictures once: `pack.npy` (flat uint8) and `pack.json` in `folder`.

@@ -23,6 +23,7 @@ from videosr.errors import InputError, NetworkError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
 from videosr.training.config import NetworkConfig, TrainingConfig
 from videosr.training.configfile import load_config
+from videosr.training.copies import build_copies
 from videosr.training.data import PatchSampler
 from videosr.training.discriminator import Adversary
 from videosr.training.folding import forward_folded
@@ -382,5 +383,7 @@ def run(
         say(f"resuming at iteration {trainer.iteration}")
     # A pair needs its own pixels and those that the LR filter reaches beyond them.
     build_pack(trainer.folder, config.data, (config.data.patch + 4) * config.network.scale, say)
+    if config.degradation.copies:
+        build_copies(trainer.folder, config, say)
     trainer.run()
     return trainer.folder / "best.safetensors"
