@@ -20,7 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = [
     {"errors"},
     {"frame", "presets", "files", "machine"},
-    {"color", "scenes", "temporal", "tiling", "graph", "metrics", "progress", "archs", "arrays"},
+    {"color", "scenes", "temporal", "tiling", "reflections", "graph", "metrics", "progress", "archs", "arrays"},
     {"engines"},
     {"models", "media", "export", "look"},
     {"upscaler", "download", "evaluate", "exporting", "journal", "doctor", "bench_alone", "bench_torch"},

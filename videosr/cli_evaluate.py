@@ -30,7 +30,7 @@ class Candidate:
 
 
 def candidates(
-    models: Iterable[str], temporal: str = "adaptive", scale: int | None = None
+    models: Iterable[str], temporal: str = "adaptive", scale: int | None = None, *, tta: bool = False
 ) -> tuple[int, list[Candidate]]:
     """Bicubic and the named networks, and their common scale.
 
@@ -38,6 +38,7 @@ def candidates(
         models: shipped names or network files; "bicubic" may be among them.
         temporal: mode of temporal reuse on video.
         scale: of bicubic where no network says it; 2 by default.
+        tta: see `UpscaleOptions`.
 
     Raises:
         UsageError: the networks' scales differ from one another or from `scale`.
@@ -48,7 +49,7 @@ def candidates(
     from videosr.temporal import Mode
     from videosr.upscaler import UpscaleOptions, Upscaler
 
-    options = [UpscaleOptions(model=m, temporal=Mode(temporal)) for m in models if m != BICUBIC]
+    options = [UpscaleOptions(model=m, temporal=Mode(temporal), tta=tta) for m in models if m != BICUBIC]
     networks = [(o, Upscaler(o)) for o in options]
     scales = {u.scale for _, u in networks} | ({scale} if scale else set())
     if len(scales) > 1:
@@ -60,9 +61,8 @@ def candidates(
 
 
 def _on_images(upscaler: Any) -> Upscale:
-    """The engine on single (H, W, 3) pictures, large ones in tiles as in use."""
-    run, tiling, scale = upscaler.engine.run, upscaler.tiling, upscaler.scale
-    return lambda image: tiling.run(run, scale, image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+    """The network on single (H, W, 3) pictures, as in use."""
+    return lambda image: upscaler.enlarge(image.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
 
 
 def _on_video(options: Any, upscaler: Any) -> Enlarge:
@@ -121,6 +121,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @click.option(
     "--temporal", type=click.Choice(["off", "ema", "adaptive"]), default="adaptive", help="On clips, as in upscale."
 )
+@click.option("--tta", is_flag=True, help="As in upscale.")
 @click.option(
     "--perceptual", callback=_names, metavar="NAME,...", help="On images: lpips, dists, topiq, ssim-c; needs pyiqa."
 )
@@ -134,6 +135,7 @@ def evaluate(
     frames: int | None,
     sequence: bool,
     temporal: str,
+    tta: bool,
     perceptual: list[str],
     as_json: bool,
 ) -> None:
@@ -152,7 +154,7 @@ def evaluate(
     from videosr.models import registry
 
     further = Perceptual(perceptual) if perceptual else None
-    common, found = candidates(models or (() if scale else (registry.DEFAULT,)), temporal, scale)
+    common, found = candidates(models or (() if scale else (registry.DEFAULT,)), temporal, scale, tta=tta)
     sets: list[SetScores] = []
     clips: list[VideoScores] = []
     for source in sources:

@@ -144,6 +144,11 @@ _OPTIONS = [
         "--denoise", type=float, default=0.0, help="From 0, keep all grain, to 1, remove what earlier frames allow."
     ),
     click.option(
+        "--tta",
+        is_flag=True,
+        help="Average what the network makes of each frame and its reflections: truer, for some eight times the time.",
+    ),
+    click.option(
         "--deinterlace",
         type=click.Choice([d.value for d in Deinterlace]),
         default="auto",
@@ -243,6 +248,7 @@ def wanted(
     model: str,
     temporal: str,
     denoise: float,
+    tta: bool,
     deinterlace: str,
     field_rate: bool,
     height: int | None,
@@ -282,6 +288,7 @@ def wanted(
             threads=threads,
             temporal=Mode(temporal),
             denoise=denoise,
+            tta=tta,
             on_nan=OnNan(on_nan),
         ),
         encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options),

@@ -22,6 +22,7 @@ from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, names
 from videosr.look import Seen as Seen
 from videosr.look import look_at
 from videosr.models import registry
+from videosr.reflections import over_reflections
 from videosr.temporal import Mode
 from videosr.tiling import Tiling
 
@@ -46,6 +47,7 @@ class UpscaleOptions:
         threads: CPU threads of the engine; None takes all.
         temporal: what the detail path sees besides the frame.
         denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
+        tta: take the mean of what the network makes of a picture and its reflections (see `reflections`).
         pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
         on_nan: what to do about frames that the network cannot make.
         tile: edge of the tiles that pictures are cut into where a network takes R'G'B' tensors (see `tiling`); 0 never
@@ -59,6 +61,7 @@ class UpscaleOptions:
     threads: int | None = None
     temporal: Mode = Mode.ADAPTIVE
     denoise: float = 0.0
+    tta: bool = False
     pix_fmt: str | None = None
     on_nan: OnNan = OnNan.FAIL
     tile: int | None = None
@@ -121,6 +124,8 @@ class Upscaler:
             self.options = o = replace(o, engine=found.engine, device=found.device)
         self.engine = engine
         network, recurrent = self.engine.network, self.engine.interface is Interface.RECURRENT
+        if o.tta and recurrent:
+            raise UsageError(f"{network.path}: keeps a state from frame to frame, which --tta cannot turn round")
         self.tiling = Tiling.of(
             0 if recurrent else self.options.tile,  # a state has the size of the picture
             window=network.number("window_size", 0),
@@ -160,7 +165,7 @@ class Upscaler:
     def identity(self) -> str:
         """Everything the output's bits depend on beside the frames."""
         o = self.options
-        made = f"{self.engine.identity} {self.mode} denoise={o.denoise}"
+        made = f"{self.engine.identity} {self.mode} denoise={o.denoise}{' tta' if o.tta else ''}"
         return f"{made} {o.pix_fmt or 'input format'} {self.tiling}"
 
     def output_info(self, info: StreamInfo) -> StreamInfo:
@@ -322,6 +327,23 @@ class Upscaler:
 
         return Pending(window, cut, wait)
 
+    def enlarge(self, rgb: Array, average: Array | None = None, *, engine: Engine | None = None) -> Array:
+        """R'G'B' through the network, in tiles and reflections as the options say; not clamped.
+
+        Args:
+            rgb: (N, 3, H, W) float32, nominal range [0, 1].
+            average: what the detail path sees instead, same shape.
+            engine: of the same network, in place of `engine`.
+
+        Returns:
+            (N, 3, scale*H, scale*W) float32.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        run = (engine or self.engine).run
+        return self.tiling.run(over_reflections(run) if self.options.tta else run, self.scale, rgb, average)
+
     def _by_tensors(
         self, engine: Engine, window: _Window, source: Picture, target: Picture, *, cut: bool, dither: bool
     ) -> tuple[Array, ...]:
@@ -346,7 +368,7 @@ class Upscaler:
                 frame = tuple(f + share * (a - f) for f, a in zip(frame, planes, strict=False))
             complete(rgb)
             pictures = (rgb[None], None if average is None else average[None])
-            out = self.tiling.run(engine.run, self.scale, *pictures)[0]
+            out = self.enlarge(*pictures, engine=engine)[0]
         self._broken = not namespace(out).isfinite(out.sum())
         if self._broken:
             raise NotFinite(f"{engine.network.path}: gave values that are not finite")
@@ -430,8 +452,8 @@ class Upscaler:
         )
 
     def _runner(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
-        if self.tiling.blend and self.tiling.cuts(source.height, source.width):
-            return None  # runners make whole pictures, or cut them where the network's reach is known
+        if self.options.tta or (self.tiling.blend and self.tiling.cuts(source.height, source.width)):
+            return None  # runners make a picture once, and whole or cut where the network's reach is known
         key = (source, window)
         if key not in self._runners:
             if len(self._runners) > 3:

@@ -26,6 +26,7 @@ def upscale(
     *,
     temporal: str = "adaptive",
     denoise: float = 0.0,
+    tta: bool = False,
     bits: int | None = None,
     engine: str = AUTO,
     device: str = AUTO,
@@ -40,6 +41,7 @@ def upscale(
         model: a shipped model's name or the path of a network file.
         temporal: what the detail path sees besides the frame: "off", "ema" or "adaptive".
         denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
+        tta: take the mean of what the network makes of a frame and its reflections: truer and several times slower.
         bits: per sample of the result, for integer clips; None keeps the clip's.
         engine: an inference engine of videosr, or "auto".
         device: "cpu", "cuda", "cuda:N", or "auto": a GPU where one is there and can, else the CPU.
@@ -70,6 +72,7 @@ def upscale(
             threads=threads,
             temporal=Mode(temporal),
             denoise=denoise,
+            tta=tta,
             pix_fmt=None if target == source else target.name,
         )
         upscaler = Upscaler(options)
