@@ -164,6 +164,16 @@ def test_files_are_found_by_path(paragon, tmp_path, monkeypatch):
     assert registry.find(paragon.deploy.name).samefile(paragon.deploy)
 
 
+def test_cheaper_networks_are_smaller_and_enlarge_as_much(paragon):
+    assert registry.cheaper("light-2x", 2) == []
+    assert registry.cheaper("realtime-4x", 4) == []
+    assert registry.cheaper(registry.DEFAULT, 2) == ["light-2x"]
+    names = registry.cheaper(str(paragon.deploy), 2)
+    assert registry.DEFAULT in names
+    sizes = [registry.find(name).stat().st_size for name in names]
+    assert sizes == sorted(sizes, reverse=True)
+
+
 @pytest.mark.parametrize("name", ["no-such-model", "../models/realtime-2x", "realtime-2x.onnx.onnx", "", "\0"])
 def test_unknown_models_are_refused_with_the_known_ones(name):
     with pytest.raises(NetworkError, match=registry.DEFAULT):

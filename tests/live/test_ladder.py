@@ -148,10 +148,11 @@ def test_every_form_gives_the_same_kind_of_picture(pix_fmt):
     assert [form.name for form in forms] == [
         "realtime-2x",
         "realtime-2x without temporal reuse",
+        "light-2x",
         "bicubic resampling",
     ]
     frame = frames(1, fmt)[0]
-    assert warm_up(forms, frame) == [0, 0, 0]
+    assert warm_up(forms, frame) == [0, 0, 0, 0]
     assert min(warm_up(forms, frame, 2, 0.05)) > 0
     made = [form.start(frame)() for form in forms]
     for result in made:

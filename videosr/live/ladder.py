@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from videosr.engines import Interface
+from videosr.engines.choice import AUTO
 from videosr.errors import UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.rescale import Rescaler
@@ -75,7 +76,7 @@ class Rung:
 def rungs(options: UpscaleOptions, info: StreamInfo, *, steps: bool = True) -> tuple[StreamInfo, list[Rung]]:
     """What the upscaled stream is, and the forms of making it, best first.
 
-    As asked for; without temporal reuse; by the shipped network of the same scale, if another was asked for; by bicubic
+    As asked for; without temporal reuse; by the cheaper networks that are shipped for the same scale; by bicubic
     resampling. All give frames of the first one's size, format and colour.
 
     Args:
@@ -91,10 +92,9 @@ def rungs(options: UpscaleOptions, info: StreamInfo, *, steps: bool = True) -> t
     if steps and first.mode is not Mode.OFF and not options.denoise:
         off = replace(options, temporal=Mode.OFF)
         upscalers.append((f"{options.model} without temporal reuse", Upscaler(off, first.engine)))
-    if steps and options.model != registry.DEFAULT:
-        plain = Upscaler(replace(options, model=registry.DEFAULT, temporal=Mode.OFF, denoise=0.0))
-        if plain.scale == first.scale:
-            upscalers.append((registry.DEFAULT, plain))
+    for model in registry.cheaper(options.model, first.scale) if steps else ():
+        plain = replace(options, model=model, engine=AUTO, precision="auto", temporal=Mode.OFF, denoise=0.0)
+        upscalers.append((model, Upscaler(plain)))
     target = first.output_info(info)
     prompt = [(name, Prompt(upscaler)) for name, upscaler in upscalers]
     found = [Rung(name, form.start, form.reset) for name, form in prompt]

@@ -9,6 +9,8 @@ from videosr.engines.network import Network
 from videosr.errors import NetworkError
 
 DEFAULT = "realtime-2x"
+FAST = ("realtime-2x", "light-2x")
+"""For a machine that cannot keep up, the costliest first."""
 _FOLDER = Path(__file__).parent
 
 
@@ -46,3 +48,15 @@ def find(model: str) -> Path:
         return path
     names = ", ".join(m.name for m in shipped())
     raise NetworkError(f"model {model!r} is neither a shipped one ({names}) nor a file")
+
+
+def cheaper(model: str, scale: int) -> list[str]:
+    """The shipped networks of that scale that cost less than `model`, the costliest first.
+
+    Args:
+        model: a shipped model's name, or the path of a file; what is not in `FAST` is taken to cost more than those.
+        scale: of it.
+    """
+    rest = FAST[FAST.index(model) + 1 :] if model in FAST else FAST
+    scales = {m.name: m.scale for m in shipped()}
+    return [name for name in rest if scales[name] == scale]
