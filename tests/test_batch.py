@@ -93,6 +93,8 @@ def test_lists(tree, monkeypatch):
     with (tree / "list.m3u").open() as lines:
         monkeypatch.setattr(inputs.sys, "stdin", lines)
         assert len(find(["-"], Path("out"), "mkv").items) == 4
+    monkeypatch.setattr(inputs.sys, "stdin", None)  # closed, as services have it
+    assert find(["-"], Path("out"), "mkv").items == []
 
 
 def test_a_list_may_name_folders_and_a_file_more_than_once(tree):
@@ -100,6 +102,25 @@ def test_a_list_may_name_folders_and_a_file_more_than_once(tree):
     lines = ["t", "t/a.webm", "./t/../t/a.webm", str(tree / "t" / "a.webm"), "s/x"]
     (tree / "list.txt").write_bytes("\ufeff# twice\r\n".encode() + "\r\n".join(lines).encode())
     assert named(find(["list.txt"], Path("out"), "mkv")) == {"t/a.webm": "t/a.mkv", "s/x/c.avi": "s/x/c.mkv"}
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_lists_from_other_systems(tree, monkeypatch, piped):
+    """A byte order mark, line ends of two characters, a name that is no UTF-8; not what is no text."""
+
+    def listed(data):
+        (tree / "list.txt").write_bytes(data)
+        with (tree / "list.txt").open(encoding="utf-8", errors="strict") as lines:
+            monkeypatch.setattr(inputs.sys, "stdin", lines)
+            return named(find(["-" if piped else "list.txt"], Path("out"), "mkv"))
+
+    assert listed("\ufeffs/x/c.avi\r\n".encode() + b"caf\xe9.mkv\r\n") == {
+        "s/x/c.avi": "s/x/c.mkv",
+        "caf\udce9.mkv": "caf\udce9.mkv",
+    }
+    for data in (b"s/x/c.avi\0s/b.mkv\0", "s/b.mkv\n".encode("utf-16")):
+        with pytest.raises(UsageError, match="it has zero bytes; give one path a line"):
+            listed(data)
 
 
 def test_links_that_lead_nowhere_and_in_circles(tree):
@@ -139,9 +160,9 @@ def test_what_lies_in_the_output_folder_is_no_input(tree):
             find([argument], Path("s"), "mkv")
 
 
-@pytest.mark.parametrize("argument", ["nowhere", "s/*.nothing"])
+@pytest.mark.parametrize("argument", ["nowhere", "s/*.nothing", ""])
 def test_arguments_that_name_nothing(tree, argument):
-    with pytest.raises(UsageError, match=r"no such file|matches nothing"):
+    with pytest.raises(UsageError, match=r"no such file|matches nothing|names no file"):
         find([argument], Path("out"), "mkv")
 
 
