@@ -354,6 +354,19 @@ def test_only_what_is_not_done_is_made(films, once, videosr, tmp_path):
     assert outputs(out) == first
 
 
+def test_what_appears_after_a_failure_is_somebody_elses(films, tmp_path, videosr):
+    out = tmp_path / "out"
+    wrong = videosr("batch", films / "one.mkv", "-o", out, "-x", "nothing=1")
+    assert (wrong.code, "libx264 has no such option" in wrong.err) == (1, True)
+    (out / "one.mkv").write_bytes(b"precious")
+    again = videosr("batch", films / "one.mkv", "-o", out, *FAST)
+    assert again.code == 1
+    assert "no batch has made it" in again.err
+    assert outputs(out) == {"one.mkv": b"precious"}
+    (out / "one.mkv").unlink()
+    assert videosr("batch", films / "one.mkv", "-o", out, *FAST, "-q").code == 0
+
+
 def test_an_output_that_does_not_hold_its_source_is_not_passed_off(tmp_path, monkeypatch):
     """Made from another film: as long, but with other pictures."""
     source, other, output = tmp_path / "in.mkv", tmp_path / "other.mkv", tmp_path / "out.mkv"
@@ -377,6 +390,13 @@ def test_a_dry_run_leaves_nothing(films, tmp_path, videosr):
     assert done.out.splitlines()[-1] == "computed on the CPU: no engine to build, no memory of a GPU taken"
     assert "broken.mkv" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_tells_what_will_fail(films, tmp_path, videosr):
+    done = videosr("batch", films / "one.mkv", "-o", tmp_path / "out", "--dry-run", "-x", "nothing=1")
+    assert done.code == 1
+    assert f"FAILED: {films}/one.mkv: -x nothing: libx264 has no such option" in done.err
+    assert done.out.startswith("0 files to make")
 
 
 def test_a_dry_run_on_a_gpu(films, tmp_path, videosr, monkeypatch):
