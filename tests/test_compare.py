@@ -75,6 +75,38 @@ def test_moments_beyond_the_end_are_told_of(films):
         compared(films / "truth.mkv", films / "coarse.mp4", at=[Fraction(9)])
 
 
+def test_films_of_other_frame_rates_are_compared_moment_by_moment(films, tmp_path):
+    """Each frame twice as often, and every second one: what is shown at the same time is the same, or nearly."""
+    with av.open(str(films / "truth.mkv")) as source:
+        frames = [frame.to_ndarray() for frame in source.decode(video=0)]
+    for name, rate, wanted in (("twice.mkv", 48, np.repeat(range(40), 2)), ("half.mkv", 12, range(0, 40, 2))):
+        with av.open(str(tmp_path / name), "w") as out:
+            stream = out.add_stream("ffv1", rate=rate)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            stream.color_range, stream.colorspace = 1, 1
+            for number in wanted:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frames[number], format="yuv420p")))
+            out.mux(stream.encode(None))
+    found = compared(tmp_path / "twice.mkv", tmp_path / "half.mkv", films / "truth.mkv", at=[Fraction(0), Fraction(1)])
+    assert [scores.frames for scores in found.scores] == [2 * RUN] * 2
+    assert found.scores[0].psnr == 100
+    assert found.scores[1].psnr > 55  # half of its frames are those, the others the neighbours
+    assert found.notes == (
+        "twice.mkv has 48 frames a second and truth.mkv 24: what both show at the same moments is compared",
+        "half.mkv has 12 frames a second and truth.mkv 24: what both show at the same moments is compared",
+    )
+    turned = compared(tmp_path / "half.mkv", films / "truth.mkv")
+    assert turned.scores[0].psnr == 100
+
+
+def test_a_part_is_compared_with_as_much_of_the_whole(films, tmp_path):
+    make_clip(tmp_path / "part.mkv", frames=14, color=COLOR, width=160, height=96, codec="ffv1")
+    for pair in ((films / "truth.mkv", tmp_path / "part.mkv"), (tmp_path / "part.mkv", films / "truth.mkv")):
+        found = compared(*pair)
+        assert [sample.time for sample in found.samples] == [Fraction(292, 1000)]
+        assert found.scores[0].psnr == 100
+
+
 def test_one_moment_of_each_scene(tmp_path):
     """Scenes by their colours, one of them too short to count."""
     source = tmp_path / "scenes.mkv"
@@ -147,6 +179,9 @@ def test_the_command(films, tmp_path, videosr):
         ((), "nothing to write"),
         (("-o", films / "small.mkv"), "is one of the inputs"),
         (("--png", tmp_path), "is a folder"),
+        (("-o", report, "--png", report), "both name"),
+        (("-o", tmp_path / "none" / "a.html"), "there is no such folder; make it first"),
+        (("-o", report, "--at", 1, "--at=-1"), "--at -1 lies before the beginning"),
     ):
         refused = videosr("compare", films / "small.mkv", films / "coarse.mp4", *arguments)
         assert refused.code == 2

@@ -43,11 +43,17 @@ def compare(
 
     if output is None and image is None:
         raise UsageError("nothing to write: give -o report.html, --png picture.png, or both")
+    if output == image:
+        raise UsageError(f"-o and --png both name {output}; choose another name for one")
     for path in filter(None, (output, image)):
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no such folder; make it first")
         if path.is_dir():
             raise UsageError(f"{path} is a folder; name the file to write")
         if any(path.exists() and film and film.exists() and path.samefile(film) for film in (first, second, reference)):
             raise UsageError(f"{path} is one of the inputs; choose another name")
+    if at and min(at) < 0:
+        raise UsageError(f"--at {float(min(at)):g} lies before the beginning")
     hidden = quiet or not sys.stderr.isatty()
     with tqdm(desc="looking for scenes", unit=" frames", disable=hidden, file=sys.stderr) as bar:
         found = compared(
