@@ -164,6 +164,15 @@ def test_names_do_no_harm(films, tmp_path):
     assert "&lt;img src=x onerror=alert(1)&gt;$a.mkv" in text
 
 
+def test_names_that_are_no_unicode(films, tmp_path, videosr):
+    odd = tmp_path / "\udcff.mkv"
+    shutil.copy(films / "truth.mkv", odd)
+    done = videosr("compare", odd, films / "coarse.mp4", "-o", tmp_path / "a.html")
+    assert done.code == 0, done.err
+    assert r"measured against \udcff.mkv" in done.out
+    assert r"<h1>\udcff.mkv | coarse.mp4</h1>" in (tmp_path / "a.html").read_text()
+
+
 def test_the_command(films, tmp_path, videosr):
     report, image = tmp_path / "report.html", tmp_path / "both\n.png"
     done = videosr("compare", films / "small.mkv", films / "coarse.mp4", "-o", report, "--png", image)

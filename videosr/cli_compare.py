@@ -60,7 +60,7 @@ def compare(
             first, second, reference, scenes=scenes, at=at, told=lambda frames: bar.update(frames - bar.n) and None
         )
     if output is not None:
-        write_atomically(output, page(found).encode())
+        write_atomically(output, page(found).encode(errors="backslashreplace"))  # names may be no Unicode
     if image is not None:
         write_atomically(image, picture(found))
     if quiet:
@@ -72,6 +72,6 @@ def compare(
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo(one_line("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()))
-        click.echo(against(found))
+        click.echo(one_line(against(found)))
     shown = f"{len(found.samples)} scene{'s' * (len(found.samples) != 1)}"
     click.echo(one_line(f"{shown}: {' '.join(str(path) for path in (output, image) if path is not None)}"))

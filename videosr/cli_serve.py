@@ -131,7 +131,7 @@ def serve(
     A file into a pipe waits for its reader and loses nothing. Everything else runs in real time: frames that would be
     late are dropped, and counted.
     """
-    from videosr.errors import UsageError
+    from videosr.errors import UsageError, one_line
     from videosr.live.options import ServeOptions, parse_target
     from videosr.live.serve import Server
     from videosr.media.live_codec import VideoSettings
@@ -158,7 +158,7 @@ def serve(
 
     def say(line: str) -> None:
         if not quiet:
-            click.echo(f"videosr: {line}", err=True)
+            click.echo(one_line(f"videosr: {line}"), err=True)
 
     server = Server(options, say)
 
