@@ -87,6 +87,14 @@ def test_a_pipe_that_nobody_has_read_is_a_failure_only_at_the_end(tmp_path):
         Server(wanted, print).run()
 
 
+@pytest.mark.parametrize("data", [b"", b"no film" * 100])
+def test_standard_input_without_a_stream_is_refused(data):
+    command = [sys.executable, "-m", "videosr", "serve", "-", "-o", "nut:-"]
+    done = subprocess.run(command, input=data, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"videosr: -: is empty, or not a stream that FFmpeg can read; --format names one" in done.stderr
+
+
 def test_standard_output_that_is_closed_is_named(clip, videosr, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     closed = videosr("serve", clip, "-o", "-")
