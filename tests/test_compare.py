@@ -217,6 +217,9 @@ def test_in_a_browser(films, tmp_path, monkeypatch):
             style = "getComputedStyle(document.querySelector('{}')).{}"
             clip = style.format(".b", "clipPath")
             assert "50%" in await tab.evaluate(clip)
+            width = "Math.round(document.querySelector('{}').getBoundingClientRect().width)"
+            # The slider is as wide as what it cuts, but for the frame.
+            assert await tab.evaluate(width.format("input")) - await tab.evaluate(width.format(".stage")) in (0, 1, 2)
             await tab.evaluate("const s = document.querySelector('input'); s.value = 20; s.oninput()")
             assert "20%" in await tab.evaluate(clip)
             for key, selector, name, wanted in (
