@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,13 +15,12 @@ from clips import make_clip
 from hostdevice import HostDevice
 
 from videosr import presets
-from videosr.batch import inputs, jobs, run
+from videosr.batch import jobs, run
 from videosr.batch.estimate import estimate, need
-from videosr.batch.inputs import find
 from videosr.batch.jobs import Facts, Measured
 from videosr.batch.ledger import Entry, Known, Ledger, Verdict, judge, read
 from videosr.distributed.pool import Done, Failed, Pool
-from videosr.errors import OutputError, UsageError
+from videosr.errors import OutputError
 from videosr.media.codecs import EncoderSettings
 from videosr.transcode import TranscodeOptions
 
@@ -42,107 +40,6 @@ def outputs(folder):
         for path in folder.rglob("*")
         if path.is_file() and ".videosr" not in path.parts
     }
-
-
-# -- what it takes ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """Empty files: names are all that counts here."""
-    for name in ("s/b.mkv", "s/a.MP4", "s/x/c.avi", "s/x/c.srt", "s/.h.mkv", "s/.hidden/d.mkv", "t/a.webm", "one"):
-        path = tmp_path / "in" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    monkeypatch.chdir(tmp_path / "in")
-    return tmp_path / "in"
-
-
-def named(found):
-    return {str(item.source): str(item.output) for item in found.items}
-
-
-def test_a_folder_is_mirrored(tree):
-    found = find(["s"], Path("out"), "mkv")
-    assert named(found) == {"s/a.MP4": "a.mkv", "s/b.mkv": "b.mkv", "s/x/c.avi": "x/c.mkv"}
-    assert found.left == Counter({".srt": 1})
-
-
-def test_several_arguments_keep_their_names(tree):
-    found = find(["s", "t", "s/b.mkv", "one"], Path("out"), ".mp4")
-    assert named(found) == {
-        "s/a.MP4": "s/a.mp4",
-        "s/b.mkv": "s/b.mp4",
-        "s/x/c.avi": "s/x/c.mp4",
-        "t/a.webm": "t/a.mp4",
-    }
-
-
-def test_globs(tree):
-    assert named(find(["s/**/*.avi"], Path("out"), "mkv")) == {"s/x/c.avi": "x/c.mkv"}
-    assert named(find([f"{tree}/*"], Path("out"), "mkv")) == {
-        f"{tree}/{source}": output
-        for source, output in {"s/a.MP4": "s/a.mkv", "s/b.mkv": "s/b.mkv", "s/x/c.avi": "s/x/c.mkv"}.items()
-    } | {f"{tree}/t/a.webm": "t/a.mkv"}
-
-
-def test_lists(tree, monkeypatch):
-    (tree / "list.m3u").write_text("#EXTM3U\ns/x/c.avi\n\ns/b.mkv\ngone.mkv\n" + str(tree / "t" / "a.webm") + "\n")
-    expected = {"s/x/c.avi": "s/x/c.mkv", "s/b.mkv": "s/b.mkv", "gone.mkv": "gone.mkv"}
-    assert named(find(["list.m3u"], Path("out"), "mkv")) == expected | {str(tree / "t" / "a.webm"): "a.mkv"}
-    with (tree / "list.m3u").open() as lines:
-        monkeypatch.setattr(inputs.sys, "stdin", lines)
-        assert len(find(["-"], Path("out"), "mkv").items) == 4
-
-
-def test_a_list_may_name_folders_and_a_file_more_than_once(tree):
-    (tree / "t" / "link.webm").symlink_to("a.webm")
-    lines = ["t", "t/a.webm", "./t/../t/a.webm", str(tree / "t" / "a.webm"), "s/x"]
-    (tree / "list.txt").write_bytes("\ufeff# twice\r\n".encode() + "\r\n".join(lines).encode())
-    assert named(find(["list.txt"], Path("out"), "mkv")) == {"t/a.webm": "t/a.mkv", "s/x/c.avi": "s/x/c.mkv"}
-
-
-def test_links_that_lead_nowhere_and_in_circles(tree):
-    """They are taken by their names, and fail when they are looked at; folders are not walked twice."""
-    (tree / "s" / "self.mkv").symlink_to("self.mkv")
-    (tree / "s" / "gone.mkv").symlink_to("nowhere")
-    (tree / "s" / "loop").symlink_to(".")
-    outputs = {"a.mkv", "b.mkv", "x/c.mkv", "self.mkv", "gone.mkv"}
-    assert set(named(find(["s"], Path("out"), "mkv")).values()) == outputs
-
-
-def test_a_pattern_decides_alone(tree):
-    assert named(find(["s", "t"], Path("out"), "mkv", "*.S*")) == {"s/x/c.srt": "s/x/c.srt.mkv"}
-    assert named(find(["."], Path("out"), "mkv", "one")) == {"one": "one.mkv"}
-
-
-def test_two_of_a_name_keep_their_suffixes(tree):
-    (tree / "s" / "A.mov").touch()
-    assert {o for o in named(find(["s"], Path("out"), "mkv")).values() if "c" not in o} == {
-        "A.mov.mkv",
-        "a.MP4.mkv",
-        "b.mkv",
-    }
-    (tree / "s" / "a.mp4").touch()
-    if len(list((tree / "s").glob("?.[mM][pP]4"))) == 2:  # else the file system takes them for one
-        with pytest.raises(UsageError, match="would both become"):
-            find(["s"], Path("out"), "mkv")
-
-
-def test_what_lies_in_the_output_folder_is_no_input(tree):
-    assert "s/x/c.avi" not in named(find(["s"], Path("s/x"), "mkv"))
-    with pytest.raises(UsageError, match="lies in the output folder"):
-        find(["s"], Path("s"), "mkv")
-    (tree / "list.txt").write_text("s/b.mkv\n")
-    for argument in ("s/b.mkv", "list.txt"):
-        with pytest.raises(UsageError, match=r"s/b\.mkv lies in the output folder"):
-            find([argument], Path("s"), "mkv")
-
-
-@pytest.mark.parametrize("argument", ["nowhere", "s/*.nothing"])
-def test_arguments_that_name_nothing(tree, argument):
-    with pytest.raises(UsageError, match=r"no such file|matches nothing"):
-        find([argument], Path("out"), "mkv")
 
 
 # -- the record -------------------------------------------------------------------------------------------------------
@@ -333,6 +230,19 @@ def test_only_what_is_not_done_is_made(films, once, videosr, tmp_path):
     assert outputs(out) == first
 
 
+def test_what_appears_after_a_failure_is_somebody_elses(films, tmp_path, videosr):
+    out = tmp_path / "out"
+    wrong = videosr("batch", films / "one.mkv", "-o", out, "-x", "nothing=1")
+    assert (wrong.code, "libx264 has no such option" in wrong.err) == (1, True)
+    (out / "one.mkv").write_bytes(b"precious")
+    again = videosr("batch", films / "one.mkv", "-o", out, *FAST)
+    assert again.code == 1
+    assert "no batch has made it" in again.err
+    assert outputs(out) == {"one.mkv": b"precious"}
+    (out / "one.mkv").unlink()
+    assert videosr("batch", films / "one.mkv", "-o", out, *FAST, "-q").code == 0
+
+
 def test_an_output_that_does_not_hold_its_source_is_not_passed_off(tmp_path, monkeypatch):
     """Made from another film: as long, but with other pictures."""
     source, other, output = tmp_path / "in.mkv", tmp_path / "other.mkv", tmp_path / "out.mkv"
@@ -356,6 +266,13 @@ def test_a_dry_run_leaves_nothing(films, tmp_path, videosr):
     assert done.out.splitlines()[-1] == "computed on the CPU: no engine to build, no memory of a GPU taken"
     assert "broken.mkv" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_tells_what_will_fail(films, tmp_path, videosr):
+    done = videosr("batch", films / "one.mkv", "-o", tmp_path / "out", "--dry-run", "-x", "nothing=1")
+    assert done.code == 1
+    assert f"FAILED: {films}/one.mkv: -x nothing: libx264 has no such option" in done.err
+    assert done.out.startswith("0 files to make")
 
 
 def test_a_dry_run_on_a_gpu(films, tmp_path, videosr, monkeypatch):

@@ -294,6 +294,18 @@ def test_probe_and_verify(clip, tmp_path, videosr):
     assert any("16 frames, expected 9" in line for line in json.loads(checked.out)["problems"])
 
 
+def test_a_line_is_a_line_whatever_names_and_titles_hold(tmp_path, videosr):
+    odd = make_clip(tmp_path / "in.mkv", frames=2, metadata={"title": "\x1b]0;x\x07"}, audio=[("aac", "e\x1b[31mn")])
+    odd = odd.rename(tmp_path / "two\nlines \udcff.mkv")
+    assert videosr("upscale", odd, tmp_path / "out\n.mkv", *FAST, "-q").code == 0
+    for done in (videosr("probe", odd), videosr("verify", odd, tmp_path / "out\n.mkv")):
+        assert done.code == 0, done.err
+        assert "\\n" in done.out
+        assert all(line.isprintable() for line in done.out.splitlines())
+    wrong = videosr("probe", odd, "two\nlines")
+    assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
+
+
 def test_help_fits_eighty_columns(videosr, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     commands = ("upscale", "probe", "verify", "export", "evaluate", "train", "bench")

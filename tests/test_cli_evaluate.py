@@ -55,6 +55,27 @@ def test_a_senseless_crf_is_wrong_usage(videosr, folder: Path, crf: str) -> None
     assert crf in done.err
 
 
+@pytest.mark.parametrize("scale", ["-2", "0", "1"])
+def test_a_senseless_scale_is_wrong_usage(videosr, folder: Path, scale: str) -> None:
+    done = videosr("evaluate", folder, "--scale", scale)
+    assert done.code == 2
+    assert f"{scale} is not in the range x>=2" in done.err
+
+
+def test_an_image_that_is_too_small_for_the_scale_is_named_with_its_size(videosr, folder: Path) -> None:
+    done = videosr("evaluate", folder, "--scale", "1000")
+    assert done.code == 1
+    assert "0.png: 132x140 pixels are too few to measure at a scale of 1000" in done.err
+
+
+def test_a_row_is_a_row_whatever_a_name_holds(videosr, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", frames=2, width=160, height=128)
+    odd = clip.rename(tmp_path / "a|b\n\udcff.mkv")
+    done = videosr("evaluate", odd, "--scale", "2")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].startswith(r"| a\|b\n\udcff.mkv | 2 | uncompressed | bicubic |")
+
+
 def test_scales_that_differ_are_named(videosr, folder: Path) -> None:
     done = videosr("evaluate", folder, "-m", "realtime-2x", "--scale", "4")
     assert done.code == 2

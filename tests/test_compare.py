@@ -75,6 +75,38 @@ def test_moments_beyond_the_end_are_told_of(films):
         compared(films / "truth.mkv", films / "coarse.mp4", at=[Fraction(9)])
 
 
+def test_films_of_other_frame_rates_are_compared_moment_by_moment(films, tmp_path):
+    """Each frame twice as often, and every second one: what is shown at the same time is the same, or nearly."""
+    with av.open(str(films / "truth.mkv")) as source:
+        frames = [frame.to_ndarray() for frame in source.decode(video=0)]
+    for name, rate, wanted in (("twice.mkv", 48, np.repeat(range(40), 2)), ("half.mkv", 12, range(0, 40, 2))):
+        with av.open(str(tmp_path / name), "w") as out:
+            stream = out.add_stream("ffv1", rate=rate)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            stream.color_range, stream.colorspace = 1, 1
+            for number in wanted:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frames[number], format="yuv420p")))
+            out.mux(stream.encode(None))
+    found = compared(tmp_path / "twice.mkv", tmp_path / "half.mkv", films / "truth.mkv", at=[Fraction(0), Fraction(1)])
+    assert [scores.frames for scores in found.scores] == [2 * RUN] * 2
+    assert found.scores[0].psnr == 100
+    assert found.scores[1].psnr > 55  # half of its frames are those, the others the neighbours
+    assert found.notes == (
+        "twice.mkv has 48 frames a second and truth.mkv 24: what both show at the same moments is compared",
+        "half.mkv has 12 frames a second and truth.mkv 24: what both show at the same moments is compared",
+    )
+    turned = compared(tmp_path / "half.mkv", films / "truth.mkv")
+    assert turned.scores[0].psnr == 100
+
+
+def test_a_part_is_compared_with_as_much_of_the_whole(films, tmp_path):
+    make_clip(tmp_path / "part.mkv", frames=14, color=COLOR, width=160, height=96, codec="ffv1")
+    for pair in ((films / "truth.mkv", tmp_path / "part.mkv"), (tmp_path / "part.mkv", films / "truth.mkv")):
+        found = compared(*pair)
+        assert [sample.time for sample in found.samples] == [Fraction(292, 1000)]
+        assert found.scores[0].psnr == 100
+
+
 def test_one_moment_of_each_scene(tmp_path):
     """Scenes by their colours, one of them too short to count."""
     source = tmp_path / "scenes.mkv"
@@ -132,6 +164,15 @@ def test_names_do_no_harm(films, tmp_path):
     assert "&lt;img src=x onerror=alert(1)&gt;$a.mkv" in text
 
 
+def test_names_that_are_no_unicode(films, tmp_path, videosr):
+    odd = tmp_path / "\udcff.mkv"
+    shutil.copy(films / "truth.mkv", odd)
+    done = videosr("compare", odd, films / "coarse.mp4", "-o", tmp_path / "a.html")
+    assert done.code == 0, done.err
+    assert r"measured against \udcff.mkv" in done.out
+    assert r"<h1>\udcff.mkv | coarse.mp4</h1>" in (tmp_path / "a.html").read_text()
+
+
 def test_the_command(films, tmp_path, videosr):
     report, image = tmp_path / "report.html", tmp_path / "both\n.png"
     done = videosr("compare", films / "small.mkv", films / "coarse.mp4", "-o", report, "--png", image)
@@ -147,6 +188,9 @@ def test_the_command(films, tmp_path, videosr):
         ((), "nothing to write"),
         (("-o", films / "small.mkv"), "is one of the inputs"),
         (("--png", tmp_path), "is a folder"),
+        (("-o", report, "--png", report), "both name"),
+        (("-o", tmp_path / "none" / "a.html"), "there is no such folder; make it first"),
+        (("-o", report, "--at", 1, "--at=-1"), "--at -1 lies before the beginning"),
     ):
         refused = videosr("compare", films / "small.mkv", films / "coarse.mp4", *arguments)
         assert refused.code == 2
@@ -173,6 +217,9 @@ def test_in_a_browser(films, tmp_path, monkeypatch):
             style = "getComputedStyle(document.querySelector('{}')).{}"
             clip = style.format(".b", "clipPath")
             assert "50%" in await tab.evaluate(clip)
+            width = "Math.round(document.querySelector('{}').getBoundingClientRect().width)"
+            # The slider is as wide as what it cuts, but for the frame.
+            assert await tab.evaluate(width.format("input")) - await tab.evaluate(width.format(".stage")) in (0, 1, 2)
             await tab.evaluate("const s = document.querySelector('input'); s.value = 20; s.oninput()")
             assert "20%" in await tab.evaluate(clip)
             for key, selector, name, wanted in (

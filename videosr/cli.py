@@ -24,7 +24,7 @@ from videosr.cli_evaluate import evaluate
 from videosr.cli_options import Device, ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
-from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError
+from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError, one_line
 from videosr.media.containers import container_format
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
@@ -121,23 +121,23 @@ def probe(file: Path, to: str, as_json: bool) -> None:
         click.echo(json.dumps(data, indent=2, default=_jsonable))
         return
     length = f"{float(info.duration):.3f} s" if info.duration is not None else "unknown length"
-    click.echo(f"{file}: {info.container.split(',')[0]}, {length}, {len(info.chapters) or 'no'} chapters")
+    _say(f"{file}: {info.container.split(',')[0]}, {length}, {len(info.chapters) or 'no'} chapters")
     for stream in info.streams:
         about = ", ".join(filter(None, (stream.detail, stream.language, stream.title, *stream.disposition)))
         entry = plan.streams[stream.index] if plan else None
-        click.echo(f"  {entry or f'stream {stream.index} ({stream.type}, {stream.codec})'}  [{about}]")
+        _say(f"  {entry or f'stream {stream.index} ({stream.type}, {stream.codec})'}  [{about}]")
     if plan is None:
         raise InputError(f"{file}: has no video stream to upscale")
     for line in plan.losses:
         if line not in map(str, plan.streams):
-            click.echo(f"  {line}")
+            _say(f"  {line}")
     click.echo(f"As .{to.removeprefix('.')}: {'not all is kept, see above' if plan.losses else 'everything is kept'}")
 
 
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--scale", type=int, help="The picture must be exactly this many times as large.")
+@click.option("--scale", type=click.IntRange(min=1), help="The picture must be exactly this many times as large.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None:
     """Check that an output holds all that its source does.
@@ -153,16 +153,16 @@ def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None
         click.echo(json.dumps(report.as_json(), indent=2, default=_jsonable))
     else:
         if facts["input_errors"] or facts["input_damaged"]:
-            click.echo(f"{source}: damaged: {facts['input_errors']} errors, {facts['input_damaged']} damaged frames")
+            _say(f"{source}: damaged: {facts['input_errors']} errors, {facts['input_damaged']} damaged frames")
         for line in facts["losses"]:
-            click.echo(f"as announced: {line}")
+            _say(f"as announced: {line}")
         for line in report.problems:
-            click.echo(f"PROBLEM: {line}")
+            _say(f"PROBLEM: {line}")
         size = "x".join(map(str, facts["size"]))
         verdict = "ok" if report.ok else f"{len(report.problems)} problem{'s' * (len(report.problems) > 1)}"
         found = f"{facts['frames_out']} frames of {facts['frames_in']}, {size}"
         found += f", {facts['streams']['kept']} other streams, {facts.get('chapters', 0)} chapters"
-        click.echo(f"{output}: {verdict}: {found}")
+        _say(f"{output}: {verdict}: {found}")
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -251,6 +251,11 @@ def _extra(feature: str, extra: str) -> Iterator[None]:
         raise MissingExtraError(feature, extra) from exc
 
 
+def _say(text: str, *, err: bool = False) -> None:
+    """A line; names and titles in it may hold anything."""
+    click.echo(one_line(text), err=err)
+
+
 def _jsonable(value: Any) -> Any:
     if isinstance(value, Fraction):
         return float(value)
@@ -296,7 +301,7 @@ def main() -> NoReturn:
             traceback.print_exc()
         # A library that was at work when the signal came may have made an error of its own of it.
         message, code = ("interrupted", INTERRUPTED) if interrupts.came else _explain(exc)
-        click.echo(f"videosr: {message}", err=True)
+        _say(f"videosr: {message}", err=True)
     sys.exit(code)
 
 

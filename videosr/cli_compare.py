@@ -43,18 +43,24 @@ def compare(
 
     if output is None and image is None:
         raise UsageError("nothing to write: give -o report.html, --png picture.png, or both")
+    if output == image:
+        raise UsageError(f"-o and --png both name {output}; choose another name for one")
     for path in filter(None, (output, image)):
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no such folder; make it first")
         if path.is_dir():
             raise UsageError(f"{path} is a folder; name the file to write")
         if any(path.exists() and film and film.exists() and path.samefile(film) for film in (first, second, reference)):
             raise UsageError(f"{path} is one of the inputs; choose another name")
+    if at and min(at) < 0:
+        raise UsageError(f"--at {float(min(at)):g} lies before the beginning")
     hidden = quiet or not sys.stderr.isatty()
     with tqdm(desc="looking for scenes", unit=" frames", disable=hidden, file=sys.stderr) as bar:
         found = compared(
             first, second, reference, scenes=scenes, at=at, told=lambda frames: bar.update(frames - bar.n) and None
         )
     if output is not None:
-        write_atomically(output, page(found).encode())
+        write_atomically(output, page(found).encode(errors="backslashreplace"))  # names may be no Unicode
     if image is not None:
         write_atomically(image, picture(found))
     if quiet:
@@ -66,6 +72,6 @@ def compare(
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             click.echo(one_line("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()))
-        click.echo(against(found))
+        click.echo(one_line(against(found)))
     shown = f"{len(found.samples)} scene{'s' * (len(found.samples) != 1)}"
     click.echo(one_line(f"{shown}: {' '.join(str(path) for path in (output, image) if path is not None)}"))

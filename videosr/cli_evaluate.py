@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from videosr.errors import UsageError
+from videosr.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from videosr.evaluate.images import SetScores, Upscale
@@ -111,7 +111,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     show_default="the default network",
     help="A shipped network or an ONNX file; may be repeated. Bicubic is always measured beside.",
 )
-@click.option("--scale", type=int, help="Of bicubic where no network is measured.")
+@click.option("--scale", type=click.IntRange(min=2), help="Of bicubic where no network is measured.")
 @click.option("--lr", type=click.Path(path_type=Path), metavar="FOLDER", help="Take the small images from here.")
 @click.option(
     "--crf", "crfs", type=_Crfs(), default=(), show_default="uncompressed only", help="Compress small clips by x264."
@@ -173,4 +173,4 @@ def evaluate(
 def _tell(line: str) -> None:
     """To who waits at a terminal."""
     if sys.stderr.isatty():
-        click.echo(line, err=True)
+        click.echo(one_line(line), err=True)

@@ -131,7 +131,7 @@ def serve(
     A file into a pipe waits for its reader and loses nothing. Everything else runs in real time: frames that would be
     late are dropped, and counted.
     """
-    from videosr.errors import UsageError
+    from videosr.errors import UsageError, one_line
     from videosr.live.options import ServeOptions, parse_target
     from videosr.live.serve import Server
     from videosr.media.live_codec import VideoSettings
@@ -142,7 +142,10 @@ def serve(
     upscale = UpscaleOptions(precision=precision, threads=threads, temporal=Mode(temporal))
     if model is not None:
         upscale = UpscaleOptions(model=model, precision=precision, threads=threads, temporal=Mode(temporal))
-    if any(text in ("-", "y4m:-", "nut:-") for text in outputs) and sys.stdout.isatty():
+    piped = any(text in ("-", "y4m:-", "nut:-") for text in outputs)
+    if piped and sys.stdout is None:
+        raise UsageError("-o -: standard output is closed; give a named pipe or an address")
+    if piped and sys.stdout.isatty():
         raise UsageError("-o -: standard output is a terminal; give the stream to a player: videosr serve ... | mpv -")
     targets = {"targets": tuple(parse_target(text) for text in outputs)} if outputs else {}
     options = ServeOptions(
@@ -158,15 +161,19 @@ def serve(
 
     def say(line: str) -> None:
         if not quiet:
-            click.echo(f"videosr: {line}", err=True)
+            click.echo(one_line(f"videosr: {line}"), err=True)
 
-    server = Server(options, say)
+    server: Server | None = None
 
     def terminate(signum: int, frame: FrameType | None) -> None:
-        server.stop()  # how a service is ended: not a failure, unlike Ctrl-C
+        """How a service is ended: not a failure, unlike Ctrl-C."""
+        if server is None:
+            raise SystemExit(0)  # it may wait for its source for ever
+        server.stop()
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
+        server = Server(options, say)
         server.run()
     finally:
         signal.signal(signal.SIGTERM, before)

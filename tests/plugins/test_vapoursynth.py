@@ -333,7 +333,11 @@ BAD_OPTIONS = [
     ({"device": "tpu"}, r"'tpu' is not one of auto, cpu, cuda"),
     ({"precision": "f8"}, r"'f8' is not one of auto"),
     ({"threads": 0}, r"0 threads are too few"),
-    ({"bits": 11}, r"11 bits"),
+    ({"bits": 11}, r"bits=11: .* 8, 10, 12 and 16 are usual"),
+    ({"bits": "10"}, r"bits '10' is str, not a whole number"),
+    ({"denoise": "0.5"}, r"denoise '0.5' is str, not a number from 0 to 1"),
+    ({"threads": 1.5}, r"threads 1.5 is float, not a whole number"),
+    ({"model": None}, r"model None is NoneType, not a shipped model's name or a path"),
 ]
 
 

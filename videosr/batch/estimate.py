@@ -69,7 +69,7 @@ def estimate(files: Sequence[Facts], encoder: EncoderSettings, measured: Sequenc
         mean = len(measured) / sum(1 / m.pixels_per_second for m in measured)
         begins = len(files) * min(m.begins for m in measured)
         seconds = (sum(pixels) / mean + begins) / max(1, min(jobs, len(files)))
-        how = f"from {len(measured)} samples made here"
+        how = f"from {len(measured)} sample{'s' * (len(measured) > 1)} made here"
     else:
         video = [n * _typical(encoder, f) / 8 for n, f in zip(pixels, files, strict=True)]
         how = "from what the encoder usually takes"

@@ -89,17 +89,19 @@ class _Search:
         self.found = Found()
 
     def add(self, argument: str, *, alone: bool) -> None:
+        if not argument:  # Path would take it for the folder that we are in: a script's variable was not set
+            raise UsageError("'' names no file; give a folder, a glob or a list, as . for the folder you are in")
         path = Path(argument)
         if argument == "-":
-            self._list(sys.stdin, Path())
+            self._list(sys.stdin.buffer.read() if sys.stdin else b"", argument, Path())
         elif path.is_dir():
             self._folder(path, Path() if alone else Path(_real(path).name))
         elif path.is_file() and path.suffix.lower() in LISTS:
             try:
-                with path.open(encoding="utf-8-sig") as lines:
-                    self._list(lines, path.parent)
-            except (OSError, UnicodeDecodeError) as exc:
-                raise UsageError(f"{path}: cannot be read as a list of files: {exc}") from exc
+                data = path.read_bytes()
+            except OSError as exc:
+                raise UsageError(f"{path}: cannot be read as a list of files: {exc.strerror}") from exc
+            self._list(data, argument, path.parent)
         elif path.exists():
             self._asked_for(path, Path(path.name))
         elif glob.has_magic(argument):
@@ -133,9 +135,12 @@ class _Search:
             else:
                 self._file(match, below)
 
-    def _list(self, lines: Iterable[str], base: Path) -> None:
-        for line in lines:
-            entry = line.rstrip("\r\n")
+    def _list(self, data: bytes, name: str, base: Path) -> None:
+        if b"\0" in data:
+            raise UsageError(f"{name}: is not a list of files: it has zero bytes; give one path a line, in UTF-8")
+        # As Python does it with names of files: they may be in an encoding of long ago.
+        for line in data.decode("utf-8-sig", errors="surrogateescape").split("\n"):
+            entry = line.rstrip("\r")
             if not entry or entry.startswith("#"):
                 continue
             path = base / entry

@@ -1,8 +1,8 @@
 """The record of what a batch has made: in a hidden folder of the output folder, a line of JSON for every step.
 
 A file is done if a line says that this output was made from this input with these settings, and the output is still
-what it was then. Names decide nothing. A line is written before a file is begun and after it is done; if a run is ended
-between the output's appearance and the second line, the first one shows that the output is new.
+what it was then. Names decide nothing. A line is written before a file is begun and after it is done or has failed; if
+a run is ended between the output's appearance and the second line, the first one shows that the output is new.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Entry:
     """A line.
 
     Attributes:
-        state: "begun" or "done".
+        state: "begun", "done", or "failed": what was begun has left no output, and one that appears is somebody else's.
         output: path within the output folder, with `/`.
         input: the source's `journal.fingerprint`.
         settings: all that was asked for, as flat JSON values.
@@ -39,7 +39,7 @@ class Entry:
         source: where the input was, for people.
     """
 
-    state: Literal["begun", "done"]
+    state: Literal["begun", "done", "failed"]
     output: str
     input: str
     settings: Mapping[str, Any]
@@ -126,7 +126,13 @@ def read(folder: Path) -> dict[str, Known]:
         except (ValueError, TypeError, RecursionError):
             continue  # cut short by whatever ended that run, or damaged: the step is taken again
         before = known.get(entry.output, Known())
-        known[entry.output] = before._replace(begun=entry) if entry.state == "begun" else Known(done=entry)
+        match entry.state:
+            case "begun":
+                known[entry.output] = before._replace(begun=entry)
+            case "done":
+                known[entry.output] = Known(done=entry)
+            case "failed":
+                known[entry.output] = before._replace(begun=None)
     return known
 
 
@@ -135,7 +141,7 @@ def _parse(line: bytes) -> Entry:
     entry = Entry(**json.loads(line))
     texts = (entry.output, entry.input, entry.source, *(() if entry.file is None else (entry.file,)))
     whole = all(isinstance(text, str) for text in texts) and isinstance(entry.settings, dict)
-    if not whole or entry.state not in ("begun", "done"):
+    if not whole or entry.state not in ("begun", "done", "failed"):
         raise ValueError("a field is of another type")
     return entry
 

@@ -126,7 +126,10 @@ class Batch:
         with Pool(self._options.jobs) as pool:
             files, known = self._look(pool, read(self._options.out))
             builds = self._builds(files)  # samples build them too
-            plan = self._planned(files, known, builds, *self._try(pool, files))
+            measured, vram = self._try(pool, files)
+            failed = {file for file, _ in self._report.failures}
+            files = [file for file in files if file.item.source not in failed]
+            plan = self._planned(files, known, builds, measured, vram)
         self._event_of_plan(plan)
         return plan
 
@@ -236,10 +239,12 @@ class Batch:
         device = self._upscaler.engine.device
         before = peak = device.used_memory() if device else 0
         measured = []
-        for _, outcome in pool.run(jobs):
+        for n, outcome in pool.run(jobs):
             peak = max(peak, device.used_memory() if device else 0)
             if isinstance(outcome, Done) and outcome.value is not None:
                 measured.append(outcome.value)
+            elif isinstance(outcome, Failed):
+                self._report.failed(chosen[n].item.source, outcome.message, outcome.exit_code)
         return measured, peak - before if measured or not device else None
 
     def _planned(
@@ -299,6 +304,10 @@ class Batch:
                     report.failed(item.source, message, code)
                     if number in _FULL:
                         full = outcome
+                    elif not (
+                        self._options.out / item.output
+                    ).exists():  # else it is whole: who made it died after that
+                        ledger.add(self._entry("failed", item, files[n].facts.input, None))
         if full is not None:
             raise OutputError(
                 f"{self._options.out}: the disk is full; what is finished is kept: free some space and "

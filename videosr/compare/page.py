@@ -39,11 +39,12 @@ def table(comparison: Comparison) -> list[list[str]]:
 def against(comparison: Comparison) -> str:
     """What the figures are, in a sentence."""
     other = comparison.names[2] if len(comparison.names) > 2 else comparison.names[0]
-    frames = comparison.scores[0].frames
+    number = comparison.scores[0].frames
+    frames = f"{number} frame{'s' * (number != 1)}, {min(RUN, number)} of each"
     scenes = f"{len(comparison.samples)} scene{'s' * (len(comparison.samples) != 1)}"
     return (
-        f"measured against {Path(other).name} on {frames} frames, {min(RUN, frames)} of each of {scenes}; flicker: how "
-        "much more or less the picture changes than there, where that stands still, in code values of 8 bits"
+        f"measured against {Path(other).name} on {frames} of {scenes}; flicker: how much "
+        "more or less the picture changes than there, where that stands still, in code values of 8 bits"
     )
 
 

@@ -29,6 +29,8 @@ SHOWN = 1920, 1080
 """Columns and rows of a picture that are shown at most; of a larger one, the part where the films differ most."""
 SHAPES = 0.02
 """Films whose aspect ratios differ by more than this share are of different shapes."""
+RATES = 0.002
+"""Films whose frame rates differ by more than this share have other frames."""
 
 type Picture = NDArray[np.uint8]
 """(H, W, 3) R'G'B'."""
@@ -95,26 +97,57 @@ class _Film:
     def frames(self, time: Fraction, count: int) -> list[Frame]:
         """So many consecutive frames from a time on, in seconds from the first one."""
         # Containers round times differently: half a frame earlier is before the right one and after the one before.
-        start = self._begin + time - Fraction(1, 2) / (self.info.rate or 25)
-        try:
-            with Decoder(self.path, start=start if time else None) as decoder:
-                return list(islice(decoder, count))
-        except InputError:
-            return []  # it is shorter
+        return list(islice(self._from(time - self._interval / 2), count))
 
-    def times(self, told: Callable[[int], None]) -> list[Fraction]:
-        """The middles of its scenes, in seconds from the first frame."""
+    def shown(self, times: Sequence[Fraction]) -> list[Frame]:
+        """The frames nearest to these moments, in their order; ends with the last one that it is long enough for."""
+        found: list[Frame] = []
+        frames = self._from(times[0] - self._interval)
+        before: Frame | None = None
+        after = next(frames, None)
+        for time in times:
+            while after is not None and self.time(after) <= time:
+                before, after = after, next(frames, None)
+            if after is not None and (before is None or self.time(after) - time < time - self.time(before)):
+                found.append(after)
+            elif before is not None and (after is not None or time <= self.time(before) + self._interval / 2):
+                found.append(before)
+            else:
+                break
+        return found
+
+    def time(self, frame: Frame) -> Fraction:
+        """Of a frame, in seconds from the first one."""
+        return frame.time - self._origin - self._begin
+
+    @property
+    def _interval(self) -> Fraction:
+        return 1 / (self.info.rate or Fraction(25))
+
+    def _from(self, time: Fraction) -> Iterator[Frame]:
+        """Frames from a time on, none where it is shorter."""
+        try:
+            decoder = Decoder(self.path, start=self._begin + time if time > 0 else None)
+        except InputError:
+            return
+        with decoder:
+            yield from decoder
+
+    def times(self, end: Fraction | None, told: Callable[[int], None]) -> list[Fraction]:
+        """The middles of its scenes up to an end, in seconds from the first frame."""
         middles: list[Fraction] = []
         times: list[Fraction] = []  # of the frames of the open scene
         before: scenes.Thumbnail | None = None
         with Decoder(self.path) as decoder:
             for number, frame in enumerate(decoder):
+                if end is not None and number and self.time(frame) >= end:
+                    break
                 now = scenes.thumbnail(frame.planes[0], frame.format.bits)
                 if before is not None and scenes.is_cut(before, now):
                     if len(times) >= SHORTEST:
                         middles.append(times[len(times) // 2])
                     times = []
-                times.append(frame.time - self._origin - self._begin)
+                times.append(self.time(frame))
                 before = now
                 told(number + 1)
         if len(times) >= SHORTEST or not middles:
@@ -133,8 +166,8 @@ def compared(
 ) -> Comparison:
     """Compare two films, or two pictures.
 
-    The smaller is enlarged by FFmpeg's Lanczos filter. Scenes are chosen evenly over the film; of each, the moment in
-    its middle is shown and `RUN` frames from there on are measured.
+    The smaller is enlarged by FFmpeg's Lanczos filter. Scenes are chosen evenly over what all of them have; of each,
+    the moment in its middle is shown and `RUN` frames from there on are measured, by those nearest to them in time.
 
     Args:
         first: a film.
@@ -155,14 +188,18 @@ def compared(
     notes = list(_notes(films, size))
     times = list(at)
     if not times:
-        found = films[0].times(told)
+        lengths = [info.duration for info in infos if info.duration is not None]
+        found = films[0].times(min(lengths, default=None), told)
         times = [found[(2 * n + 1) * len(found) // (2 * scenes)] for n in range(scenes)]
         times = sorted(set(times)) if len(found) > scenes else found
     samples, rows = [], []
-    target = _measured(infos[2] if reference else infos[0], size)
+    truth = films[2 if reference else 0]
+    target = _measured(truth.info, size)
     measured = min(size) >= SMALLEST
     for time in times:
-        runs = [film.frames(time, RUN) for film in films]
+        originals = truth.frames(time, RUN)
+        moments = [truth.time(frame) for frame in originals]
+        runs = [originals if film is truth else film.shown(moments) if moments else [] for film in films]
         count = min(map(len, runs))
         if not count:
             notes.append(f"at {float(time):.3f} s not all of them have a frame")
@@ -170,10 +207,9 @@ def compared(
         samples.append(_sample(time, [run[0] for run in runs], size))
         if measured:
             shown = [[_fit(f, n, target) for n, f in enumerate(run[:count])] for run in runs]
-            originals = shown[2] if reference else shown[0]
             names = [film.path.name for film in films]
             models = (0, 1) if reference else (1,)
-            rows.append([measure(shown[m], originals, clip=names[m], model=names[m]) for m in models])
+            rows.append([measure(shown[m], shown[films.index(truth)], clip=names[m], model=names[m]) for m in models])
     if not samples:
         if at:
             given = ", ".join(f"{float(time):g}" for time in at)
@@ -199,6 +235,10 @@ def _notes(films: Sequence[_Film], size: tuple[int, int]) -> Iterator[str]:
             how = "made smaller" if info.width * info.height > width * height else "enlarged"
             yield f"{film.path.name} was {how} from {info.width}x{info.height} to {width}x{height} by a Lanczos filter"
         shape = Fraction(info.width, info.height) * info.sar / (Fraction(width, height) * films[0].info.sar)
+        truth = films[-1 if len(films) > 2 else 0]
+        if info.rate and truth.info.rate and abs(info.rate / truth.info.rate - 1) > RATES:
+            rates = f"{float(info.rate):g} frames a second and {truth.path.name} {float(truth.info.rate):g}"
+            yield f"{film.path.name} has {rates}: what both show at the same moments is compared"
         if abs(shape - 1) > SHAPES and film.info.sar == films[0].info.sar:
             yield f"{film.path.name} has another shape, and was stretched"
         if info.color.transfer in (16, 18):

@@ -154,9 +154,11 @@ def _pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> Iterator[tupl
     originals = list_images(hr_folder)
     inputs = {} if lr_folder is None else {p.stem: p for p in list_images(lr_folder)}
     for path in originals:
-        hr = crop_to_multiple(read_image(path), scale)
+        whole = read_image(path)
+        hr = crop_to_multiple(whole, scale)
         if min(hr.shape[:2]) < 2 * scale + 11:
-            raise InputError(f"{path}: {hr.shape[1]} x {hr.shape[0]} pixels are too few to measure: remove it")
+            size = f"{whole.shape[1]}x{whole.shape[0]}"
+            raise InputError(f"{path}: {size} pixels are too few to measure at a scale of {scale}: remove it")
         if lr_folder is None:
             yield path, imresize(hr, 1 / scale), hr
             continue

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from videosr.errors import one_line
 from videosr.evaluate.images import SetScores
 from videosr.evaluate.video import VideoScores
 
@@ -21,7 +22,14 @@ def markdown(results: Iterable[SetScores], clips: Iterable[VideoScores] = ()) ->
         rows = []
         for s in sets:
             m = s.mean
-            row = [m.name, str(len(s.images)), s.model, f"{m.psnr_rgb:.2f}", f"{m.psnr_y:.2f}", f"{m.ssim_y:.4f}"]
+            row = [
+                _name(m.name),
+                str(len(s.images)),
+                _name(s.model),
+                f"{m.psnr_rgb:.2f}",
+                f"{m.psnr_y:.2f}",
+                f"{m.ssim_y:.4f}",
+            ]
             rows.append(row + [number(m.perceptual.get(name), 4) for name in further])
         heads = [name.upper() for name in further]
         parts.append(table(["set", "images", "model", "PSNR RGB", "PSNR Y", "SSIM Y", *heads], rows))
@@ -33,10 +41,15 @@ def markdown(results: Iterable[SetScores], clips: Iterable[VideoScores] = ()) ->
 
 def _video_row(v: VideoScores) -> list[str]:
     source = "uncompressed" if v.crf is None else f"x264 CRF {v.crf:g}"
-    row = [v.clip, str(v.frames), source, v.model]
+    row = [_name(v.clip), str(v.frames), source, _name(v.model)]
     row += [number(value, 2) for value in (v.psnr, v.psnr_y, v.psnr_cb, v.psnr_cr)]
     row += [number(v.ssim_y, 4), number(v.vmaf, 2), number(v.vmaf_neg, 2)]
     return [*row, number(v.flicker, 2), number(v.motion, 3)]
+
+
+def _name(text: str) -> str:
+    """The name of a file, which may hold anything, as a cell."""
+    return one_line(text).replace("|", r"\|")
 
 
 def number(value: float | None, digits: int) -> str:

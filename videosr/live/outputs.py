@@ -20,7 +20,7 @@ from videosr.live.ledger import Latency
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.live.segments import KEPT, Chunk, Segment, Segmenter
 from videosr.media.live_codec import Coded, Template
-from videosr.media.live_output import Muxer, NutWriter, RawWriter, TransportStream, Y4mWriter, open_push
+from videosr.media.live_output import Muxer, NutWriter, RawWriter, TransportStream, Y4mWriter, open_push, y4m_colorspace
 
 QUEUED_FRAMES = 64
 """Entries an output may lag behind; raw pictures are large, so there it is `QUEUED_PICTURES`."""
@@ -84,10 +84,17 @@ class Output(ABC):
         except Closed:
             self._lose(entry)
 
+    @property
+    def behind(self) -> bool:
+        """Whether it still has to write what it was given."""
+        with self._lock:
+            return not self.gone.is_set() and self.taken > self.written + self.dropped
+
     def finish(self) -> None:
         """Nothing more is coming: write what is queued, within `PATIENCE`."""
         self.queue.close()
-        self._thread.join(PATIENCE)
+        if self._thread.ident is not None:  # else another output could not be had, and none was started
+            self._thread.join(PATIENCE)
         for entry in self.queue.drain():
             self._lose(entry)
 
@@ -139,7 +146,11 @@ class Output(ABC):
 
 
 class Pipe(Output):
-    """Raw video into standard output or a named pipe."""
+    """Raw video into standard output or a named pipe.
+
+    Raises:
+        UsageError: its form has no room for such pictures.
+    """
 
     raw = True
 
@@ -155,6 +166,8 @@ class Pipe(Output):
         say: Callable[[str], None],
         stop: threading.Event,
     ) -> None:
+        if form == "y4m":
+            y4m_colorspace(info)  # now, and not in a thread when the first picture is there
         super().__init__(name, wait=wait, say=say, stop=stop)
         self._path, self._form, self._info, self._template = path, form, info, template
         self._writer: RawWriter | None = None
@@ -164,6 +177,8 @@ class Pipe(Output):
         while True:
             if self._writer is None:
                 self._file = _open_pipe(self._path, self._stop)
+                if self._file is None:
+                    return False
                 if self._form == "y4m":
                     self._writer = Y4mWriter(self._file, self._info)
                 else:
@@ -176,7 +191,10 @@ class Pipe(Output):
                 return True
             except OSError as exc:
                 self._close()
-                if self._path == "-" or self._stop.is_set():
+                cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc  # of what FFmpeg writes
+                if not isinstance(cause, ConnectionError):  # standard output may be a file
+                    raise OutputError.writing(self.name, cause) from exc
+                if self._path == "-":
                     raise OutputError(f"{self.name}: its reader has gone") from exc
                 self._say(f"{self.name}: its reader has gone; waiting for another")
 
@@ -190,8 +208,8 @@ class Pipe(Output):
                 self._file.close()
 
 
-def _open_pipe(path: str, stop: threading.Event) -> BinaryIO:
-    """Standard output, or a named pipe once it has a reader. Raises OutputError."""
+def _open_pipe(path: str, stop: threading.Event) -> BinaryIO | None:
+    """Standard output, or a named pipe once it has a reader; None if it is to stop before. Raises OutputError."""
     if path == "-":
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     while not stop.is_set():
@@ -205,7 +223,7 @@ def _open_pipe(path: str, stop: threading.Event) -> BinaryIO:
             continue
         os.set_blocking(number, True)
         return os.fdopen(number, "wb", buffering=0)
-    raise OutputError(f"{path}: nobody has read it")
+    return None
 
 
 class Push(Output):

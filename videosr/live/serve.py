@@ -51,6 +51,7 @@ class Server:
         self._asked_to_stop = threading.Event()
         self._front: Front | None = None
         self._outputs: list[Output] = []
+        self._lost: list[Output] = []
         source = self._connect()
         try:
             self._open(source)
@@ -190,17 +191,21 @@ class Server:
         self.pipeline.start()
         try:
             self._watch()
+            by_itself = self.pipeline.ended.is_set() and not self._waiting
         finally:
             self._finish()
         if self.intake.error is not None:
             raise self.intake.error
-        if self.pipeline.ended.is_set():  # by itself, not by whoever asked for it
+        if by_itself:  # not by whoever asked for it
+            self._tell_of_lost()  # with the last frames
+            if len(self._lost) == len(self._outputs):
+                raise OutputError("no output is left")
             self._check_reached()
         return self.ledger.account
 
     def _check_reached(self) -> None:
         """Name the destinations that got nothing at all; if no other is there, that is a failure."""
-        away = [output.name for output in self._outputs if isinstance(output, Push) and not output.written]
+        away = [output.name for output in self._outputs if isinstance(output, (Push, Pipe)) and not output.written]
         if not away or not self.ledger.account.delivered:
             return
         line = f"{', '.join(away)}: could not be reached until the end, nothing was sent there"
@@ -208,13 +213,26 @@ class Server:
             raise OutputError(line)
         self._say(line)
 
+    def _tell_of_lost(self) -> None:
+        """Say why outputs have ended for good, each once."""
+        for output in self._outputs:
+            if output.error is not None and output not in self._lost:
+                self._lost.append(output)
+                self._say(str(output.error))
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether frames wait for a reader, as the last ones too do where nothing is dropped."""
+        return not self.options.real_time and any(output.behind for output in self._outputs)
+
     def _watch(self) -> None:
         told = 0.0
-        while not self.pipeline.ended.wait(0.1) and not self._asked_to_stop.is_set():
-            for output in self._outputs:
-                if output.gone.is_set() and output.error is not None:
-                    self._say(str(output.error))
-                    output.error = None
+        while not self._asked_to_stop.is_set():
+            if self.pipeline.ended.wait(0.1):
+                if not self._waiting:
+                    break
+                time.sleep(0.1)
+            self._tell_of_lost()
             if all(output.gone.is_set() for output in self._outputs):
                 raise OutputError("no output is left")
             if self._front is not None and time.monotonic() - told >= STATUS:

@@ -301,6 +301,9 @@ def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContaine
         kind: type[InputError] = InputLost if spec.live else InputError
         if isinstance(exc, (av.error.ProtocolNotFoundError, av.error.OptionNotFoundError)):
             kind = InputError
+        if isinstance(exc, av.error.InvalidDataError) and not spec.remote:
+            hint = "--format names one that it does not know by itself"
+            raise kind(f"{spec.url}: is empty, or not a stream that FFmpeg can read; {hint}") from exc
         raise kind(f"{spec.url}: cannot be opened: {getattr(exc, 'strerror', None) or exc}") from exc
     except ValueError as exc:  # PyAV knows no such format
         raise UsageError(f"--format {spec.demuxer}: {exc}; see `ffmpeg -formats` for names") from exc

@@ -246,7 +246,9 @@ def y4m_colorspace(info: StreamInfo) -> str:
         return f"mono{fmt.bits}" if deep else "mono"
     chroma = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (2, 0): "411"}.get((fmt.log2_w, fmt.log2_h))
     if fmt.family != "yuv" or fmt.alpha or chroma is None:
-        raise UsageError(f"y4m has no form for {fmt.name}; use nut: instead")
+        raise UsageError(
+            f"-o: y4m has no form for pictures in {fmt.name}; give nut: before the pipe's name, as in nut:-"
+        )
     if chroma == "420" and not deep:
         return {Siting.LEFT: "420mpeg2", Siting.TOPLEFT: "420paldv"}.get(info.color.siting, "420jpeg")
     return chroma + deep

@@ -9,7 +9,7 @@ import vapoursynth as vs
 
 from videosr.engines import DEFAULT, Interface
 from videosr.engines.choice import AUTO
-from videosr.errors import VideosrError
+from videosr.errors import InputError, VideosrError
 from videosr.frame import PixelFormat
 from videosr.models import registry
 from videosr.temporal import HISTORY, Mode
@@ -61,6 +61,14 @@ def upscale(
         _refuse("the clip changes its format or size; make it constant first, with clip.resize.Bicubic(...)")
     if temporal not in list(Mode):
         _refuse(f"temporal {temporal!r} is not one of {', '.join(Mode)}")
+    for name, value, kinds, wanted in (
+        ("model", model, (str, os.PathLike), "a shipped model's name or a path"),
+        ("denoise", denoise, (int, float), "a number from 0 to 1"),
+        ("bits", bits, (int, type(None)), "a whole number"),
+        ("threads", threads, (int, type(None)), "a whole number"),
+    ):
+        if not isinstance(value, kinds):  # of vspipe's -a all is text
+            _refuse(f"{name} {value!r} is {type(value).__name__}, not {wanted}")
     try:
         source = core_format(clip.format)
         format, target = _output_format(clip.format, source, bits)
@@ -115,7 +123,10 @@ def _output_format(given: vs.VideoFormat, source: PixelFormat, bits: int | None)
         return given, source
     if given.sample_type == vs.FLOAT:
         _refuse(f"bits={bits}: a float clip stays float; leave bits out and convert the result with resize")
-    target = PixelFormat.of(source.family, bits, source.log2_w, source.log2_h)
+    try:
+        target = PixelFormat.of(source.family, bits, source.log2_w, source.log2_h)
+    except InputError as exc:
+        _refuse(f"bits={bits}: pictures like {given.name} do not come in so many; 8, 10, 12 and 16 are usual", exc)
     return given.replace(bits_per_sample=bits), target
 
 

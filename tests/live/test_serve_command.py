@@ -1,0 +1,115 @@
+"""videosr serve as a command: what it refuses, its standard output, and signals before anything has begun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from clips import make_clip
+
+from videosr.errors import OutputError
+from videosr.live.options import ServeOptions, parse_target
+from videosr.live.outputs import PATIENCE
+from videosr.live.serve import Server
+from videosr.media.live_input import SourceSpec
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mkv", frames=12)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv440p", "yuva420p"])
+def test_pictures_that_y4m_has_no_form_for_are_refused_at_once(tmp_path, videosr, pix_fmt):
+    path = make_clip(tmp_path / "in.mkv", frames=3, pix_fmt=pix_fmt, codec="ffv1")
+    os.mkfifo(tmp_path / "pipe")
+    for before in ((), ("-o", f"nut:{tmp_path}/pipe")):
+        refused = videosr("serve", path, *before, "-o", "y4m:-")
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.splitlines()[-1] == (
+            f"videosr: -o: y4m has no form for pictures in {pix_fmt}; give nut: before the pipe's name, as in nut:-"
+        )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("form", ["y4m", "nut"])
+def test_a_full_disk_is_told_from_a_reader_that_has_gone(clip, form):
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "videosr", "serve", str(clip), "-o", f"{form}:-"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert f"{form}:-: cannot be written: No space left on device; free some space" in done.stderr
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_short_film_waits_for_the_reader_of_a_pipe(tmp_path, frames):
+    """All of it fits into the queues, so the work is done long before somebody reads."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    source = make_clip(tmp_path / "in.mkv", frames=frames)
+    server = Server(ServeOptions(source=SourceSpec(url=str(source)), targets=(parse_target(f"y4m:{pipe}"),)), print)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.run)
+        assert server.pipeline.ended.wait(60)
+        time.sleep(0.5)
+        assert not running.done()
+        data = pipe.read_bytes()
+        running.result()
+    assert data.count(b"FRAME\n") == frames
+    assert len(data) > frames * 128 * 96 * 3 // 2
+
+
+def test_the_last_frames_wait_for_a_reader_that_stalls(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", frames=12, width=128, height=96)
+    command = [sys.executable, "-m", "videosr", "serve", str(source), "-o", "-"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    head = process.stdout.read(8 * 256 * 192 * 3 // 2)
+    time.sleep(PATIENCE + 2)  # what is left fits into the queue, and not into a pipe
+    rest, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert (head + rest).count(b"FRAME\n") == 12
+
+
+def test_a_pipe_that_nobody_has_read_is_a_failure_only_at_the_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    source = make_clip(tmp_path / "in.mkv", frames=3)
+    wanted = ServeOptions(
+        source=SourceSpec(url=str(source)), targets=(parse_target(f"y4m:{tmp_path}/pipe"),), paced=True, latency=5
+    )
+    with pytest.raises(OutputError, match="could not be reached until the end, nothing was sent there"):
+        Server(wanted, print).run()
+
+
+@pytest.mark.parametrize("data", [b"", b"no film" * 100])
+def test_standard_input_without_a_stream_is_refused(data):
+    command = [sys.executable, "-m", "videosr", "serve", "-", "-o", "nut:-"]
+    done = subprocess.run(command, input=data, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"videosr: -: is empty, or not a stream that FFmpeg can read; --format names one" in done.stderr
+
+
+def test_standard_output_that_is_closed_is_named(clip, videosr, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    closed = videosr("serve", clip, "-o", "-")
+    assert (closed.code, "standard output is closed" in closed.err) == (2, True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signals_end_it_while_it_waits_for_its_source(tmp_path, number, code):
+    with socket.socket() as nobody:  # bound and not listening: the port stays free of others
+        nobody.bind(("127.0.0.1", 0))
+        source = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
+        command = [sys.executable, "-m", "videosr", "serve", source, "-o", str(tmp_path / "a.m3u8")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert "waiting for it" in process.stderr.readline()
+        process.send_signal(number)
+        _, errors = process.communicate()
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors

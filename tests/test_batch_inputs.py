@@ -1,0 +1,131 @@
+"""Which files videosr batch takes, and what it calls their outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from videosr.batch import inputs
+from videosr.batch.inputs import find
+from videosr.errors import UsageError
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Empty files: names are all that counts here."""
+    for name in ("s/b.mkv", "s/a.MP4", "s/x/c.avi", "s/x/c.srt", "s/.h.mkv", "s/.hidden/d.mkv", "t/a.webm", "one"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path / "in")
+    return tmp_path / "in"
+
+
+def named(found):
+    return {str(item.source): str(item.output) for item in found.items}
+
+
+def test_a_folder_is_mirrored(tree):
+    found = find(["s"], Path("out"), "mkv")
+    assert named(found) == {"s/a.MP4": "a.mkv", "s/b.mkv": "b.mkv", "s/x/c.avi": "x/c.mkv"}
+    assert found.left == Counter({".srt": 1})
+
+
+def test_several_arguments_keep_their_names(tree):
+    found = find(["s", "t", "s/b.mkv", "one"], Path("out"), ".mp4")
+    assert named(found) == {
+        "s/a.MP4": "s/a.mp4",
+        "s/b.mkv": "s/b.mp4",
+        "s/x/c.avi": "s/x/c.mp4",
+        "t/a.webm": "t/a.mp4",
+    }
+
+
+def test_globs(tree):
+    assert named(find(["s/**/*.avi"], Path("out"), "mkv")) == {"s/x/c.avi": "x/c.mkv"}
+    assert named(find([f"{tree}/*"], Path("out"), "mkv")) == {
+        f"{tree}/{source}": output
+        for source, output in {"s/a.MP4": "s/a.mkv", "s/b.mkv": "s/b.mkv", "s/x/c.avi": "s/x/c.mkv"}.items()
+    } | {f"{tree}/t/a.webm": "t/a.mkv"}
+
+
+def test_lists(tree, monkeypatch):
+    (tree / "list.m3u").write_text("#EXTM3U\ns/x/c.avi\n\ns/b.mkv\ngone.mkv\n" + str(tree / "t" / "a.webm") + "\n")
+    expected = {"s/x/c.avi": "s/x/c.mkv", "s/b.mkv": "s/b.mkv", "gone.mkv": "gone.mkv"}
+    assert named(find(["list.m3u"], Path("out"), "mkv")) == expected | {str(tree / "t" / "a.webm"): "a.mkv"}
+    with (tree / "list.m3u").open() as lines:
+        monkeypatch.setattr(inputs.sys, "stdin", lines)
+        assert len(find(["-"], Path("out"), "mkv").items) == 4
+    monkeypatch.setattr(inputs.sys, "stdin", None)  # closed, as services have it
+    assert find(["-"], Path("out"), "mkv").items == []
+
+
+def test_a_list_may_name_folders_and_a_file_more_than_once(tree):
+    (tree / "t" / "link.webm").symlink_to("a.webm")
+    lines = ["t", "t/a.webm", "./t/../t/a.webm", str(tree / "t" / "a.webm"), "s/x"]
+    (tree / "list.txt").write_bytes("\ufeff# twice\r\n".encode() + "\r\n".join(lines).encode())
+    assert named(find(["list.txt"], Path("out"), "mkv")) == {"t/a.webm": "t/a.mkv", "s/x/c.avi": "s/x/c.mkv"}
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_lists_from_other_systems(tree, monkeypatch, piped):
+    """A byte order mark, line ends of two characters, a name that is no UTF-8; not what is no text."""
+
+    def listed(data):
+        (tree / "list.txt").write_bytes(data)
+        with (tree / "list.txt").open(encoding="utf-8", errors="strict") as lines:
+            monkeypatch.setattr(inputs.sys, "stdin", lines)
+            return named(find(["-" if piped else "list.txt"], Path("out"), "mkv"))
+
+    assert listed("\ufeffs/x/c.avi\r\n".encode() + b"caf\xe9.mkv\r\n") == {
+        "s/x/c.avi": "s/x/c.mkv",
+        "caf\udce9.mkv": "caf\udce9.mkv",
+    }
+    for data in (b"s/x/c.avi\0s/b.mkv\0", "s/b.mkv\n".encode("utf-16")):
+        with pytest.raises(UsageError, match="it has zero bytes; give one path a line"):
+            listed(data)
+
+
+def test_links_that_lead_nowhere_and_in_circles(tree):
+    """They are taken by their names, and fail when they are looked at; folders are not walked twice."""
+    (tree / "s" / "self.mkv").symlink_to("self.mkv")
+    (tree / "s" / "gone.mkv").symlink_to("nowhere")
+    (tree / "s" / "loop").symlink_to(".")
+    outputs = {"a.mkv", "b.mkv", "x/c.mkv", "self.mkv", "gone.mkv"}
+    assert set(named(find(["s"], Path("out"), "mkv")).values()) == outputs
+
+
+def test_a_pattern_decides_alone(tree):
+    assert named(find(["s", "t"], Path("out"), "mkv", "*.S*")) == {"s/x/c.srt": "s/x/c.srt.mkv"}
+    assert named(find(["."], Path("out"), "mkv", "one")) == {"one": "one.mkv"}
+
+
+def test_two_of_a_name_keep_their_suffixes(tree):
+    (tree / "s" / "A.mov").touch()
+    assert {o for o in named(find(["s"], Path("out"), "mkv")).values() if "c" not in o} == {
+        "A.mov.mkv",
+        "a.MP4.mkv",
+        "b.mkv",
+    }
+    (tree / "s" / "a.mp4").touch()
+    if len(list((tree / "s").glob("?.[mM][pP]4"))) == 2:  # else the file system takes them for one
+        with pytest.raises(UsageError, match="would both become"):
+            find(["s"], Path("out"), "mkv")
+
+
+def test_what_lies_in_the_output_folder_is_no_input(tree):
+    assert "s/x/c.avi" not in named(find(["s"], Path("s/x"), "mkv"))
+    with pytest.raises(UsageError, match="lies in the output folder"):
+        find(["s"], Path("s"), "mkv")
+    (tree / "list.txt").write_text("s/b.mkv\n")
+    for argument in ("s/b.mkv", "list.txt"):
+        with pytest.raises(UsageError, match=r"s/b\.mkv lies in the output folder"):
+            find([argument], Path("s"), "mkv")
+
+
+@pytest.mark.parametrize("argument", ["nowhere", "s/*.nothing", ""])
+def test_arguments_that_name_nothing(tree, argument):
+    with pytest.raises(UsageError, match=r"no such file|matches nothing|names no file"):
+        find([argument], Path("out"), "mkv")
