@@ -62,6 +62,21 @@ def test_a_senseless_scale_is_wrong_usage(videosr, folder: Path, scale: str) -> 
     assert f"{scale} is not in the range x>=2" in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--crf", "28"), "--crf and --frames are for clips"),
+        (("--frames", "2"), "--crf and --frames are for clips"),
+        (("--sequence", "--perceptual", "lpips"), "--lr and --perceptual are for folders"),
+        (("--sequence", "--lr", "."), "--lr and --perceptual are for folders"),
+    ],
+)
+def test_options_for_sources_that_are_not_there_are_wrong_usage(videosr, folder: Path, options, what: str) -> None:
+    done = videosr("evaluate", folder, *options)
+    assert (done.code, done.out) == (2, "")
+    assert what in done.err
+
+
 def test_an_image_that_is_too_small_for_the_scale_is_named_with_its_size(videosr, folder: Path) -> None:
     done = videosr("evaluate", folder, "--scale", "1000")
     assert done.code == 1

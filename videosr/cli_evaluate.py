@@ -153,12 +153,17 @@ def evaluate(
     from videosr.evaluate.video import Reference, evaluate_video
     from videosr.models import registry
 
+    folders = [source for source in sources if source.is_dir() and not sequence]
+    if len(folders) == len(sources) and (crfs or frames):
+        raise UsageError("--crf and --frames are for clips, and no source is one; with --sequence a folder is")
+    if not folders and (lr or perceptual):
+        raise UsageError("--lr and --perceptual are for folders of images, and no source is one")
     further = Perceptual(perceptual) if perceptual else None
     common, found = candidates(models or (() if scale else (registry.DEFAULT,)), temporal, scale, tta=tta)
     sets: list[SetScores] = []
     clips: list[VideoScores] = []
     for source in sources:
-        if source.is_dir() and not sequence:
+        if source in folders:
             for c in found:
                 _tell(f"{source}: {c.name}")
                 sets.append(ev.evaluate(source, c.upscale, common, lr_folder=lr, model=c.name, perceptual=further))
