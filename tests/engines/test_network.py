@@ -168,6 +168,8 @@ def test_cheaper_networks_are_smaller_and_enlarge_as_much(paragon):
     assert registry.cheaper("light-2x", 2) == []
     assert registry.cheaper("realtime-4x", 4) == []
     assert registry.cheaper(registry.DEFAULT, 2) == ["light-2x"]
+    assert registry.cheaper(registry.DEFAULT, 2, gpu=True) == []
+    assert registry.cheaper(str(paragon.deploy), 2, gpu=True) == [registry.DEFAULT]
     names = registry.cheaper(str(paragon.deploy), 2)
     assert registry.DEFAULT in names
     sizes = [registry.find(name).stat().st_size for name in names]

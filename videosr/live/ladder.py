@@ -92,7 +92,8 @@ def rungs(options: UpscaleOptions, info: StreamInfo, *, steps: bool = True) -> t
     if steps and first.mode is not Mode.OFF and not options.denoise:
         off = replace(options, temporal=Mode.OFF)
         upscalers.append((f"{options.model} without temporal reuse", Upscaler(off, first.engine)))
-    for model in registry.cheaper(options.model, first.scale) if steps else ():
+    on_gpu = first.engine.device is not None
+    for model in registry.cheaper(options.model, first.scale, gpu=on_gpu) if steps else ():
         plain = replace(options, model=model, engine=AUTO, precision="auto", temporal=Mode.OFF, denoise=0.0)
         upscalers.append((model, Upscaler(plain)))
     target = first.output_info(info)

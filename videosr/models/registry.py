@@ -50,13 +50,15 @@ def find(model: str) -> Path:
     raise NetworkError(f"model {model!r} is neither a shipped one ({names}) nor a file")
 
 
-def cheaper(model: str, scale: int) -> list[str]:
+def cheaper(model: str, scale: int, *, gpu: bool = False) -> list[str]:
     """The shipped networks of that scale that cost less than `model`, the costliest first.
 
     Args:
         model: a shipped model's name, or the path of a file; what is not in `FAST` is taken to cost more than those.
         scale: of it.
+        gpu: where it runs: there the smallest are no faster, and an engine would have to be built for them.
     """
+    fast = FAST[:1] if gpu else FAST
     rest = FAST[FAST.index(model) + 1 :] if model in FAST else FAST
     scales = {m.name: m.scale for m in shipped()}
-    return [name for name in rest if scales[name] == scale]
+    return [name for name in rest if name in fast and scales[name] == scale]
