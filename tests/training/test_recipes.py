@@ -132,5 +132,5 @@ def test_nexus_takes_no_average_of_frames(tmp_path: Path) -> None:
     config = replace(config, output=replace(config.output, folder=tmp_path / "run"))
     with pytest.raises(UsageError, match="nexus_tiny takes no average of frames"):
         Trainer(config, "cpu", quiet)
-    with pytest.raises(UsageError, match=r"network: variant .huge. is not one of realtime, stream, .*, nexus_extreme"):
+    with pytest.raises(UsageError, match=r"network: variant .huge. is not one of light, realtime, .*, nexus_extreme"):
         Trainer(replace(config, network=replace(config.network, variant="huge")), "cpu", quiet)
