@@ -19,6 +19,7 @@ from videosr.metrics import imresize
 from videosr.training import degradations
 from videosr.training.config import TrainingConfig
 from videosr.training.packing import Entry, Pixels, read_entries
+from videosr.training.packing import pixels as as_rgb
 from videosr.training.panning import pan
 
 _AHEAD = 8  # pictures under way for each thread
@@ -104,13 +105,8 @@ def _degraded(pixels: Pixels, entry: Entry, rng: np.random.Generator, config: Tr
     frames = frames[:, :height, :width]
     shown = int(rng.integers(length))
     clip = frames[:length] if entry.frames > 1 else pan(frames[0], length, shown, rng)
-    if rng.random() < settings.blur:
-        sigma = rng.uniform(*settings.blur_sigma), rng.uniform(*settings.blur_sigma)
-        clip = degradations.blur(clip, sigma, rng.uniform(0, np.pi))
+    clip = degradations.blur_some(clip, settings, rng)
     lr = degradations.degrade_pixels(np.stack([imresize(f, 1 / scale) for f in clip]), settings, rng)
     (video,) = degradations.as_video([lr], settings, rng)
-    if video is None:
-        return lr[shown], shown if entry.frames > 1 else 0
-    rgb = degradations.to_pixels(video[shown].planes, video[shown].format)
-    picture = np.clip(np.floor(rgb * 255 + 0.5), 0, 255).astype(np.uint8)
+    picture = lr[shown] if video is None else as_rgb(video[shown])
     return picture, shown if entry.frames > 1 else 0

@@ -149,9 +149,9 @@ class PatchSampler:
         clean = self._small(clips, made)
         lr = clean.copy()
         for i, clip in enumerate(clips):
-            if rng.random() < config.blur:
-                sigma = rng.uniform(*config.blur_sigma), rng.uniform(*config.blur_sigma)
-                lr[i] = self._shrunk(degradations.blur(clip, sigma, rng.uniform(0, np.pi)))
+            blurred = degradations.blur_some(clip, config, rng)
+            if blurred is not clip:
+                lr[i] = self._shrunk(blurred)
             lr[i] = degradations.degrade_pixels(lr[i], config, rng)
         videos = degradations.as_video(list(lr), config, rng)
         windowed = self.config.schedule.window != "off"
@@ -203,10 +203,11 @@ class PatchSampler:
             regions.append(np.rot90(region, plan.turned[i])[:, ::step])
             inputs.append(np.rot90(small, plan.turned[i])[:, ::step])
         hr, lr = np.stack(regions), np.stack(inputs)
-        clean = self._small(hr[:, None], plan.made >= 0)[:, 0]
-        for i in range(len(lr)):
-            if rng.random() < self.config.regularisation.cutblur:
-                lr[i] = np.where(degradations.cutblur(size, size, rng), clean[i], lr[i])
+        if cutblur := self.config.regularisation.cutblur:
+            clean = self._small(hr[:, None], plan.made >= 0)[:, 0]
+            for i in range(len(lr)):
+                if rng.random() < cutblur:
+                    lr[i] = np.where(degradations.cutblur(size, size, rng), clean[i], lr[i])
         inside = slice(margin, self.hr_size - margin)
         return Batch(lr, hr[:, inside, inside])
 

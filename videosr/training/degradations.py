@@ -45,6 +45,14 @@ def blur(clip: Clip, sigma: tuple[float, float], angle: float) -> Clip:
     return _rounded(blurred[:, rim : rim + clip.shape[1], rim : rim + clip.shape[2]])
 
 
+def blur_some(clip: Clip, config: DegradationConfig, rng: np.random.Generator) -> Clip:
+    """`blur` by its share, at a random angle; the clip itself where it is left as it is."""
+    if rng.random() >= config.blur:
+        return clip
+    sigma = rng.uniform(*config.blur_sigma), rng.uniform(*config.blur_sigma)
+    return blur(clip, sigma, rng.uniform(0, np.pi))
+
+
 def _gaussian(shape: tuple[int, ...], sigma: tuple[float, float], angle: float = 0.0) -> NDArray[np.float32]:
     """The transfer function of a Gaussian blur on a picture's `rfft2`."""
     down, across = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
