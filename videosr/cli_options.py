@@ -146,7 +146,7 @@ _OPTIONS = [
     click.option(
         "--tta",
         is_flag=True,
-        help="Average what the network makes of each frame and its reflections: truer, for some nine times the time.",
+        help="Average what the network makes of each frame and its reflections: truer, for some seven times the time.",
     ),
     click.option(
         "--deinterlace",
