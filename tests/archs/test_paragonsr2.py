@@ -6,7 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from videosr.archs.paragonsr2 import SCALES, VARIANTS, ParagonSR2  # noqa: E402
+from torch import nn  # noqa: E402
+
+from videosr.archs.paragonsr2 import SCALES, VARIANTS, DilatedDepthwise, ParagonSR2  # noqa: E402
 from videosr.export import padded_forward  # noqa: E402
 
 COUNTS = {
@@ -72,3 +74,19 @@ def test_checkpointing_changes_nothing_but_memory():
         model(x).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]))
     assert torch.allclose(*gradients, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (7, 12), (2, 3)])
+def test_gradients_of_the_dilated_convolution_are_those_of_torch(size: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    ours = DilatedDepthwise(4, 4, 3, padding=3, dilation=3, groups=4).double()
+    plain = nn.Conv2d(4, 4, 3, padding=3, dilation=3, groups=4).double()
+    plain.load_state_dict(ours.state_dict())
+    picture, weights = torch.randn(2, 4, *size).double().requires_grad_(), torch.randn(2, 4, *size).double()
+    found, wanted = (
+        torch.autograd.grad((layer(picture) * weights).sum(), (picture, layer.weight, layer.bias))
+        for layer in (ours, plain)
+    )
+    assert torch.equal(ours(picture), plain(picture))
+    for gradient, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(gradient, expected)

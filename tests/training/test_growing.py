@@ -20,25 +20,27 @@ SMALL = registry.find("realtime-2x").with_suffix(".safetensors")
 PHOTO = NetworkConfig(variant="photo", scale=2, weights=SMALL)
 
 
-def test_the_large_network_begins_as_the_small_one() -> None:
+@pytest.mark.parametrize(("variant", "share"), [("photo", 1e-3), ("stream", 0.1)])
+def test_the_large_network_begins_as_the_small_one(variant: str, share: float) -> None:
+    """Photo all but exactly; stream as near as parabolas come to GELU, on a picture they were not fitted to."""
     small, _ = checkpoint.load(SMALL)
     assert isinstance(small, ParagonSR2)
     before = {name: value.clone() for name, value in small.state_dict().items()}
     torch.manual_seed(1)
-    large = grown(small, 0.1)
-    picture = natural_picture(96, 80, torch.Generator().manual_seed(0))
+    large = grown(small, variant, 0.1)
+    picture = natural_picture(96, 80, torch.Generator().manual_seed(99))
     with torch.no_grad():
         error = (large(picture) - small(picture)).square().mean()
         change = (small(picture) - small.base(picture)).square().mean()
-    assert error < 1e-6
-    assert error < 1e-3 * change
+    assert error < share * change
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
 
 
-def test_all_of_it_learns() -> None:
+@pytest.mark.parametrize("variant", ["photo", "stream"])
+def test_all_of_it_learns(variant: str) -> None:
     """Nothing that is new is cut off from the loss for good: after one step every parameter has a gradient."""
     torch.manual_seed(1)
-    network, header = new_network(PHOTO)
+    network, header = new_network(replace(PHOTO, variant=variant))
     assert header["name"] == "realtime-2x"
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     picture = natural_picture(48, 48, torch.Generator().manual_seed(0))
@@ -50,7 +52,7 @@ def test_all_of_it_learns() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("change", [{"variant": "stream"}, {"variant": "pro"}, {"scale": 4}])
+@pytest.mark.parametrize("change", [{"variant": "light"}, {"variant": "pro"}, {"scale": 4}])
 def test_what_cannot_grow_from_it_is_refused(change: dict[str, object]) -> None:
     config = replace(PHOTO, **change)
     with pytest.raises(NetworkError, match=rf"{Path(SMALL).name}: is realtime 2x and not {config.variant}"):

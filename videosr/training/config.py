@@ -20,7 +20,7 @@ class NetworkConfig:
         layer_scale: start value of every LayerScale.
         expansion: how far convolutions are over-parameterised in training (see `reparam`); 0 trains plain kernels.
         weights: a .safetensors file to start from instead of random weights: of the same variant and scale, or, for
-            photo, a realtime network of that scale (see `growing`).
+            stream and photo, a realtime network of that scale (see `growing`).
         attention_mode: of photo and pro; "flex" needs CUDA.
         checkpointing: recompute blocks in the backward pass: a third more time, memory for one block instead of all.
     """

@@ -1,39 +1,61 @@
-"""A photo network that begins as what a realtime network has learned.
+"""Larger networks that begin as what a realtime network has learned.
 
-Training `photo` from random weights spends its first hours on what `realtime` knows already. Both are rows of residual
-blocks made of the same convolutions (1x1, depthwise 3x3, GELU, 1x1), so the small network fits into the large one:
-its channels become the first ones, its blocks every few blocks, and what is new begins random but without a say in
-the output (after Net2Net: Chen, Goodfellow and Shlens 2016).
+Training from random weights spends its first hours on what `realtime` knows already. All of ParagonSR2's networks are
+rows of residual blocks of 1x1 and depthwise 3x3 convolutions, so the small network fits into the large one: its
+channels become the first ones, its blocks every few blocks, and what is new begins random but without a say in the
+output (after Net2Net: Chen, Goodfellow and Shlens 2016).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from videosr.archs.paragonsr2 import NanoBlock, ParagonSR2, PhotoBlock
+from videosr.archs.paragonsr2 import NanoBlock, ParagonSR2, PhotoBlock, StreamBlock
+from videosr.export import natural_picture
+from videosr.training.start import whitening
+
+GROWN = ("photo", "stream")
+"""The variants that can begin so."""
 
 ANCHOR = 32.0
 """The value of one channel that is the same everywhere. Beside it the other features do not count in the root mean
-square, so that the blocks' normalisation begins as a division by a constant, which its learned scale undoes."""
+square, so that the normalisation of photo's blocks begins as a division by a constant, which its learned scale
+undoes."""
+
+_PICTURES = 16
+"""How many pictures of 96 x 96 decide what stands in for GELU, and what the new features of stream are."""
 
 
 @torch.no_grad()
-def grown(small: ParagonSR2, layer_scale: float) -> ParagonSR2:
-    """A photo network that computes what a realtime network does, to about 70 dB on pictures, and can go on from there.
+def grown(small: ParagonSR2, variant: str, layer_scale: float) -> ParagonSR2:
+    """A network that computes what a realtime network does, and can go on from there.
 
     Args:
         small: a realtime network; left as it is.
+        variant: "photo", which begins within 71 dB of it, or "stream", which has products in place of GELU and begins
+            within half a decibel of its quality.
         layer_scale: of the channels that are new.
     """
-    large = ParagonSR2("photo", small.scale, upsampler_alpha=small.base.alpha, layer_scale=layer_scale)
+    large = ParagonSR2(variant, small.scale, upsampler_alpha=small.base.alpha, layer_scale=layer_scale)
+    known = small.conv_in.out_channels
+    _put(small.conv_in, large.conv_in, known, 3)
+    old = [module for module in small.body.modules() if isinstance(module, NanoBlock)]
+    (_photo if variant == "photo" else _stream)(small, old, large)
+    _put(small.conv_mid, large.conv_mid, known, known)
+    _put(small.up[0], large.up[0], known * small.scale**2, known)
+    _put(small.conv_out, large.conv_out, 3, known)
+    large.detail_gain.copy_(small.detail_gain)
+    return large
+
+
+def _photo(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
+    """Photo's blocks are those of realtime with a normalisation before them and attention after them."""
     known, channels = small.conv_in.out_channels, large.conv_in.out_channels
     anchor = channels - 1
-    _put(small.conv_in, large.conv_in, known, 3)
     large.conv_in.weight[anchor] = 0
     _bias(large.conv_in)[anchor] = ANCHOR
-
-    old = [module for module in small.body.modules() if isinstance(module, NanoBlock)]
     new = [module for module in large.body.modules() if isinstance(module, PhotoBlock)]
     for block in new:
         for norm in (block.norm, block.attn_norm):
@@ -51,11 +73,56 @@ def grown(small: ParagonSR2, layer_scale: float) -> ParagonSR2:
         _put(nano.dw, block.dw, wide, 1)
         _put(nano.conv2, block.conv2, known, wide)
         block.scale.gamma[:, :known] = nano.scale.gamma
-    _put(small.conv_mid, large.conv_mid, known, known)
-    _put(small.up[0], large.up[0], known * small.scale**2, known)
-    _put(small.conv_out, large.conv_out, 3, known)
-    large.detail_gain.copy_(small.detail_gain)
-    return large
+
+
+def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
+    """Stream's blocks multiply v, what Nano gives to GELU, by b + c v; with a + b v + c v^2 next to GELU on pictures.
+
+    Fitted to the first block, then to the second on what the first makes of it, and so on.
+    """
+    known, channels = small.conv_in.out_channels, large.conv_in.out_channels
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.cat([natural_picture(96, 96, generator) for _ in range(_PICTURES)])
+    kernels, biases = whitening(pictures, channels - known)
+    large.conv_in.weight[known:], _bias(large.conv_in)[known:] = kernels, biases
+    new = [module for module in large.body.modules() if isinstance(module, StreamBlock)]
+    for block in new:
+        block.dw1.weight.zero_()
+        block.dw1.weight[:, :, 1, 1] = 1
+        block.fuse.weight[:known] = 0
+        block.fuse.weight[:known, :known, 0, 0] = torch.eye(known)
+        block.out.weight[:known] = 0  # nothing is added to what is known
+        _bias(block.dw1).zero_()
+        for layer in (block.fuse, block.out):
+            _bias(layer)[:known] = 0
+        _bias(block.gate)[2 * channels :] = 1  # open, as in `start.open_gates`
+    features = small.conv_in(pictures)
+    for i, nano in enumerate(old):
+        block = new[len(new) * i // len(old)]
+        wide = nano.dw.out_channels
+        before = nano.dw(nano.conv1(features))
+        constant, linear, square = _parabolas(before)
+        second = slice(2 * channels, 2 * channels + wide)
+        for rows in (slice(wide), second):  # both factors see what GELU saw
+            block.proj.weight[rows] = 0
+            block.proj.weight[rows, :known] = nano.conv1.weight
+            _bias(block.proj)[rows] = _bias(nano.conv1)
+        block.gate.weight[:wide], _bias(block.gate)[:wide] = nano.dw.weight, _bias(nano.dw)
+        block.gate.weight[second] = nano.dw.weight * square[:, None, None, None]
+        _bias(block.gate)[second] = _bias(nano.dw) * square + linear
+        _put(nano.conv2, block.out, known, wide)
+        _bias(block.out)[:known] += nano.conv2.weight[:, :, 0, 0] @ constant
+        block.scale.gamma[:, :known] = nano.scale.gamma
+        after = constant.view(-1, 1, 1) + before * (linear.view(-1, 1, 1) + before * square.view(-1, 1, 1))
+        features = features + nano.scale(nano.conv2(after))
+
+
+def _parabolas(values: Tensor) -> Tensor:
+    """Coefficients of 1, v and v^2, (3, C), of the parabola of each channel of `values`, (N, C, H, W), next to GELU."""
+    samples = values.double().transpose(0, 1).flatten(1)
+    powers = torch.stack([torch.ones_like(samples), samples, samples**2], dim=-1)
+    fitted: Tensor = torch.linalg.lstsq(powers, F.gelu(samples)[..., None]).solution
+    return fitted[..., 0].T.to(values)
 
 
 def _put(known: nn.Module, layer: nn.Module, rows: int, columns: int) -> None:

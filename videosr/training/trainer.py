@@ -27,7 +27,7 @@ from videosr.training.copies import build_copies
 from videosr.training.data import PatchSampler
 from videosr.training.discriminator import Adversary
 from videosr.training.folding import forward_folded
-from videosr.training.growing import grown
+from videosr.training.growing import GROWN, grown
 from videosr.training.history import history
 from videosr.training.journal import Journal
 from videosr.training.losses import Objective
@@ -102,9 +102,9 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
     network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
     if (network.variant, network.scale) == (config.variant, config.scale):
         return network.train(), info.metadata
-    grows = (network.variant, config.variant, config.scale) == ("realtime", "photo", network.scale)
+    grows = network.variant == "realtime" and config.variant in GROWN and config.scale == network.scale
     if grows and isinstance(network, ParagonSR2):
-        return grown(network, config.layer_scale), info.metadata
+        return grown(network, config.variant, config.layer_scale), info.metadata
     raise NetworkError(
         f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
     )
