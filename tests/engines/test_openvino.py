@@ -494,7 +494,7 @@ def test_a_file_that_lies_about_its_form_is_refused(tmp_path):
 
 @pytest.mark.parametrize("model", [m.name for m in registry.shipped() if m.name.startswith(("light", "realtime"))])
 def test_depthwise_convolutions_keep_openvino_from_fusing_them(model):
-    """Their bias is added behind, in two places (see `_simplify_gelu`); a fused one takes two reorders of wide maps."""
+    """Their bias is added behind, in two places (see `simplify_gelu`); a fused one takes two reorders of wide maps."""
     path = registry.find(model)
     network, source = Network.open(path), picture(48, 64)
     target = target_of(source, network.number("scale", 1))

@@ -1,0 +1,57 @@
+"""Graphs rewritten for OpenVINO's sake compute what they did."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+import pytest
+
+pytest.importorskip("torch")
+
+from videosr.archs import checkpoint
+from videosr.archs.paragonsr2 import ParagonSR2
+from videosr.engines.openvino_rewrite import split_concats
+from videosr.export import export
+
+
+def joins(model: ov.Model) -> int:
+    """Concats of maps; those along axis 0 put shapes together."""
+    concats = [op for op in model.get_ordered_ops() if op.get_type_name() == "Concat"]
+    return sum(op.get_attributes()["axis"] > 0 for op in concats)
+
+
+def results(model: ov.Model, *pictures: np.ndarray) -> np.ndarray:
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return next(iter(compiled(list(pictures)).values()))
+
+
+def test_the_stream_network_joins_no_maps(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    network = ParagonSR2("stream", 2, layer_scale=1.0, detail_gain=1.0)
+    checkpoint.save(weights, network, name="stream", training="none: random weights", license="MIT")
+    export(weights, tmp_path / "net.onnx")
+    model = ov.Core().read_model(tmp_path / "net.onnx")
+    pictures = np.random.default_rng(0).random((2, 1, 3, 24, 20), dtype=np.float32)
+    before = results(model, *pictures)
+    assert joins(model) == 6
+    split_concats(model)
+    assert joins(model) == 0
+    np.testing.assert_allclose(results(model, *pictures), before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axis", "size", "pads", "parts"), [(1, 1, 0, 2), (1, 1, 0, 3), (1, 3, 1, 2), (1, 1, 1, 2), (2, 1, 0, 2)]
+)
+def test_only_plain_1x1_convolutions_of_joined_channels_are_split(axis, size, pads, parts):
+    rng = np.random.default_rng(1)
+    x = ops.parameter([1, 4, 6, 5], ov.Type.f32)
+    joined = ops.concat([ops.multiply(x, ops.constant(np.float32(i + 1))) for i in range(parts)], axis)
+    kernel = rng.standard_normal((3, 4 * parts if axis == 1 else 4, size, size)).astype(np.float32)
+    y = ops.convolution(joined, ops.constant(kernel), [1, 1], [pads, pads], [pads, pads], [1, 1])
+    model = ov.Model([ops.result(y)], [x])
+    picture = rng.random((1, 4, 6, 5), dtype=np.float32)
+    before = results(model, picture)
+    split_concats(model)
+    assert joins(model) == ((axis, size, pads) != (1, 1, 0))
+    np.testing.assert_allclose(results(model, picture), before, rtol=0, atol=1e-4)
