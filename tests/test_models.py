@@ -1,0 +1,46 @@
+"""The shipped networks, each by its weights: they are what their cards say, and no picture makes them run away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the patterns are those of training")
+
+from videosr.archs import checkpoint
+from videosr.engines import load
+from videosr.engines.network import Network
+from videosr.models import registry
+from videosr.training.patterns import KINDS, pattern
+
+MODELS = {model.name: model for model in registry.shipped()}
+
+
+@pytest.fixture(params=MODELS)
+def path(request: pytest.FixtureRequest) -> Path:
+    return MODELS[request.param].path
+
+
+def test_the_deployed_network_is_made_of_the_weights_beside_it(path):
+    weights = path.with_suffix(".safetensors")
+    network, info = checkpoint.load(weights)
+    deployed = Network.open(path).metadata
+    assert (deployed["variant"], int(deployed["scale"])) == (network.variant, network.scale)
+    assert deployed["training"] == info.metadata["training"]
+    assert deployed["license"] == info.metadata["license"] == "MIT"
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {path.stem}\n")
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert f"{count:,} parameters" in card
+
+
+def test_patterns_that_no_camera_takes_stay_pictures(path):
+    """A network that multiplies features is a polynomial, which answers with hundreds where it was not trained."""
+    engine, rng = load(path, "openvino", device="cpu", precision="f32", threads=1), np.random.default_rng(11)
+    scale, size = engine.scale, 40
+    for _ in range(12 * len(KINDS)):
+        wanted = pattern(size * scale, scale, rng).transpose(2, 0, 1)[None].astype(np.float32) / 255
+        given = np.ascontiguousarray(wanted[:, :, ::scale, ::scale])
+        assert np.abs(engine.run(given) - wanted).max() < 2
