@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shlex
 import struct
 from collections.abc import Mapping
 from fractions import Fraction
@@ -20,6 +22,7 @@ from videosr.errors import InputError
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
 _BLOCK = 1 << 20
+_NUMBERED = re.compile(r"%0?\d*d")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -43,9 +46,12 @@ def open_input(
         try:
             size = file.stat().st_size
         except OSError as exc:
+            if _NUMBERED.search(file.name):
+                raise InputError(f"{name}: no file of that name; {_joined(name)}") from exc
             raise InputError(f"{name}: {exc.strerror}; check the path") from exc
         if file.is_dir():
-            raise InputError(f"{name}: is a folder; give one video file")
+            how = f"`videosr batch` takes folders; {_joined(f'{name}/%05d.png')}"
+            raise InputError(f"{name}: is a folder; give one video file ({how})")
         if not file.is_file():
             raise InputError(f"{name}: is a pipe or device, which can be read only once; store it in a file first")
         if size == 0:
@@ -65,6 +71,11 @@ def open_input(
         container.close()
         raise InputError(f"{os.fspath(path)}: is a text file, not a video")
     return container
+
+
+def _joined(pattern: str) -> str:
+    """How numbered pictures become a video that loses nothing of them."""
+    return f"numbered pictures: ffmpeg -framerate 24 -i {shlex.quote(pattern)} -c copy pictures.mkv"
 
 
 def check_readable(path: str | os.PathLike[str], first: int = 0) -> None:
