@@ -15,13 +15,11 @@ import networks
 
 from videosr import color, temporal
 from videosr.engines import Interface, Picture, load, openvino_strips
-from videosr.engines.network import PREFIX, Network
+from videosr.engines.network import PREFIX
 from videosr.engines.openvino import fast_precisions
-from videosr.engines.openvino_planes import build
 from videosr.engines.openvino_strips import StripPlan, StripRunner
 from videosr.errors import EngineError, NetworkError
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting
-from videosr.models import registry
 
 LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
 RGB = ColorSpec(matrix=Matrix.RGB, range=Range.FULL)
@@ -490,15 +488,3 @@ def test_a_file_that_lies_about_its_form_is_refused(tmp_path):
     source = picture(16, 16)
     with pytest.raises(NetworkError, match=r"liar\.onnx.*deployment form"):
         engine.planar(source, target_of(source, 2), 1)
-
-
-@pytest.mark.parametrize("model", [m.name for m in registry.shipped() if m.name.startswith(("light", "realtime"))])
-def test_depthwise_convolutions_keep_openvino_from_fusing_them(model):
-    """Their bias is added behind, in two places (see `simplify_gelu`); a fused one takes two reorders of wide maps."""
-    path = registry.find(model)
-    network, source = Network.open(path), picture(48, 64)
-    target = target_of(source, network.number("scale", 1))
-    model = build(ov.Core(), network, source, target, network.number("scale", 1)).picture
-    depthwise = [op for op in model.get_ordered_ops() if op.get_type_name() == "GroupConvolution"]
-    readers = [sorted(r.get_node().get_type_name() for r in op.output(0).get_target_inputs()) for op in depthwise]
-    assert readers == [["Add", "Minimum"]] * 3

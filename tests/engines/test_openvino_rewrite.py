@@ -11,8 +11,13 @@ pytest.importorskip("torch")
 
 from videosr.archs import checkpoint
 from videosr.archs.paragonsr2 import ParagonSR2
+from videosr.engines import Picture
+from videosr.engines.network import Network
+from videosr.engines.openvino_planes import build
 from videosr.engines.openvino_rewrite import split_concats
 from videosr.export import export
+from videosr.frame import FORMATS, ColorSpec, Matrix, Range, Siting
+from videosr.models import registry
 
 
 def joins(model: ov.Model) -> int:
@@ -55,3 +60,16 @@ def test_only_plain_1x1_convolutions_of_joined_channels_are_split(axis, size, pa
     split_concats(model)
     assert joins(model) == ((axis, size, pads) != (1, 1, 0))
     np.testing.assert_allclose(results(model, picture), before, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [m.name for m in registry.shipped() if m.name.startswith(("light", "realtime"))])
+def test_depthwise_convolutions_keep_openvino_from_fusing_them(model):
+    """Their bias is added behind, in two places (see `simplify_gelu`); a fused one takes two reorders of wide maps."""
+    path = registry.find(model)
+    network, fmt = Network.open(path), FORMATS["yuv420p"]
+    scale, spec = network.number("scale", 1), ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
+    source, target = (Picture(height=48 * n, width=64 * n, format=fmt, color=spec) for n in (1, scale))
+    model = build(ov.Core(), network, source, target, scale).picture
+    depthwise = [op for op in model.get_ordered_ops() if op.get_type_name() == "GroupConvolution"]
+    readers = [sorted(r.get_node().get_type_name() for r in op.output(0).get_target_inputs()) for op in depthwise]
+    assert readers == [["Add", "Minimum"]] * 3
