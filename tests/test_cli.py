@@ -79,6 +79,8 @@ def test_wrong_options(clip, tmp_path, options, words, videosr):
         (("upscale", "in.mkv", "out"), "mkv, mp4"),
         (("nosuch",), "'nosuch'"),
         (("probe", "in.mkv", "--to", "avi"), "mkv, mp4"),
+        (("upscale", "in.mkv", ""), "'OUTPUT': the name is empty"),
+        (("batch", ".", "-o", ""), "'-o' / '--output': the name is empty"),
     ],
 )
 def test_wrong_arguments(arguments, words, videosr):

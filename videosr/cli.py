@@ -21,7 +21,7 @@ from videosr.cli_batch import batch
 from videosr.cli_compare import compare
 from videosr.cli_engine import doctor, engine
 from videosr.cli_evaluate import evaluate
-from videosr.cli_options import Device, ray_option, transcode_options, wanted
+from videosr.cli_options import Device, FileName, ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
 from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError, one_line
@@ -53,8 +53,8 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("source", type=FileName())
+@click.argument("output", type=FileName())
 @transcode_options
 @click.option("--jobs", type=int, default=1, help="Processes that work on the film at once; the output is the same.")
 @ray_option
@@ -108,7 +108,7 @@ cli.add_command(batch)
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FileName())
 @click.option("--to", metavar="SUFFIX", default="mkv", help="The output's kind: mkv, mp4, mov or webm.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def probe(file: Path, to: str, as_json: bool) -> None:
@@ -135,8 +135,8 @@ def probe(file: Path, to: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("source", type=FileName())
+@click.argument("output", type=FileName())
 @click.option("--scale", type=click.IntRange(min=1), help="The picture must be exactly this many times as large.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None:
@@ -171,8 +171,8 @@ cli.add_command(serve)
 
 
 @cli.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
+@click.argument("checkpoint", type=FileName())
+@click.option("-o", "--output", type=FileName(), required=True, help="The ONNX file to write.")
 @click.option(
     "--form",
     type=click.Choice(["deploy", "image", "video"]),
@@ -206,7 +206,7 @@ cli.add_command(doctor)
 
 
 @cli.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=FileName())
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--device", show_default="cuda if there", help="Where to compute: cpu, cuda, ...")
 def train(config: Path, resume: bool, device: str | None) -> None:
@@ -217,7 +217,7 @@ def train(config: Path, resume: bool, device: str | None) -> None:
 
 
 @cli.command()
-@click.argument("clip", type=click.Path(path_type=Path))
+@click.argument("clip", type=FileName())
 @click.option("-m", "--model", default=registry.DEFAULT, help="A shipped model's name.")
 @click.option("--frames", type=int, default=60, help="Frames a round.")
 @click.option("--rounds", type=int, default=3, help="Rounds; the median is told.")

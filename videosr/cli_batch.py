@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from videosr.cli_options import ray_option, transcode_options, wanted
+from videosr.cli_options import FileName, ray_option, transcode_options, wanted
 from videosr.errors import VideosrError, one_line
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FOLDER|GLOB|LIST...")
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("-o", "--output", "out", type=FileName(), required=True, help="The folder to make.")
 @click.option(
     "--to",
     metavar="SUFFIX",

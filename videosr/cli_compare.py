@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from videosr.cli_options import Clock
+from videosr.cli_options import Clock, FileName
 from videosr.errors import UsageError, one_line
 from videosr.files import write_atomically
 
 
 @click.command()
-@click.argument("first", type=click.Path(path_type=Path), metavar="A")
-@click.argument("second", type=click.Path(path_type=Path), metavar="B")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page to write, as report.html.")
-@click.option("--png", "image", type=click.Path(path_type=Path), help="A picture to write: A, B and their difference.")
-@click.option("--reference", type=click.Path(path_type=Path), help="What both should look like: A and B are measured.")
+@click.argument("first", type=FileName(), metavar="A")
+@click.argument("second", type=FileName(), metavar="B")
+@click.option("-o", "--output", type=FileName(), help="The page to write, as report.html.")
+@click.option("--png", "image", type=FileName(), help="A picture to write: A, B and their difference.")
+@click.option("--reference", type=FileName(), help="What both should look like: A and B are measured.")
 @click.option("--scenes", type=click.IntRange(1, 100), default=6, help="How many to show at most.")
 @click.option("--at", type=Clock(), multiple=True, help="A moment to show: seconds or [HH:]MM:SS; may be repeated.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

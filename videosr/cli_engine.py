@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from videosr.cli_options import FileName
 from videosr.engines.cache import Cache, Entry
 from videosr.engines.network import Network
 from videosr.engines.tensorrt_builder import Definition, Shapes
@@ -35,7 +36,7 @@ def engine() -> None:
 @click.option("--engine", "library", type=click.Choice(LIBRARIES), default="tensorrt_rtx", help="The library.")
 @click.option("--precision", type=click.Choice(["auto", "f32", "f16"]), default="auto", help="Arithmetic.")
 @click.option("--for", "capability", metavar="X.Y", help="For a GPU of this compute capability that is not here.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="With --for: the file to write.")
+@click.option("-o", "--output", type=FileName(), help="With --for: the file to write.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def build(
     model: str,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from videosr.cli_options import FileName
 from videosr.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CLIP|FOLDER...")
+@click.argument("sources", nargs=-1, required=True, type=FileName(), metavar="CLIP|FOLDER...")
 @click.option(
     "-m",
     "--model",
@@ -112,7 +113,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     help="A shipped network or an ONNX file; may be repeated. Bicubic is always measured beside.",
 )
 @click.option("--scale", type=click.IntRange(min=2), help="Of bicubic where no network is measured.")
-@click.option("--lr", type=click.Path(path_type=Path), metavar="FOLDER", help="Take the small images from here.")
+@click.option("--lr", type=FileName(), metavar="FOLDER", help="Take the small images from here.")
 @click.option(
     "--crf", "crfs", type=_Crfs(), default=(), show_default="uncompressed only", help="Compress small clips by x264."
 )

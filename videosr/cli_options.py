@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,6 +25,18 @@ from videosr.temporal import Mode
 from videosr.tiling import PLAIN_EDGE, WINDOWED_EDGE
 from videosr.transcode import TranscodeOptions
 from videosr.upscaler import OnNan, UpscaleOptions
+
+
+class FileName(click.ParamType[Path]):
+    """The name of a file or folder, there or not. An empty one, as of a shell variable that is not set, is none."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Check it."""
+        if not os.fspath(value):
+            self.fail("the name is empty", param, ctx)
+        return Path(value)
 
 
 class Clock(click.ParamType[Fraction]):
