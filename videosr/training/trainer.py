@@ -152,7 +152,9 @@ class Trainer:
         self._rate, self._decay = torch.zeros(2, device=self.device)
         # A short memory of squared gradients: after a jump of the loss the steps are small at once.
         rate = self._rate if cuda else config.schedule.learning_rate
-        self.optimizer = torch.optim.AdamW(self._trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, capturable=cuda)
+        self.optimizer = torch.optim.AdamW(
+            self._trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, capturable=cuda, fused=not cuda
+        )
         self.objective = Objective(config).to(self.device)
         self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
         self._update = self._learn if self.adversary or not cuda else Recorded(self._learn, say)
