@@ -28,8 +28,8 @@ FLOORS = [
     {"transcode", "live", "training", "compare"},
     {"distributed"},
     {"bench_film"},
-    {"batch", "bench", "bench_gpu", "cli_options", "cli_evaluate", "cli_engine"},
-    {"cli_batch", "cli_compare", "cli_serve"},
+    {"batch", "bench", "bench_gpu", "cli_options"},
+    {"cli_batch", "cli_compare", "cli_engine", "cli_evaluate", "cli_serve"},
     {"cli"},
     {"__main__"},
 ]
