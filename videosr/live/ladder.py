@@ -230,7 +230,7 @@ def warm_up(forms: list[Rung], frame: Frame, at_a_time: int = 1, seconds: float 
         forms: to warm.
         frame: a picture of the stream.
         at_a_time: frames to keep under way.
-        seconds: to measure each form for.
+        seconds: to measure each form for; until its first frame at least.
 
     Returns:
         Frames a second of each form, 0 where nothing was measured.
@@ -254,12 +254,12 @@ def warm_up(forms: list[Rung], frame: Frame, at_a_time: int = 1, seconds: float 
         begun = time.perf_counter()
         waiting: deque[Finish] = deque()
         count = 0
-        while (elapsed := time.perf_counter() - begun) < seconds:
+        while seconds and (not count or time.perf_counter() - begun < seconds):
             waiting.append(form.start(pictures[count % HISTORY]))
             if len(waiting) > at_a_time - 1:
                 waiting.popleft()()
                 count += 1
-        speeds.append(count / elapsed if seconds else 0.0)
+        speeds.append(count / (time.perf_counter() - begun))
         for finish in waiting:
             finish()
         form.reset()
