@@ -9,9 +9,12 @@ import pytest
 
 pytest.importorskip("torch", reason="the patterns are those of training")
 
+import torch
+
 from videosr.archs import checkpoint
 from videosr.engines import load
 from videosr.engines.network import Network
+from videosr.export import natural_picture
 from videosr.models import registry
 from videosr.training.patterns import KINDS, pattern
 
@@ -44,3 +47,17 @@ def test_patterns_that_no_camera_takes_stay_pictures(path):
         wanted = pattern(size * scale, scale, rng).transpose(2, 0, 1)[None].astype(np.float32) / 255
         given = np.ascontiguousarray(wanted[:, :, ::scale, ::scale])
         assert np.abs(engine.run(given) - wanted).max() < 2
+
+
+def test_dithered_pictures_stay_pictures(path):
+    """Each colour by itself in black and white: all the contrast there is, in every combination of neighbours.
+
+    What had been trained on the patterns answered some of these with 226, where 1 is full scale.
+    """
+    engine, rng = load(path, "openvino", device="cpu", precision="f32", threads=1), np.random.default_rng(11)
+    generator = torch.Generator().manual_seed(11)
+    for _ in range(8):
+        picture = natural_picture(96, 96, generator).numpy()
+        dithered = (picture > rng.random(picture.shape)).astype(np.float32)
+        enlarged = dithered.repeat(engine.scale, 2).repeat(engine.scale, 3)
+        assert np.abs(engine.run(dithered) - enlarged).max() < 3
