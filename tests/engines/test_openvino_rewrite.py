@@ -9,13 +9,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from videosr.archs import checkpoint
-from videosr.archs.paragonsr2 import ParagonSR2
+import networks
+
 from videosr.engines import Picture
 from videosr.engines.network import Network
 from videosr.engines.openvino_planes import build
 from videosr.engines.openvino_rewrite import split_concats
-from videosr.export import export
 from videosr.frame import FORMATS, ColorSpec, Matrix, Range, Siting
 from videosr.models import registry
 
@@ -32,11 +31,7 @@ def results(model: ov.Model, *pictures: np.ndarray) -> np.ndarray:
 
 
 def test_the_stream_network_joins_no_maps(tmp_path):
-    weights = tmp_path / "weights.safetensors"
-    network = ParagonSR2("stream", 2, layer_scale=1.0, detail_gain=1.0)
-    checkpoint.save(weights, network, name="stream", training="none: random weights", license="MIT")
-    export(weights, tmp_path / "net.onnx")
-    model = ov.Core().read_model(tmp_path / "net.onnx")
+    model = ov.Core().read_model(networks.Paragon(tmp_path, 2, "stream").deploy)
     pictures = np.random.default_rng(0).random((2, 1, 3, 24, 20), dtype=np.float32)
     before = results(model, *pictures)
     assert joins(model) == 6

@@ -223,7 +223,7 @@ class StreamBlock(nn.Module):
         y = self.fuse(torch.cat((self.dw1(x), self.dw3(x)), dim=1))
         a, b = self.gate(self.proj(y)).chunk(2, dim=1)
         product = a.float() * b.float()
-        if not self.training:  # no picture comes near, and on a CPU the clamp is a quarter of a training step
+        if not self.training:  # it is for half precision, and on a CPU a quarter of a training step
             product = product.clamp(-65504, 65504)
         product = product.to(x.dtype)
         residual: Tensor = self.scale(self.out(product))

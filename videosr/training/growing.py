@@ -66,8 +66,7 @@ def _photo(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
             for rows in (slice(known), slice(anchor, None)):
                 layer.weight[rows] = 0
                 _bias(layer)[rows] = 0
-    for i, nano in enumerate(old):
-        block = new[len(new) * i // len(old)]
+    for nano, block in zip(old, _spread(new, len(old)), strict=True):
         wide = nano.dw.out_channels
         _put(nano.conv1, block.conv1, wide, known)
         _put(nano.dw, block.dw, wide, 1)
@@ -97,8 +96,7 @@ def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
             _bias(layer)[:known] = 0
         _bias(block.gate)[2 * channels :] = 1  # open, as in `start.open_gates`
     features = small.conv_in(pictures)
-    for i, nano in enumerate(old):
-        block = new[len(new) * i // len(old)]
+    for nano, block in zip(old, _spread(new, len(old)), strict=True):
         wide = nano.dw.out_channels
         before = nano.dw(nano.conv1(features))
         constant, linear, square = _parabolas(before)
@@ -115,6 +113,11 @@ def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
         block.scale.gamma[:, :known] = nano.scale.gamma
         after = constant.view(-1, 1, 1) + before * (linear.view(-1, 1, 1) + before * square.view(-1, 1, 1))
         features = features + nano.scale(nano.conv2(after))
+
+
+def _spread[T](blocks: list[T], count: int) -> list[T]:
+    """So many of them, evenly spread."""
+    return [blocks[len(blocks) * i // count] for i in range(count)]
 
 
 def _parabolas(values: Tensor) -> Tensor:
