@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,14 +21,16 @@ SMALL = registry.find("realtime-2x").with_suffix(".safetensors")
 PHOTO = NetworkConfig(variant="photo", scale=2, weights=SMALL)
 
 
-@pytest.mark.parametrize(("variant", "share"), [("photo", 1e-3), ("stream", 0.1)])
-def test_the_large_network_begins_as_the_small_one(variant: str, share: float) -> None:
+@pytest.mark.parametrize(
+    ("variant", "windows", "share"), [("photo", True, 1e-3), ("photo", False, 1e-3), ("stream", False, 0.1)]
+)
+def test_the_large_network_begins_as_the_small_one(variant: str, windows: bool, share: float) -> None:
     """Photo all but exactly; stream as near as parabolas come to GELU, on a picture they were not fitted to."""
     small, _ = checkpoint.load(SMALL)
     assert isinstance(small, ParagonSR2)
     before = {name: value.clone() for name, value in small.state_dict().items()}
     torch.manual_seed(1)
-    large = grown(small, variant, 0.1)
+    large = grown(small, variant, 0.1, windows=windows)
     picture = natural_picture(96, 80, torch.Generator().manual_seed(99))
     with torch.no_grad():
         error = (large(picture) - small(picture)).square().mean()
@@ -36,11 +39,12 @@ def test_the_large_network_begins_as_the_small_one(variant: str, share: float) -
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
 
 
-@pytest.mark.parametrize("variant", ["photo", "stream"])
-def test_all_of_it_learns(variant: str) -> None:
+@pytest.mark.parametrize(("variant", "mode"), [("photo", "sdpa"), ("photo", "off"), ("stream", "sdpa")])
+def test_all_of_it_learns(variant: str, mode: Literal["sdpa", "off"]) -> None:
     """Nothing that is new is cut off from the loss for good: after one step every parameter has a gradient."""
     torch.manual_seed(1)
-    network, header = new_network(replace(PHOTO, variant=variant))
+    network, header = new_network(replace(PHOTO, variant=variant, attention_mode=mode))
+    assert network.has_windows == ((variant, mode) == ("photo", "sdpa"))
     assert header["name"] == "realtime-2x"
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     picture = natural_picture(48, 48, torch.Generator().manual_seed(0))

@@ -118,14 +118,14 @@ def test_a_step_takes_nothing_from_the_host_and_gives_it_nothing(
     config = replace(
         config,
         network=NetworkConfig(variant=variant),
-        schedule=replace(config.schedule, loss=loss),
+        schedule=replace(config.schedule, loss=loss, optimizer="muon"),
         output=OutputConfig(folder=tmp_path),
     )
     trainer = Trainer(config, "cpu", lambda line: None)
     lr, hr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 32, 32)
     trainer.step(lr, hr, None)
     # Of torch's optimisers the form for CUDA alone keeps its count on the device.
-    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    monkeypatch.setattr(trainer.optimizers[0], "step", lambda: None)
     before = [p.data_ptr() for p in trainer.average.parameters()]
     with OnTheDeviceAlone():
         trainer._learn(lr, hr)

@@ -115,9 +115,11 @@ def run_until(iteration: int, config_path: Path, monkeypatch: pytest.MonkeyPatch
             run(config_path, device="cpu", say=quiet)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
+    config_path.write_text(config_path.read_text().replace("[schedule]", f'[schedule]\noptimizer = "{optimizer}"'))
     run(config_path, device="cpu", say=quiet)
     straight = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     (tmp_path / "run").rename(tmp_path / "straight")
@@ -132,10 +134,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert resumed["best"] == straight["best"]
     for part in ("network", "average"):
         assert same(resumed[part], straight[part])
-    for moments, expected in zip(
-        resumed["optimizer"]["state"].values(), straight["optimizer"]["state"].values(), strict=True
-    ):
-        assert same(moments, expected)
+    assert len(resumed["optimizers"]) == {"adamw": 1, "muon": 2}[optimizer]
+    for state, expected in zip(resumed["optimizers"], straight["optimizers"], strict=True):
+        assert state["state"].keys() == expected["state"].keys() != set()
+        assert all(same(moments, expected["state"][k]) for k, moments in state["state"].items())
     # A finished run has nothing left to do.
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     run(config_path, resume=True, device="cpu", say=quiet)
@@ -268,6 +270,19 @@ def test_flex_attention_is_for_cuda(config_path: Path) -> None:
         Trainer(loaded(config_path, variant="photo", attention_mode="flex"), "cpu", quiet)
     network, _ = new_network(NetworkConfig(variant="photo", attention_mode="flex"))
     assert {m.mode for m in network.modules() if isinstance(m, WindowAttention)} == {"flex"}
+
+
+def test_window_attention_can_be_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig(variant="photo", attention_mode="off")
+    network, _ = new_network(config)
+    assert not network.has_windows
+    whole = tmp_path / "whole.safetensors"
+    checkpoint.save(whole, ParagonSR2("photo", 2, upsampler_alpha=0), name="whole", training="", license="MIT")
+    with pytest.raises(UsageError, match=r'attention_mode "off": .*whole.safetensors has window attention'):
+        new_network(replace(config, weights=whole))
+    with pytest.raises(UsageError, match='attention_mode "off": nexus_tiny has window attention'):
+        new_network(replace(config, variant="nexus_tiny"))
 
 
 def test_the_average_is_for_the_detail_path(config_path: Path) -> None:

@@ -28,11 +28,13 @@ class Start:
         upsampler_alpha: of ParagonSR2's base path.
         detail_gain: of ParagonSR2.
         layer_scale: of every LayerScale.
+        windows: with window attention, where the variant has it.
     """
 
     upsampler_alpha: float = 0.0
     detail_gain: float = 1.0
     layer_scale: float = 0.1
+    windows: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,7 @@ PARAGON = Family(
         upsampler_alpha=start.upsampler_alpha,
         detail_gain=start.detail_gain,
         layer_scale=start.layer_scale,
+        export_safe=not start.windows,
     ),
     read=paragon_weights.read,
     header=lambda network: {"upsampler_alpha": repr(float(network.base.alpha))},

@@ -21,7 +21,8 @@ class NetworkConfig:
         expansion: how far convolutions are over-parameterised in training (see `reparam`); 0 trains plain kernels.
         weights: a .safetensors file to start from instead of random weights: of the same variant and scale, or, for
             stream and photo, a realtime network of that scale (see `growing`).
-        attention_mode: of photo and pro; "flex" needs CUDA.
+        attention_mode: of the windows of photo and pro; "flex" needs CUDA, "off" leaves them out (`export_safe`): a
+            quarter of the arithmetic.
         checkpointing: recompute blocks in the backward pass: a third more time, memory for one block instead of all.
     """
 
@@ -32,7 +33,7 @@ class NetworkConfig:
     layer_scale: float = 0.1
     expansion: int = 4
     weights: Path | None = None
-    attention_mode: Literal["sdpa", "flex"] = "sdpa"
+    attention_mode: Literal["sdpa", "flex", "off"] = "sdpa"
     checkpointing: bool = False
 
 
@@ -192,6 +193,7 @@ class ScheduleConfig:
     Attributes:
         iterations: length of the run.
         learning_rate: at its peak; linear warm-up to it, then half a cosine down.
+        optimizer: "adamw", or "muon", which needs fewer iterations (see `optimizers`) and no `expansion`.
         least_rate: where the cosine ends.
         cycle: iterations after which the rate starts from its peak again; 0: never.
         warmup: iterations of the warm-up.
@@ -205,6 +207,7 @@ class ScheduleConfig:
     """
 
     iterations: int
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 2.5e-3
     least_rate: float = 0.0
     cycle: int = 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videosr.archs.paragonsr2 import NanoBlock, ParagonSR2, PhotoBlock, StreamBlock
+from videosr.archs.paragonsr2 import NanoBlock, ParagonSR2, PhotoBlock, RMSNorm, StreamBlock
 from videosr.export import natural_picture
 from videosr.training.start import whitening
 
@@ -29,7 +29,7 @@ _PICTURES = 16
 
 
 @torch.no_grad()
-def grown(small: ParagonSR2, variant: str, layer_scale: float) -> ParagonSR2:
+def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool = True) -> ParagonSR2:
     """A network that computes what a realtime network does, and can go on from there.
 
     Args:
@@ -37,8 +37,11 @@ def grown(small: ParagonSR2, variant: str, layer_scale: float) -> ParagonSR2:
         variant: "photo", which begins within 71 dB of it, or "stream", which has products in place of GELU and begins
             within half a decibel of its quality.
         layer_scale: of the channels that are new.
+        windows: with window attention, where the variant has it.
     """
-    large = ParagonSR2(variant, small.scale, upsampler_alpha=small.base.alpha, layer_scale=layer_scale)
+    large = ParagonSR2(
+        variant, small.scale, upsampler_alpha=small.base.alpha, layer_scale=layer_scale, export_safe=not windows
+    )
     known = small.conv_in.out_channels
     _put(small.conv_in, large.conv_in, known, 3)
     old = [module for module in small.body.modules() if isinstance(module, NanoBlock)]
@@ -58,11 +61,16 @@ def _photo(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
     _bias(large.conv_in)[anchor] = ANCHOR
     new = [module for module in large.body.modules() if isinstance(module, PhotoBlock)]
     for block in new:
-        for norm in (block.norm, block.attn_norm):
+        norms: list[RMSNorm] = [block.norm]
+        layers: list[nn.Conv2d | nn.Linear] = [block.conv2]
+        if not block.export_safe:
+            norms.append(block.attn_norm)
+            layers.append(block.attn.proj)
+        for norm in norms:
             norm.scale.fill_(ANCHOR * channels**-0.5)
             norm.scale[anchor] = channels**-0.5
         block.conv1.weight[:, anchor] = 0
-        for layer in (block.conv2, block.attn.proj):  # nothing is added to what is known, nor to the anchor
+        for layer in layers:  # nothing is added to what is known, nor to the anchor
             for rows in (slice(known), slice(anchor, None)):
                 layer.weight[rows] = 0
                 _bias(layer)[rows] = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from videosr.training.config import TrainingConfig
 
+_OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon and AdamW"}
+
 
 def history(config: TrainingConfig, iterations: int) -> str:
     """Data, length, degradations, objective and optimiser of a run of which `iterations` are done."""
@@ -13,10 +15,10 @@ def history(config: TrainingConfig, iterations: int) -> str:
         f"{iterations} of {s.iterations} iterations, {d.batch} patches of {d.patch}x{d.patch} input pixels each",
         _inputs(config),
         f"{_loss(config)} loss",
-        f"AdamW, {s.learning_rate:g} to {s.least_rate:g} by cosine"
+        f"{_OPTIMIZERS[s.optimizer]}, {s.learning_rate:g} to {s.least_rate:g} by cosine"
         + f", anew every {s.cycle} iterations" * (s.cycle > 0),
         f"weights averaged at {s.ema:g}",
-        f"convolutions over-parameterised {n.expansion} times",
+        f"convolutions over-parameterised {n.expansion} times" * bool(n.expansion),
     ]
     return "; ".join(filter(None, parts))
 

@@ -1,4 +1,4 @@
-"""The training loop: Adam, warm-up and cosine, averaged weights, validation, exact resumption."""
+"""The training loop: warm-up and cosine, averaged weights, validation, exact resumption."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from videosr.training.growing import GROWN, grown
 from videosr.training.history import history
 from videosr.training.journal import Journal
 from videosr.training.losses import Objective
+from videosr.training.optimizers import optimizers
 from videosr.training.packing import build_pack
 from videosr.training.recorded import Recorded
 from videosr.training.regularisers import add_frequency_dropout
@@ -76,13 +77,15 @@ def new_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
 
     Raises:
         NetworkError: the weights to start from are of another network.
-        UsageError: `config` names no network.
+        UsageError: `config` names no network, or window attention that is there shall not be.
     """
     network, header = _plain_network(config)
+    if config.attention_mode == "off" and network.has_windows:
+        raise UsageError(f'network: attention_mode "off": {config.weights or config.variant} has window attention')
     for module in network.modules():
         if isinstance(module, ResidualGroup):
             module.use_checkpointing = config.checkpointing
-        elif isinstance(module, WindowAttention):
+        elif isinstance(module, WindowAttention) and config.attention_mode != "off":
             module.mode = config.attention_mode
     return network, header
 
@@ -90,7 +93,10 @@ def new_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
 def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
     if config.weights is None:
         start = Start(
-            upsampler_alpha=config.upsampler_alpha, detail_gain=config.detail_gain, layer_scale=config.layer_scale
+            upsampler_alpha=config.upsampler_alpha,
+            detail_gain=config.detail_gain,
+            layer_scale=config.layer_scale,
+            windows=config.attention_mode != "off",
         )
         try:
             network = family_of(config.variant).new(config.variant, config.scale, start)
@@ -104,7 +110,8 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
         return network.train(), info.metadata
     grows = network.variant == "realtime" and config.variant in GROWN and config.scale == network.scale
     if grows and isinstance(network, ParagonSR2):
-        return grown(network, config.variant, config.layer_scale), info.metadata
+        windows = config.attention_mode != "off"
+        return grown(network, config.variant, config.layer_scale, windows=windows), info.metadata
     raise NetworkError(
         f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
     )
@@ -150,11 +157,8 @@ class Trainer:
         cuda = self.device.type == "cuda"
         # What changes from step to step lies on the device, where a recorded step finds it.
         self._rate, self._decay = torch.zeros(2, device=self.device)
-        # A short memory of squared gradients: after a jump of the loss the steps are small at once.
         rate = self._rate if cuda else config.schedule.learning_rate
-        self.optimizer = torch.optim.AdamW(
-            self._trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, capturable=cuda, fused=not cuda
-        )
+        self.optimizers = optimizers(self.network, config.schedule.optimizer, rate)
         self.objective = Objective(config).to(self.device)
         self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
         self._update = self._learn if self.adversary or not cuda else Recorded(self._learn, say)
@@ -173,7 +177,7 @@ class Trainer:
             "seconds": self.seconds,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "torch_rng": torch.get_rng_state(),
         }
         if self.adversary:
@@ -192,7 +196,8 @@ class Trainer:
             state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(values)
             if self.adversary:
                 self.adversary.load_state_dict(state["adversary"])
             self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
@@ -228,7 +233,7 @@ class Trainer:
             "discriminator_loss". On the device.
         """
         rate = learning_rate(self.iteration, self.config)
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self._rate.fill_(rate) if self.device.type == "cuda" else rate
         # A young average would be mostly initial weights: its decay grows with the run (as in TensorFlow's EMA).
         self._decay.fill_(min(self.config.schedule.ema, (1 + self.iteration) / (10 + self.iteration)))
@@ -250,10 +255,11 @@ class Trainer:
         if self.adversary:
             terms["gan"] = self.config.loss_weights.gan * self.adversary.loss(output)
         loss = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._trained, schedule.gradient_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         averages: list[Tensor] = list(self.average.parameters())
         change = list(torch._foreach_sub(folded_parameters(self.network, self.average), averages))
         torch._foreach_mul_(change, 1 - self._decay)
