@@ -18,6 +18,7 @@ COUNTS = {
     ("pro", 4): 2_436_556,
     ("light", 2): 4_780,
     ("realtime", 2): 16_780,
+    ("fine", 2): 86_988,
     ("stream", 2): 110_092,
 }
 
@@ -45,7 +46,7 @@ def test_flat_field_stays_flat_to_the_rim_with_replicated_padding():
 
 
 def test_reach_is_how_far_gradients_go():
-    for variant, reach in (("realtime", 7), ("stream", 28)):
+    for variant, reach in (("realtime", 7), ("fine", 12), ("stream", 28)):
         model = ParagonSR2(variant, 2, layer_scale=1.0, detail_gain=1.0).double().eval()
         assert model.reach == reach
         middle = reach + 2

@@ -22,7 +22,8 @@ PHOTO = NetworkConfig(variant="photo", scale=2, weights=SMALL)
 
 
 @pytest.mark.parametrize(
-    ("variant", "windows", "share"), [("photo", True, 1e-3), ("photo", False, 1e-3), ("stream", False, 0.1)]
+    ("variant", "windows", "share"),
+    [("fine", False, 1e-9), ("photo", True, 1e-3), ("photo", False, 1e-3), ("stream", False, 0.1)],
 )
 def test_the_large_network_begins_as_the_small_one(variant: str, windows: bool, share: float) -> None:
     """Photo all but exactly; stream as near as parabolas come to GELU, on a picture they were not fitted to."""
@@ -39,7 +40,9 @@ def test_the_large_network_begins_as_the_small_one(variant: str, windows: bool, 
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
 
 
-@pytest.mark.parametrize(("variant", "mode"), [("photo", "sdpa"), ("photo", "off"), ("stream", "sdpa")])
+@pytest.mark.parametrize(
+    ("variant", "mode"), [("fine", "sdpa"), ("photo", "sdpa"), ("photo", "off"), ("stream", "sdpa")]
+)
 def test_all_of_it_learns(variant: str, mode: Literal["sdpa", "off"]) -> None:
     """Nothing that is new is cut off from the loss for good: after one step every parameter has a gradient."""
     torch.manual_seed(1)

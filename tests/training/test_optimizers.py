@@ -45,7 +45,7 @@ def test_everything_trained_has_one_optimizer(variant: str) -> None:
     assert sum(len(group["params"]) for group in alone.param_groups) == len(trained)
 
 
-@pytest.mark.parametrize("shape", [(8, 16), (8, 4, 3, 3)])
+@pytest.mark.parametrize("shape", [(8, 16), (8, 4, 3, 3), (64, 4, 3, 3)])
 def test_a_step_is_as_long_whatever_the_gradient(shape: tuple[int, ...]) -> None:
     """And goes downhill; kernels in channels_last as well as plain ones."""
     torch.manual_seed(0)

@@ -86,7 +86,7 @@ def read(weights: Weights, alpha: float | None, window_size: int | None) -> tupl
     for key, value in filters.items():
         if not torch.equal(value, state[key]):
             raise NetworkError(f"{path}: {key} is not the fixed filter of ParagonSR2")
-    if variant in ("light", "realtime", "stream"):
+    if variant not in ("photo", "pro"):
         return model, generation
     return model, "11" if variant == "pro" else "9 to 11"
 
@@ -133,8 +133,10 @@ def _infer(path: Path, state: Mapping[str, Tensor]) -> tuple[str, int]:
         raise NetworkError(f"{path}: not a ParagonSR2 checkpoint: conv_in.weight and up.0.weight are not both there")
     channels = first.shape[0]
     names = [name for name, spec in VARIANTS.items() if spec.channels == channels]
-    if len(names) > 1:
+    if "photo" in names:
         names = ["pro" if "body.0.blocks.0.norm1.scale" in state else "photo"]
+    elif "stream" in names:
+        names = ["fine" if "body.0.blocks.0.conv1.weight" in state else "stream"]
     scale = next((s for s in (2, 3, 4, 8) if up.shape[0] == channels * s * s), 0)
     if not names or not scale:
         raise NetworkError(

@@ -38,8 +38,9 @@ class VariantSpec:
 
 
 VARIANTS: dict[str, VariantSpec] = {
-    "light": VariantSpec(8, 1, 3, 0.05, 0.0),  # ours: realtime at half its width; the others are as published
+    "light": VariantSpec(8, 1, 3, 0.05, 0.0),  # ours: realtime at half its width
     "realtime": VariantSpec(16, 1, 3, 0.05, 0.3),
+    "fine": VariantSpec(32, 2, 4, 0.05, 0.0),  # ours: realtime at twice its width, with eight blocks
     "stream": VariantSpec(32, 2, 3, 0.1, 0.0),
     "photo": VariantSpec(64, 4, 4, 0.1, 0.4),
     "pro": VariantSpec(64, 6, 6, 0.1, 0.4),
@@ -350,7 +351,7 @@ class ParagonSR2(nn.Module):
     """The whole network.
 
     Args:
-        variant: "light", "realtime", "stream", "photo" or "pro".
+        variant: one of `VARIANTS`.
         scale: 2, 3, 4 or 8.
         upsampler_alpha: strength of the base path's pre-filter; None takes the variant's published default.
         detail_gain: start value of the learned gain; None takes the variant's published default.
@@ -396,6 +397,7 @@ class ParagonSR2(nn.Module):
         make: dict[str, Callable[[int], nn.Module]] = {
             "light": lambda i: NanoBlock(c, layer_scale),
             "realtime": lambda i: NanoBlock(c, layer_scale),
+            "fine": lambda i: NanoBlock(c, layer_scale),
             "stream": lambda i: StreamBlock(c, layer_scale),
             "photo": lambda i: PhotoBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),
             "pro": lambda i: ProBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),

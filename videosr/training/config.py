@@ -12,15 +12,15 @@ class NetworkConfig:
     """The network and how it starts (see `archs.paragonsr2.ParagonSR2` and `archs.nexus.Nexus`).
 
     Attributes:
-        variant: "light", "realtime", "stream", "photo" or "pro"; or "nexus_tiny", "_small", "_medium", "_large" or
-            "_extreme".
+        variant: "light", "realtime", "fine", "stream", "photo" or "pro"; or "nexus_tiny", "_small", "_medium", "_large"
+            or "_extreme".
         scale: 2, 3, 4 or 8; NEXUS: not 8.
         upsampler_alpha: of ParagonSR2's base path; 0 is what our own networks use.
         detail_gain: start value of ParagonSR2's learned gain.
         layer_scale: start value of every LayerScale.
         expansion: how far convolutions are over-parameterised in training (see `reparam`); 0 trains plain kernels.
         weights: a .safetensors file to start from instead of random weights: of the same variant and scale, or, for
-            stream and photo, a realtime network of that scale (see `growing`).
+            fine, stream and photo, a realtime network of that scale (see `growing`).
         attention_mode: of the windows of photo and pro; "flex" needs CUDA, "off" leaves them out (`export_safe`): a
             quarter of the arithmetic.
         checkpointing: recompute blocks in the backward pass: a third more time, memory for one block instead of all.

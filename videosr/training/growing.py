@@ -16,7 +16,7 @@ from videosr.archs.paragonsr2 import NanoBlock, ParagonSR2, PhotoBlock, RMSNorm,
 from videosr.export import natural_picture
 from videosr.training.start import whitening
 
-GROWN = ("photo", "stream")
+GROWN = ("fine", "photo", "stream")
 """The variants that can begin so."""
 
 ANCHOR = 32.0
@@ -34,8 +34,8 @@ def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool 
 
     Args:
         small: a realtime network; left as it is.
-        variant: "photo", which begins within 71 dB of it, or "stream", which has products in place of GELU and begins
-            within half a decibel of its quality.
+        variant: "fine", which begins as it; "photo", within 71 dB of it; or "stream", which has products in place of
+            GELU and begins within half a decibel of its quality.
         layer_scale: of the channels that are new.
         windows: with window attention, where the variant has it.
     """
@@ -45,12 +45,31 @@ def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool 
     known = small.conv_in.out_channels
     _put(small.conv_in, large.conv_in, known, 3)
     old = [module for module in small.body.modules() if isinstance(module, NanoBlock)]
-    (_photo if variant == "photo" else _stream)(small, old, large)
+    {"fine": _fine, "photo": _photo, "stream": _stream}[variant](small, old, large)
     _put(small.conv_mid, large.conv_mid, known, known)
     _put(small.up[0], large.up[0], known * small.scale**2, known)
     _put(small.conv_out, large.conv_out, 3, known)
     large.detail_gain.copy_(small.detail_gain)
     return large
+
+
+def _fine(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
+    """Wider, and with more of the same blocks."""
+    new = [module for module in large.body.modules() if isinstance(module, NanoBlock)]
+    known = small.conv_in.out_channels
+    for block in new:  # nothing is added to what is known
+        block.conv2.weight[:known] = 0
+        _bias(block.conv2)[:known] = 0
+    for nano, block in zip(old, _spread(new, len(old)), strict=True):
+        _put_block(nano, block, known)
+
+
+def _put_block(nano: NanoBlock, block: NanoBlock | PhotoBlock, known: int) -> None:
+    wide = nano.dw.out_channels
+    _put(nano.conv1, block.conv1, wide, known)
+    _put(nano.dw, block.dw, wide, 1)
+    _put(nano.conv2, block.conv2, known, wide)
+    block.scale.gamma[:, :known] = nano.scale.gamma
 
 
 def _photo(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
@@ -75,11 +94,7 @@ def _photo(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
                 layer.weight[rows] = 0
                 _bias(layer)[rows] = 0
     for nano, block in zip(old, _spread(new, len(old)), strict=True):
-        wide = nano.dw.out_channels
-        _put(nano.conv1, block.conv1, wide, known)
-        _put(nano.dw, block.dw, wide, 1)
-        _put(nano.conv2, block.conv2, known, wide)
-        block.scale.gamma[:, :known] = nano.scale.gamma
+        _put_block(nano, block, known)
 
 
 def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:

@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
                 ahead = torch.stack(torch._foreach_lerp(gradients, momenta, _MOMENTUM)).flatten(2)  # Nesterov's
                 length = 0.2 * max(ahead.shape[1:]) ** 0.5  # the root mean square of AdamW's steps is about 0.2
                 steps = orthogonal(ahead) * (group["lr"] * (-RATE * length))
-                torch._foreach_add_(parameters, list(steps.view(-1, *shape).unbind()))
+                torch._foreach_add_(parameters, list(steps.reshape(-1, *shape).unbind()))
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state: dict[str, Any] = self.state[parameter]
