@@ -19,7 +19,9 @@ from videosr.training.configfile import load_config
 from videosr.training.packing import build_pack
 from videosr.training.trainer import Trainer, upscaler
 
-RECIPES = sorted((Path(__file__).parent.parent.parent / "samples").glob("*.toml"))
+ROOT = Path(__file__).parent.parent.parent
+RECIPES = sorted((ROOT / "samples").glob("*.toml"))
+SHIPPED = sorted((ROOT / "scripts").glob("train_*.toml"))
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,14 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def quiet(_: str) -> None:
     pass
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_how_the_shipped_networks_were_trained_still_loads(path: Path) -> None:
+    """And what begins as a shipped network finds it."""
+    weights = load_config(path).network.weights
+    if weights is not None and weights.parent.name == "models":
+        assert checkpoint.load(weights)
 
 
 def vgg19(path: Path) -> Path:
