@@ -22,7 +22,7 @@ class NetworkConfig:
         weights: a .safetensors file to start from instead of random weights: of the same variant and scale, or, for
             fine, stream and photo, a realtime network of that scale (see `growing`).
         attention_mode: of the windows of photo and pro; "flex" needs CUDA, "off" leaves them out (`export_safe`): a
-            quarter of the arithmetic.
+            third of the arithmetic.
         checkpointing: recompute blocks in the backward pass: a third more time, memory for one block instead of all.
     """
 
