@@ -207,8 +207,8 @@ class ScheduleConfig:
     """
 
     iterations: int
-    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 2.5e-3
+    optimizer: Literal["adamw", "muon"] = "adamw"
     least_rate: float = 0.0
     cycle: int = 0
     warmup: int = 200
