@@ -208,6 +208,16 @@ def test_two_runs_do_not_make_one_file(tmp_path):
         pass
 
 
+def test_a_journal_interrupted_at_its_birth_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(path, data):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("videosr.journal.write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Journal(tmp_path / "out.mkv", {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_journal_killed_at_its_birth_is_begun_again(tmp_path):
     folder = tmp_path / ".out.mkv.videosr"
     for content in (None, "", '{"a": ', "[1]"):

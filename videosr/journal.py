@@ -135,7 +135,10 @@ class Journal:
             raise OutputError.writing(output, exc) from exc
         try:
             self._begin(json.loads(json.dumps(job)), replace)  # tuples are lists in a file
-        except BaseException:
+        except BaseException as exc:
+            # Interrupted or out of disk before anything is finished: nothing for a next run.
+            if not isinstance(exc, UsageError) and not any(self.folder.glob("*.seg")):
+                self._remove()
             self._lock.close()
             raise
 
@@ -154,11 +157,7 @@ class Journal:
             )
         if known is None:
             self._clear(())
-            try:
-                write_atomically(path, json.dumps(job, indent=1).encode())
-            except OutputError:
-                self._remove()
-                raise
+            write_atomically(path, json.dumps(job, indent=1).encode())
             return
         self._clear(s for s in self.segments() if _sound(s.path))
 
