@@ -70,16 +70,17 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def optimizers(network: nn.Module, kind: Literal["adamw", "muon"], rate: float | Tensor) -> list[torch.optim.Optimizer]:
-    """Those that move the trained parameters of a network, together all of them and each once.
+def optimizers(
+    trained: list[nn.Parameter], kind: Literal["adamw", "muon"], rate: float | Tensor
+) -> list[torch.optim.Optimizer]:
+    """Those that move a network's trained parameters, together all of them and each once.
 
     Args:
-        network: on its device already.
+        trained: on their device already.
         kind: "muon" leaves to AdamW what is no matrix between features: depthwise kernels, the first and the last
             convolution, biases and factors.
         rate: the learning rate; a tensor on CUDA, so that a recorded step finds it.
     """
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     cuda = isinstance(rate, Tensor)
     matrices = [p for p in trained if kind == "muon" and p.ndim in (2, 4) and min(p.shape[:2]) > 3]
     known = {id(parameter) for parameter in matrices}

@@ -91,12 +91,13 @@ def new_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
 
 
 def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
+    windows = config.attention_mode != "off"
     if config.weights is None:
         start = Start(
             upsampler_alpha=config.upsampler_alpha,
             detail_gain=config.detail_gain,
             layer_scale=config.layer_scale,
-            windows=config.attention_mode != "off",
+            windows=windows,
         )
         try:
             network = family_of(config.variant).new(config.variant, config.scale, start)
@@ -110,7 +111,6 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
         return network.train(), info.metadata
     grows = network.variant == "realtime" and config.variant in GROWN and config.scale == network.scale
     if grows and isinstance(network, ParagonSR2):
-        windows = config.attention_mode != "off"
         return grown(network, config.variant, config.layer_scale, windows=windows), info.metadata
     raise NetworkError(
         f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
@@ -158,7 +158,7 @@ class Trainer:
         # What changes from step to step lies on the device, where a recorded step finds it.
         self._rate, self._decay = torch.zeros(2, device=self.device)
         rate = self._rate if cuda else config.schedule.learning_rate
-        self.optimizers = optimizers(self.network, config.schedule.optimizer, rate)
+        self.optimizers = optimizers(self._trained, config.schedule.optimizer, rate)
         self.objective = Objective(config).to(self.device)
         self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
         self._update = self._learn if self.adversary or not cuda else Recorded(self._learn, say)
