@@ -19,7 +19,7 @@ from av.codec.hwaccel import hwdevices_available
 from videosr import __version__
 from videosr.engines import CUDA_ENGINES
 from videosr.engines.cache import Cache
-from videosr.engines.cuda import LEAST
+from videosr.engines.cuda_realtime import LEAST
 from videosr.engines.gpu_device import Gpu
 from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.engines.openvino import fast_precisions
@@ -211,7 +211,7 @@ def _tensorrt(name: str, here: tuple[Gpu, ...], problem: str) -> Finding:
 
 
 def _own(here: tuple[Gpu, ...], problem: str) -> Finding:
-    about = "our own kernel for the realtime networks"
+    about = "our own kernels: realtime, stream, fine"
     if importlib.util.find_spec("cupy") is None:
         return Finding(name="cuda", ready=False, about=f"{about}; needs cupy", remedy="pip install 'videosr[cuda]'")
     if not here:

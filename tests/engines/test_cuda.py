@@ -6,6 +6,7 @@ What it makes is compared with float32 in OpenVINO, as the project's aims have i
 
 from __future__ import annotations
 
+import shutil
 import sys
 from fractions import Fraction
 from functools import cache
@@ -26,7 +27,8 @@ from videosr import color, temporal  # noqa: E402
 from videosr.archs import checkpoint  # noqa: E402
 from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
 from videosr.engines import Interface, Picture, cuda, load  # noqa: E402
-from videosr.engines.cuda import CudaEngine, macros, shape_for  # noqa: E402
+from videosr.engines.cuda import CudaEngine  # noqa: E402
+from videosr.engines.cuda_realtime import SOURCE, Shape, macros, shape_for  # noqa: E402
 from videosr.engines.cuda_weights import read  # noqa: E402
 from videosr.engines.gpu_device import Gpu  # noqa: E402
 from videosr.engines.network import Network  # noqa: E402
@@ -38,6 +40,7 @@ from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
 
 on_host = pytest.mark.skipif(not COMPILER, reason="g++ is not installed")
 FOLDER = Path(cuda.__file__).parent / "kernels"
+WEIGHTS = {scale: read(Network.open(registry.find(f"realtime-{scale}x"))).parts[0].products.nbytes for scale in (2, 4)}
 VIDEO = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
 TURING = Gpu("Stand-in 2000", (7, 5), "580", 6 << 30)  # strips of 36 columns, the smallest
 
@@ -84,8 +87,8 @@ def random_4x(tmp_path_factory):
     [*((architecture, 2, "float32") for architecture in ARCHITECTURES), (86, 4, "float32"), (90, 4, "float16")],
 )
 def test_it_compiles_for_every_gpu_and_keeps_all_in_registers(architecture, scale, output, record_property):
-    shape = shape_for(divmod(architecture, 10))
-    facts = compiled(cuda.SOURCE, macros(scale, output, shape), architecture, [f"-I{FOLDER}"])["realtime"]
+    shape = shape_for(divmod(architecture, 10), WEIGHTS[scale])
+    facts = compiled(SOURCE, macros(scale, output, shape), architecture, [f"-I{FOLDER}"])["realtime"]
     record_property("registers", facts.registers)
     record_property("shared", shape.shared)
     print(f"sm_{architecture} {scale}x: {facts.registers} registers, {shape.shared} bytes of shared memory, {shape}")
@@ -101,8 +104,9 @@ MOST |= {(9, 0): (227, 228), (10, 0): (227, 228), (10, 3): (227, 228), (12, 0): 
 
 
 @pytest.mark.parametrize(("capability", "most"), MOST.items())
-def test_blocks_fit_a_multiprocessor(capability, most):
-    shape = shape_for(capability)
+@pytest.mark.parametrize("scale", [2, 4])
+def test_blocks_fit_a_multiprocessor(capability, most, scale):
+    shape = shape_for(capability, WEIGHTS[scale])
     assert shape.shared <= most[0] << 10
     assert shape.blocks * (shape.shared + (1024 if capability >= (8, 0) else 0)) <= most[1] << 10
     assert shape.columns >= 36
@@ -111,7 +115,7 @@ def test_blocks_fit_a_multiprocessor(capability, most):
 @pytest.mark.parametrize("multiprocessors", [1, 16, 132])
 @pytest.mark.parametrize("size", [(1, 1), (49, 73), (1080, 1920), (2160, 3840)])
 def test_strips_cover_the_picture_in_one_go(size, multiprocessors):
-    shape = shape_for((9, 0))
+    shape = shape_for((9, 0), WEIGHTS[2])
     strip = shape.strip(*size, multiprocessors)
     assert strip % 2 == 0
     across, down = -(-size[1] // shape.columns), -(-size[0] // strip)
@@ -182,6 +186,13 @@ def test_how_the_picture_is_cut_changes_no_bit(paragon, untested):
 
 
 @on_host
+def test_weights_in_shared_memory_change_no_bit(paragon, untested):
+    frame, hopper = noise(1, 3, 40, 200), HostDevice(gpu=Gpu("Stand-in 100", (9, 0), "580", 80 << 30))
+    there = CudaEngine(Network.open(paragon.deploy), device=hopper).run(frame)
+    assert np.array_equal(engine_of(paragon.deploy).run(frame), there)
+
+
+@on_host
 def test_a_batch_is_its_pictures_one_by_one_whatever_the_device_does_first(paragon, untested):
     frames, averages = noise(5, 3, 6, 9), noise(5, 3, 6, 9, seed=1)
     together = engine_of(paragon.deploy).run(frames, averages)
@@ -195,27 +206,28 @@ def test_a_batch_is_its_pictures_one_by_one_whatever_the_device_does_first(parag
 @on_host
 def test_every_barrier_is_needed(paragon, tmp_path):
     """In whatever order threads run the result is the same, and without any one of the barriers it is not."""
-    source = (FOLDER / cuda.SOURCE).read_text()
+    source = (FOLDER / SOURCE).read_text()
     parts = source.split("__syncthreads();")
-    assert len(parts) == 4
+    assert len(parts) == 5
     # The strip's length tells which barrier is left out; any of these lengths covers the picture.
-    for i in range(3):
+    for i in range(4):
         parts[i] += f"if (strip != {20 + 2 * i}) __syncthreads();"
     path = tmp_path / "realtime.cu"
     path.write_text("".join(parts))
-    shape = shape_for(TURING.capability)
+    shutil.copy(FOLDER / "features.cuh", tmp_path)
+    shape = Shape(3, 1, WEIGHTS[2])
     module = HostModule(path, macros(2, "float32", shape))
     packed, frame = read(Network.open(paragon.deploy)), noise(3, 8, 36)
 
     def run(strip, order):
         made = np.zeros((3, 16, 72), np.float32)
-        arguments = [frame, frame, made, packed.products, packed.biases, 8, 36, strip]
+        arguments = [frame, frame, made, *packed.parts[0], 8, 36, strip]
         module.launch("realtime", 1, 32 * shape.tiles, arguments, shape.shared, order)
         return made
 
     wanted = run(18, 0)
     assert all(np.array_equal(run(18, order), wanted) for order in (1, 2, 3))
-    for strip in (20, 22, 24):
+    for strip in (20, 22, 24, 26):
         assert any(not np.array_equal(run(strip, order), wanted) for order in (1, 2, 3))
 
 
@@ -295,12 +307,13 @@ def variant(folder, name, scale=2, **options):
         (lambda paragon, folder: paragon.image, "not in the deployment form"),
         (lambda paragon, folder: paragon.video, "not in the deployment form"),
         (lambda paragon, folder: paragon.zero_padded, "pads with zeros"),
-        (lambda paragon, folder: variant(folder, "stream"), "is the stream network"),
+        (lambda paragon, folder: variant(folder, "light"), "is the light network"),
+        (lambda paragon, folder: variant(folder, "stream", 4), "enlarges 4 times"),
         (lambda paragon, folder: variant(folder, "realtime", 3), "enlarges 3 times"),
         (lambda paragon, folder: variant(folder, "realtime", upsampler_alpha=0.3), r"pre-filter \(alpha 0.3\)"),
         (lambda paragon, folder: networks.nearest(folder / "other.onnx"), "not in the deployment form"),
     ],
-    ids=["image", "video", "zero", "stream", "3x", "alpha", "other"],
+    ids=["image", "video", "zero", "light", "stream 4x", "3x", "alpha", "other"],
 )
 def test_other_networks_are_refused_with_who_can(paragon, tmp_path, make, said):
     path = make(paragon, tmp_path)
@@ -343,7 +356,8 @@ def test_what_it_cannot_do_is_said(paragon, monkeypatch):
 def test_wrong_pictures_are_seen_before_the_engine_is_used(paragon, monkeypatch, factor):
     def spoiled(network):
         packed = read(network)
-        packed.biases[-3:] = packed.biases[-3:] * factor + 0.1
+        biases = packed.parts[0].biases
+        biases[-3:] = biases[-3:] * factor + 0.1
         return packed
 
     monkeypatch.setattr(cuda, "read", spoiled)

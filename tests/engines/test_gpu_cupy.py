@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import videosr.engines
-from videosr.engines.cuda import HEADER, SOURCE
+from videosr.engines.cuda_realtime import SOURCE
 from videosr.engines.gpu_device import cuda_device
 from videosr.errors import EngineError, MissingExtraError
 
@@ -209,7 +209,7 @@ def test_what_a_source_includes_is_part_of_what_cupy_knows_it_by(cupy, device, m
     """cupy keeps compiled kernels by their source: a header that has changed would go unseen."""
     device.kernels(SOURCE, {"SCALE": 2})
     read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + b"//" * (self.name == HEADER))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + b"//" * (self.name == "tensor.cuh"))
     device.kernels(SOURCE, {"SCALE": 2})
     first, second = cupy.modules
     assert first.code != second.code

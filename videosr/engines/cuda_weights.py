@@ -1,87 +1,171 @@
-"""The realtime network's weights, from its deployment file to the order in which `kernels/realtime.cu` reads them."""
+"""The weights of networks that our CUDA kernels run, from deployment files to the order in which kernels read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from videosr.engines.gpu_device import Device
 from videosr.engines.network import Network
 from videosr.errors import NetworkError
+from videosr.frame import Array
 
-_BLOCKS = 3
-_SCALES = (2, 4)
+SCALES = {"realtime": (2, 4), "stream": (2,), "fine": (2,)}
+"""The networks, and the scales at which kernels run them."""
+_CHANNELS = {"realtime": 16, "stream": 32, "fine": 32}
+_BLOCKS = {"realtime": (1, 3), "stream": (2, 3), "fine": (2, 4)}  # groups, blocks of each
 _REACH = 7
-"""Input pixels that an output pixel sees on each side; less padding than that would show."""
+"""Input pixels that realtime sees on each side; less padding than that would show."""
+_RIM = 8
+"""The padding that kernels of other networks have."""
 
 type Weights = Mapping[str, NDArray[np.float64]]
+type Resident = tuple[Array, Array]
+"""Products and biases of a part, on the device."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """What the kernel is given.
+class Part(NamedTuple):
+    """What a kernel is given.
 
     Attributes:
-        scale: of the network.
         products: (n, 4) uint32: float16 in pairs, in the order of tensor core fragments; the kernel's `weights`.
         biases: (m, 4) float32; the kernel's `biases`.
     """
 
-    scale: int
     products: NDArray[np.uint32]
     biases: NDArray[np.float32]
+
+    def upload(self, device: Device) -> Resident:
+        """Bring it to a device."""
+        stream, event = device.stream(), device.event()
+        arrays = []
+        for values in self:
+            host, array = device.pinned(values.shape, values.dtype.name), device.empty(values.shape, values.dtype.name)
+            np.copyto(host, values)
+            device.upload(host, array, stream)
+            device.record(event, stream)
+            device.synchronize(event)
+            arrays.append(array)
+        return arrays[0], arrays[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A network.
+
+    Attributes:
+        variant: of it.
+        scale: of it.
+        parts: of realtime, the whole; of others what comes before the blocks, each block, and what comes after them.
+    """
+
+    variant: str
+    scale: int
+    parts: tuple[Part, ...]
 
 
 def read(network: Network) -> Packed:
     """The weights of a network file.
 
     Raises:
-        NetworkError: it is not realtime in deployment form, at scale 2 or 4, alpha 0, with a replicated rim.
+        NetworkError: it is not one of `SCALES` in deployment form, alpha 0, with a replicated rim.
     """
     facts = network.metadata
-    scale, halo = network.number("scale", 0), network.number("halo", 0)
+    variant, scale, halo = facts.get("variant", "unknown"), network.number("scale", 0), network.number("halo", 0)
     problem = ""
     if facts.get("form") != "deploy":
         problem = "is not in the deployment form of `videosr export`"
-    elif facts.get("variant") != "realtime":
-        problem = f"is the {facts.get('variant', 'unknown')} network"
-    elif scale not in _SCALES:
+    elif variant not in SCALES:
+        problem = f"is the {variant} network"
+    elif scale not in SCALES[variant]:
         problem = f"enlarges {scale} times"
     elif halo < _REACH:
         problem = "pads with zeros"
+    elif variant != "realtime" and halo != _RIM:
+        problem = f"repeats {halo} pixels of the border, not {_RIM}"
     elif facts.get("alpha", "0.0") not in ("0", "0.0"):
         problem = f"has a pre-filter (alpha {facts['alpha']})"
     if problem:
+        able = ", ".join(f"{name} {' and '.join(f'{s}x' for s in scales)}" for name, scales in SCALES.items())
         raise NetworkError(
-            f"{network.path}: the cuda engine runs the realtime network, 2x and 4x, in deployment form; this file "
-            f"{problem}: use --engine tensorrt_rtx, tensorrt or openvino"
+            f"{network.path}: the cuda engine runs {able}, in deployment form; this file {problem}: use --engine "
+            "tensorrt_rtx, tensorrt or openvino"
         )
-    return pack(_constants(network), scale)
+    return pack(_constants(network, variant, scale), variant, scale)
 
 
-def pack(weights: Weights, scale: int) -> Packed:
-    """Weights by their names in the network file, float64, in the kernel's order.
+def pack(weights: Weights, variant: str, scale: int) -> Packed:
+    """Weights by their names in the network file, float64, in the kernels' order.
 
     Args:
-        weights: `conv_in.weight` (16, 3, 3, 3) and so on.
+        weights: `conv_in.weight` (C, 3, 3, 3) and so on.
+        variant: of the network.
         scale: of the network.
     """
-    products = [_picture(weights["conv_in.weight"])]
-    biases = [weights["conv_in.bias"]]
-    for i in range(_BLOCKS):
-        block = f"body.0.blocks.{i}"
-        products += [_columns(weights[f"{block}.conv1.weight"])]
-        products += [_fragment(rows.T) for rows in np.split(weights[f"{block}.conv2.weight"][:, :, 0, 0], 2, axis=1)]
-        products += [_depthwise(weights[f"{block}.dw.weight"], weights[f"{block}.dw.bias"])]
-        biases += [weights[f"{block}.{layer}.bias"] for layer in ("conv1", "conv2")]
-    products += [_columns(weights[f"{layer}.weight"]) for layer in ("conv_mid", "tail")]
-    products += [_picture(weights["base.weight"])]
+    before = _part([_picture(weights["conv_in.weight"])], [weights["conv_in.bias"]])
+    blocks = [_BLOCK[variant](weights, name) for name in _block_names(variant)]
+    layers = [_columns(weights[f"{layer}.weight"]) for layer in ("conv_mid", "tail")]
     outputs = weights["tail.bias"]
-    biases += [weights["conv_mid.bias"], np.pad(outputs, (0, -len(outputs) % 16))]
+    biases = [weights["conv_mid.bias"], np.pad(outputs, (0, -len(outputs) % 16))]
+    parts = [before, *blocks, _part([*layers, _picture(weights["base.weight"])], biases)]
+    if variant == "realtime":
+        parts = [Part(*map(np.concatenate, zip(*parts, strict=True)))]
+    return Packed(variant, scale, tuple(parts))
+
+
+def _part(products: list[NDArray[np.uint32]], biases: list[NDArray[np.float64]]) -> Part:
     pairs = np.concatenate(biases).astype(np.float32).reshape(-1, 2)  # a lane has two channels, of two pixels
-    return Packed(scale, np.concatenate(products), np.concatenate([pairs, pairs], axis=1))
+    return Part(np.concatenate(products), np.concatenate([pairs, pairs], axis=1))
+
+
+def _realtime_block(weights: Weights, name: str) -> Part:
+    products = [_columns(weights[f"{name}.conv1.weight"]), _columns(weights[f"{name}.conv2.weight"])]
+    products += [_depthwise(weights[f"{name}.dw.weight"], weights[f"{name}.dw.bias"])]
+    return _part(products, [weights[f"{name}.{layer}.bias"] for layer in ("conv1", "conv2")])
+
+
+def _stream_block(weights: Weights, name: str) -> Part:
+    near, far = ("dw1", "dw3")
+    products = [_depthwise(weights[f"{name}.{dw}.weight"], weights[f"{name}.{dw}.bias"]) for dw in (near, far)]
+    products += [_columns(weights[f"{name}.fuse.weight"])]
+    wide = len(weights[f"{name}.proj.bias"])
+    order = np.arange(wide).reshape(2, -1, 16).swapaxes(0, 1).ravel()  # 16 of either factor, by turns
+    return _wide(weights, name, ("proj", "gate", "out"), order, products, [weights[f"{name}.fuse.bias"]])
+
+
+def _fine_block(weights: Weights, name: str) -> Part:
+    order = np.arange(len(weights[f"{name}.conv1.bias"]))
+    return _wide(weights, name, ("conv1", "dw", "conv2"), order, [], [])
+
+
+def _wide(
+    weights: Weights,
+    name: str,
+    layers: tuple[str, str, str],
+    order: NDArray[np.int64],
+    products: list[NDArray[np.uint32]],
+    biases: list[NDArray[np.float64]],
+) -> Part:
+    """What widens, spreads and narrows, 32 wide channels at a time, in an order; behind what comes before it."""
+    widen, spread, narrow = layers
+    groups = order.reshape(-1, 32)
+    products += [_columns(weights[f"{name}.{widen}.weight"][group]) for group in groups]
+    products += [_depthwise(weights[f"{name}.{spread}.weight"][g], weights[f"{name}.{spread}.bias"][g]) for g in groups]
+    products += [_columns(weights[f"{name}.{narrow}.weight"])]
+    biases += [weights[f"{name}.{widen}.bias"][order], weights[f"{name}.{narrow}.bias"]]
+    return _part(products, biases)
+
+
+_BLOCK = {"realtime": _realtime_block, "stream": _stream_block, "fine": _fine_block}
+
+
+def _block_names(variant: str) -> list[str]:
+    groups, blocks = _BLOCKS[variant]
+    return [f"body.{group}.blocks.{block}" for group in range(groups) for block in range(blocks)]
 
 
 def _fragment(matrix: NDArray[np.float64]) -> NDArray[np.uint32]:
@@ -94,11 +178,17 @@ def _fragment(matrix: NDArray[np.float64]) -> NDArray[np.uint32]:
 
 
 def _columns(weight: NDArray[np.float64]) -> NDArray[np.uint32]:
-    """A convolution of 16 channels, (out, 16, k, k): for each tap, 16 outputs at a time."""
-    out, _, rows, columns = weight.shape
+    """A convolution, (out, in, k, k): for each tap, 16 inputs at a time, 16 outputs at a time."""
+    out, inputs, rows, columns = weight.shape
     padded = np.pad(weight, ((0, -out % 16), (0, 0), (0, 0), (0, 0)))
-    taps = [padded[:, :, dy, dx].T for dy in range(rows) for dx in range(columns)]
-    return np.concatenate([_fragment(part) for tap in taps for part in np.split(tap, len(padded) // 16, axis=1)])
+    parts = [
+        _fragment(padded[j : j + 16, i : i + 16, dy, dx].T)
+        for dy in range(rows)
+        for dx in range(columns)
+        for i in range(0, inputs, 16)
+        for j in range(0, len(padded), 16)
+    ]
+    return np.concatenate(parts)
 
 
 def _picture(weight: NDArray[np.float64]) -> NDArray[np.uint32]:
@@ -123,23 +213,15 @@ def _depthwise(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArra
     return np.ascontiguousarray(half).view(np.uint32).reshape(40, 4)
 
 
-def _constants(network: Network) -> Weights:
+def _constants(network: Network, variant: str, scale: int) -> Weights:
     """The weights in a deployment file.
 
     Raises:
         NetworkError: it does not hold what it says.
     """
-    path, scale = network.path, network.number("scale", 0)
-    found = network.constants()
-    outputs = 3 * scale * scale
-    wanted: dict[str, tuple[int, ...]] = {"conv_in.weight": (16, 3, 3, 3), "conv_in.bias": (16,)}
-    for i in range(_BLOCKS):
-        for layer, form in (("conv1", (32, 16, 1, 1)), ("dw", (32, 1, 3, 3)), ("conv2", (16, 32, 1, 1))):
-            wanted |= {f"body.0.blocks.{i}.{layer}.weight": form, f"body.0.blocks.{i}.{layer}.bias": form[:1]}
-    wanted |= {"conv_mid.weight": (16, 16, 3, 3), "conv_mid.bias": (16,)}
-    wanted |= {"tail.weight": (outputs, 16, 5, 5), "tail.bias": (outputs,), "base.weight": (outputs, 3, 3, 3)}
+    path, found = network.path, network.constants()
     weights = {}
-    for name, shape in wanted.items():
+    for name, shape in _shapes(variant, scale).items():
         if name not in found:
             raise NetworkError(f"{path}: says it is in deployment form but has no {name!r}; export it again")
         values = found[name].astype(np.float64)
@@ -147,3 +229,19 @@ def _constants(network: Network) -> Weights:
             raise NetworkError(f"{path}: {name} is of {values.shape}, not {shape}; export it again")
         weights[name] = values.reshape(shape)
     return weights
+
+
+def _shapes(variant: str, scale: int) -> dict[str, tuple[int, ...]]:
+    """Of the weights of a deployment file."""
+    c, outputs = _CHANNELS[variant], 3 * scale * scale
+    nano = {"conv1": (2 * c, c, 1, 1), "dw": (2 * c, 1, 3, 3), "conv2": (c, 2 * c, 1, 1)}
+    gated = {"dw1": (c, 1, 3, 3), "dw3": (c, 1, 3, 3), "fuse": (c, 2 * c, 1, 1), "proj": (4 * c, c, 1, 1)}
+    gated |= {"gate": (4 * c, 1, 3, 3), "out": (c, 2 * c, 1, 1)}
+    block = gated if variant == "stream" else nano
+    layers = {"conv_in": (c, 3, 3, 3)}
+    layers |= {f"{name}.{layer}": shape for name in _block_names(variant) for layer, shape in block.items()}
+    layers |= {"conv_mid": (c, c, 3, 3), "tail": (outputs, c, 5, 5)}
+    wanted: dict[str, tuple[int, ...]] = {"base.weight": (outputs, 3, 3, 3)}
+    for layer, shape in layers.items():
+        wanted |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+    return wanted

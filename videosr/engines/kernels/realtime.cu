@@ -28,11 +28,11 @@
 // cycles of an H200's and 1,100 of a GeForce's tensor cores; 640 cycles of the 128 bytes that shared memory and L1 give in
 // one, a third of them for weights, which is why a step has two rows.
 //
-// Macros: SCALE 2 or 4; OUTPUT float or __half, the type of what is made; TILES warps a block; BLOCKS on a multiprocessor.
-
-#include <cuda_fp16.h>
+// Macros: SCALE 2 or 4; OUTPUT float or __half, the type of what is made; TILES warps a block; BLOCKS on a multiprocessor;
+// STAGED 1: the weights are kept in shared memory too.
 
 #include "tensor.cuh"
+#include "features.cuh"
 
 constexpr int COLUMNS = 16 * TILES;  // of a strip, halo included
 constexpr int HALO = 6;              // columns either side that are not right in the end, and rows above
@@ -44,39 +44,16 @@ constexpr int PAIRS = (NOUT + 15) / 16;  // of 8-channel column groups of the la
 constexpr int CONV_IN = 0, BLOCK = CONV_IN + 3 * 32;
 constexpr int CONV1 = 0, CONV2 = CONV1 + 2 * 32, DEPTHWISE = CONV2 + 2 * 32, BLOCK_SIZE = DEPTHWISE + 10 * 4;
 constexpr int MID = BLOCK + 3 * BLOCK_SIZE, TAIL = MID + 9 * 32, BASE = TAIL + 25 * PAIRS * 32;
+constexpr int WEIGHTS = BASE + 3 * PAIRS * 32;
 // Biases, in float4: for each 8 channels each t's c of a product.
 constexpr int BLOCK_BIAS = 2 * 4, BIAS1 = 0, BIAS2 = BIAS1 + 4 * 4, BIAS_SIZE = BIAS2 + 2 * 4;
 constexpr int MID_BIAS = BLOCK_BIAS + 3 * BIAS_SIZE, TAIL_BIAS = MID_BIAS + 2 * 4;
 
 // Shared memory, in bytes: wide rows of 32 channels (4 a block), narrow rows of 16 (4 before conv_mid, 8 before the tail).
 constexpr int WIDE = 64 * COLUMNS, NARROW = 32 * COLUMNS;
-constexpr int LAST = 3 * 4 * WIDE, MIDDLE = LAST + 4 * NARROW;
+constexpr int LAST = 3 * 4 * WIDE, MIDDLE = LAST + 4 * NARROW, ROWS = MIDDLE + 8 * NARROW;
 
-typedef unsigned Fragment[4];  // a of a product; of features: channels 2t + i of both pixels, then channels 8 + 2t + i
-
-__device__ __forceinline__ unsigned packed(float x, float y) {
-    const __half2 both = __floats2half2_rn(x, y);
-    return reinterpret_cast<const unsigned&>(both);
-}
-
-__device__ __forceinline__ float2 unpacked(unsigned both) { return __half22float2(reinterpret_cast<const __half2&>(both)); }
-
-__device__ __forceinline__ __half2 halves(unsigned both) { return reinterpret_cast<const __half2&>(both); }
-
-// x Phi(x) of two halves: max(x, 0) + f(|x|), f by a polynomial on [0, 4] in a variable of [-1, 1], so that what the
-// roundings add stays as small as f: 2e-4 by the fit and 2.3e-4 (root of mean square) by half precision, all in all.
-__device__ __forceinline__ unsigned gelu(__half2 x) {
-    const __half2 at = __hfma2(__hmin2(__habs2(x), __float2half2_rn(4.0f)), __float2half2_rn(0.5f), __float2half2_rn(-1.0f));
-    __half2 sum = __hfma2(at, __float2half2_rn(0.08167f), __float2half2_rn(-0.0584392f));
-    sum = __hfma2(at, sum, __float2half2_rn(-0.2390437f));
-    sum = __hfma2(at, sum, __float2half2_rn(0.3257859f));
-    sum = __hfma2(at, sum, __float2half2_rn(-0.0142679f));
-    sum = __hfma2(at, sum, __float2half2_rn(-0.2218639f));
-    sum = __hfma2(at, sum, __float2half2_rn(0.1715782f));
-    sum = __hfma2(at, sum, __float2half2_rn(-0.0453509f));
-    const __half2 made = __hadd2(__hmax2(x, __float2half2_rn(0.0f)), sum);
-    return reinterpret_cast<const unsigned&>(made);
-}
+__device__ __forceinline__ uint4 weight(const uint4* at) { return STAGED ? *at : __ldg(at); }
 
 // What a lane knows of its place, the same for all rows.
 struct Lane {
@@ -104,52 +81,12 @@ struct Lane {
     }
 };
 
-// Adds both halves of a 16x16 product.
-__device__ __forceinline__ void product(float (&low)[4], float (&high)[4], const Fragment& a, const uint4& b) {
-    const unsigned first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
-    mma_m16n8k16(low, a, first, low);
-    mma_m16n8k16(high, a, second, high);
-}
-
-// Sums of 8 channels begin as their bias.
-__device__ __forceinline__ void begin(float (&sum)[4], const float4* bias, const Lane& lane) {
-    const float4 own = __ldg(bias + lane.t);
-    sum[0] = own.x, sum[1] = own.y, sum[2] = own.z, sum[3] = own.w;
-}
-
-// Features of 16 channels from sums, as a product takes them and as they lie in memory.
-__device__ __forceinline__ void pack(Fragment& made, const float (&low)[4], const float (&high)[4]) {
-    made[0] = packed(low[0], low[1]);
-    made[1] = packed(low[2], low[3]);
-    made[2] = packed(high[0], high[1]);
-    made[3] = packed(high[2], high[3]);
-}
-
-__device__ __forceinline__ void write(float* at, float x, float y) { *reinterpret_cast<float2*>(at) = make_float2(x, y); }
-__device__ __forceinline__ void write(__half* at, float x, float y) { *reinterpret_cast<unsigned*>(at) = packed(x, y); }
-
-// A picture's row as 3x3 products take it: 4 columns (the last without weight) of R, G and B, 0. `rest` gets what
-// float16 leaves of it.
-__device__ __forceinline__ void picture_row(Fragment& a, Fragment& rest, const float* picture, int row, const Lane& lane,
-                                            int height, int width) {
-    const size_t plane = (size_t)height * width, start = (size_t)min(max(row, 0), height - 1) * width;
-    for (int i = 0; i < 2; i++) {
-        const float* at = picture + start + lane.seen[i];
-        const float r = __ldg(at), g = __ldg(at + plane), b = __ldg(at + 2 * plane);
-        a[i] = packed(r, g);
-        a[2 + i] = packed(b, 0.0f);
-        const float2 rg = unpacked(a[i]), b0 = unpacked(a[2 + i]);
-        rest[i] = packed(r - rg.x, g - rg.y);
-        rest[2 + i] = packed(b - b0.x, 0.0f);
-    }
-}
-
 // The first 1x1 convolution of a block on one row of features, into a wide row.
 __device__ __forceinline__ void widen(const Fragment& x, const uint4* weights, const float4* bias, char* row,
                                       const Lane& lane) {
     float sum[4][4];
-    for (int j = 0; j < 4; j++) begin(sum[j], bias + 4 * j, lane);
-    for (int j = 0; j < 2; j++) product(sum[2 * j], sum[2 * j + 1], x, __ldg(weights + 32 * j + lane.id));
+    for (int j = 0; j < 4; j++) begin(sum[j], bias + 4 * j, lane.t);
+    for (int j = 0; j < 2; j++) product(sum[2 * j], sum[2 * j + 1], x, weight(weights + 32 * j + lane.id));
     for (int i = 0; i < 2; i++) {
         *reinterpret_cast<uint4*>(row + lane.wide[1 + i]) =
             make_uint4(packed(sum[0][2 * i], sum[0][2 * i + 1]), packed(sum[1][2 * i], sum[1][2 * i + 1]),
@@ -161,7 +98,7 @@ __device__ __forceinline__ void widen(const Fragment& x, const uint4* weights, c
 __device__ __forceinline__ void narrow_down(Fragment (&x)[2], const char* rows, int top, const uint4* weights,
                                             const float4* bias, const Lane& lane) {
     __half2 sum[2][2][4];  // of the row, the pixel, the pair of channels
-    const uint4 shift = __ldg(weights + DEPTHWISE + 9 * 4 + lane.t);
+    const uint4 shift = weight(weights + DEPTHWISE + 9 * 4 + lane.t);
     for (int o = 0; o < 2; o++)
         for (int i = 0; i < 2; i++) {
             sum[o][i][0] = halves(shift.x), sum[o][i][1] = halves(shift.y);
@@ -174,7 +111,7 @@ __device__ __forceinline__ void narrow_down(Fragment (&x)[2], const char* rows, 
         for (int o = 0; o < 2; o++) {
             if (r < o || r > o + 2) continue;
             for (int dx = 0; dx < 3; dx++) {
-                const uint4 tap = __ldg(weights + DEPTHWISE + (3 * (r - o) + dx) * 4 + lane.t);
+                const uint4 tap = weight(weights + DEPTHWISE + (3 * (r - o) + dx) * 4 + lane.t);
                 for (int i = 0; i < 2; i++) {
                     sum[o][i][0] = __hfma2(halves(tap.x), halves(seen[i + dx].x), sum[o][i][0]);
                     sum[o][i][1] = __hfma2(halves(tap.y), halves(seen[i + dx].y), sum[o][i][1]);
@@ -186,8 +123,8 @@ __device__ __forceinline__ void narrow_down(Fragment (&x)[2], const char* rows, 
     }
     for (int o = 0; o < 2; o++) {
         float low[4], high[4];
-        begin(low, bias + BIAS2, lane);
-        begin(high, bias + BIAS2 + 4, lane);
+        begin(low, bias + BIAS2, lane.t);
+        begin(high, bias + BIAS2 + 4, lane.t);
         for (int i = 0; i < 2; i++) {
             const float2 first = unpacked(x[o][i]), second = unpacked(x[o][2 + i]);
             low[2 * i] += first.x, low[2 * i + 1] += first.y;
@@ -196,7 +133,7 @@ __device__ __forceinline__ void narrow_down(Fragment (&x)[2], const char* rows, 
         for (int s = 0; s < 2; s++) {
             const Fragment a = {gelu(sum[o][0][2 * s]), gelu(sum[o][1][2 * s]), gelu(sum[o][0][2 * s + 1]),
                                 gelu(sum[o][1][2 * s + 1])};
-            product(low, high, a, __ldg(weights + CONV2 + 32 * s + lane.id));
+            product(low, high, a, weight(weights + CONV2 + 32 * s + lane.id));
         }
         pack(x[o], low, high);
     }
@@ -226,7 +163,20 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
     const int first_row = blockIdx.y * strip, last_row = min(first_row + strip, height);
     const int first_column = blockIdx.x * (COLUMNS - 2 * HALO);
     const Lane lane(first_column - HALO, width);
+    if (STAGED) {
+        uint4* own = reinterpret_cast<uint4*>(shared + ROWS);
+        for (int i = threadIdx.x; i < WEIGHTS; i += 32 * TILES) own[i] = __ldg(weights + i);
+        weights = own;
+        __syncthreads();
+    }
     Fragment kept[3] = {};  // for each block, the next one's first, features of the row that has still to go through it
+    Fragment seen[4];       // rows of the average
+    Coming coming[2];
+    for (int r = 0; r < 2; r++) {
+        coming[r].fetch(average, first_row - HALO - 1 + r, lane.seen, height, width);
+        coming[r].arrive(seen[2 + r]);
+        coming[r].fetch(average, first_row - HALO + 1 + r, lane.seen, height, width);
+    }
 
     for (int step = 0; first_row + 2 * step - 12 < last_row; step++) {
         const int row = 2 * step, base_row = first_row - HALO;  // what is `row` here is base_row + row in the picture
@@ -234,16 +184,18 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
         // conv_in on rows `row` and `row` + 1, then into the first block
         Fragment x[2];
         {
-            Fragment seen[4], rest;
-            for (int r = 0; r < 4; r++)
-                picture_row(seen[r], rest, average, base_row + row - 1 + r, lane, height, width);
+            for (int i = 0; i < 4; i++) seen[0][i] = seen[2][i], seen[1][i] = seen[3][i];
+            for (int r = 0; r < 2; r++) {
+                coming[r].arrive(seen[2 + r]);
+                coming[r].fetch(average, base_row + row + 3 + r, lane.seen, height, width);
+            }
             float low[2][4], high[2][4];
             for (int o = 0; o < 2; o++) {
-                begin(low[o], biases, lane);
-                begin(high[o], biases + 4, lane);
+                begin(low[o], biases, lane.t);
+                begin(high[o], biases + 4, lane.t);
             }
             for (int dy = 0; dy < 3; dy++) {
-                const uint4 b = __ldg(weights + CONV_IN + 32 * dy + lane.id);
+                const uint4 b = weight(weights + CONV_IN + 32 * dy + lane.id);
                 for (int o = 0; o < 2; o++) product(low[o], high[o], seen[o + dy], b);
             }
             for (int o = 0; o < 2; o++) pack(x[o], low[o], high[o]);
@@ -275,8 +227,8 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
         {
             float low[2][4], high[2][4];
             for (int o = 0; o < 2; o++) {
-                begin(low[o], biases + MID_BIAS, lane);
-                begin(high[o], biases + MID_BIAS + 4, lane);
+                begin(low[o], biases + MID_BIAS, lane.t);
+                begin(high[o], biases + MID_BIAS + 4, lane.t);
             }
             for (int r = 0; r < 4; r++) {
                 Fragment a[3];
@@ -284,7 +236,7 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
                 for (int o = 0; o < 2; o++) {
                     if (r < o || r > o + 2) continue;
                     for (int dx = 0; dx < 3; dx++)
-                        product(low[o], high[o], a[dx], __ldg(weights + MID + (3 * (r - o) + dx) * 32 + lane.id));
+                        product(low[o], high[o], a[dx], weight(weights + MID + (3 * (r - o) + dx) * 32 + lane.id));
                 }
             }
             for (int o = 0; o < 2; o++) {
@@ -296,9 +248,12 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
         if (step < 6) continue;  // still above the strip
 
         // The tail and the base path on rows `row` - 6 and `row` - 5
+        const int made_row = base_row + row - 6;
+        Coming frame_rows[4];
+        for (int r = 0; r < 4; r++) frame_rows[r].fetch(frame, made_row - 1 + r, lane.seen, height, width);
         float sum[2][2 * PAIRS][4];
         for (int o = 0; o < 2; o++)
-            for (int j = 0; j < 2 * PAIRS; j++) begin(sum[o][j], biases + TAIL_BIAS + 4 * j, lane);
+            for (int j = 0; j < 2 * PAIRS; j++) begin(sum[o][j], biases + TAIL_BIAS + 4 * j, lane.t);
         for (int r = 0; r < 6; r++) {
             Fragment a[5];
             load(a, shared + MIDDLE + (row - 8 + r & 7) * NARROW, lane);
@@ -307,39 +262,30 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
                 for (int dx = 0; dx < 5; dx++)
                     for (int j = 0; j < PAIRS; j++)
                         product(sum[o][2 * j], sum[o][2 * j + 1], a[dx],
-                                __ldg(weights + TAIL + ((5 * (r - o) + dx) * PAIRS + j) * 32 + lane.id));
+                                weight(weights + TAIL + ((5 * (r - o) + dx) * PAIRS + j) * 32 + lane.id));
             }
         }
-        const int made_row = base_row + row - 6;
         for (int r = 0; r < 4; r++) {
             Fragment a, rest;
-            picture_row(a, rest, frame, made_row - 1 + r, lane, height, width);
+            frame_rows[r].arrive(a);
+            frame_rows[r].rest(rest, a);
             for (int o = 0; o < 2; o++) {
                 if (r < o || r > o + 2) continue;
                 for (int j = 0; j < PAIRS; j++) {
-                    const uint4 b = __ldg(weights + BASE + ((r - o) * PAIRS + j) * 32 + lane.id);
+                    const uint4 b = weight(weights + BASE + ((r - o) * PAIRS + j) * 32 + lane.id);
                     product(sum[o][2 * j], sum[o][2 * j + 1], a, b);
                     product(sum[o][2 * j], sum[o][2 * j + 1], rest, b);
                 }
             }
         }
 
-        // Pixel shuffle: channel colour * SCALE^2 + dy * SCALE + dx, of which a lane has pairs along dx
         const int in_strip = lane.column - first_column;
         for (int o = 0; o < 2; o++) {
             const int y = made_row + o;
             if (y >= last_row) continue;
-            for (int j = 0; j < 2 * PAIRS; j++) {
-                const int channel = 8 * j + 2 * lane.t;
-                if (channel >= NOUT) continue;
-                const int colour = channel / (SCALE * SCALE), dy = channel / SCALE % SCALE, dx = channel % SCALE;
-                OUTPUT* to = output + ((size_t)(colour * height + y) * SCALE + dy) * (SCALE * width) + dx;
-                for (int i = 0; i < 2; i++) {
-                    const int column = lane.column + i;
-                    if (in_strip + i >= 0 && in_strip + i < COLUMNS - 2 * HALO && column < width)
-                        write(to + (size_t)column * SCALE, sum[o][j][2 * i], sum[o][j][2 * i + 1]);
-                }
-            }
+            const bool inside[2] = {in_strip >= 0 && in_strip < COLUMNS - 2 * HALO && lane.column < width,
+                                    in_strip + 1 >= 0 && in_strip + 1 < COLUMNS - 2 * HALO && lane.column + 1 < width};
+            shuffle_out<SCALE>(output, sum[o], y, lane.column, lane.t, inside, height, width);
         }
         __syncwarp();  // products want all lanes together again
     }
