@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import av
 import openvino
@@ -56,6 +57,13 @@ def test_a_machine_without_a_gpu(machine, videosr):
     assert not found["tensorrt_rtx"]["ready"]
     assert report["gpus"][0]["remedy"].startswith("install")
     assert report["system"]["instructions"]
+
+
+def test_precisions_are_called_as_the_option_calls_them(machine, monkeypatch):
+    machine()
+    able = SimpleNamespace(get_property=lambda device, name: ["FP32", "BF16", "FP16"])
+    monkeypatch.setattr("videosr.engines.openvino.core", lambda: able)
+    assert findings(doctor.examine())["openvino"].about.endswith("the CPU computes f32 and f16, bf16")
 
 
 def test_what_is_not_installed_names_its_extra(machine, monkeypatch):

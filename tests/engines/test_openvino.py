@@ -16,7 +16,7 @@ import networks
 from videosr import color, temporal
 from videosr.engines import Interface, Picture, load, openvino_strips
 from videosr.engines.network import PREFIX
-from videosr.engines.openvino import fast_precisions
+from videosr.engines.openvino import OpenVINOEngine, fast_precisions
 from videosr.engines.openvino_strips import StripPlan, StripRunner
 from videosr.errors import EngineError, NetworkError
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting
@@ -429,6 +429,87 @@ def test_auto_precision_is_one_that_keeps_the_codes(paragon):
     runner = engine.planar(source, target, 1)
     exact = long_way(engine, source, target, planes)
     assert_one_code(runner.result(runner.submit([planes], 0.0)), exact)
+
+
+class HalfCpu:
+    """OpenVINO's core on a CPU that computes in both half precisions, or says so; it refuses some hints."""
+
+    def __init__(self, *refused: str) -> None:
+        self._core, self._refused = ov.Core(), refused
+        self.hints: list[str] = []
+
+    def get_property(self, device: str, name: str) -> list[str]:
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ["FP32", "INT8", "BIN", "FP16", "BF16", "EXPORT_IMPORT"]
+
+    def read_model(self, path: Path) -> ov.Model:
+        return self._core.read_model(path)
+
+    def compile_model(self, model: ov.Model, device: str, options: dict[str, object]) -> ov.CompiledModel:
+        self.hints.append(str(options["INFERENCE_PRECISION_HINT"]))
+        if self.hints[-1] in self._refused:
+            raise RuntimeError("primitive descriptor was not found")
+        return self._core.compile_model(model, device, options)
+
+
+FORMS = ["deploy", "image"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_cpu_can_do_is_asked_for_by_names_that_openvino_knows(paragon, monkeypatch, form):
+    cpu = HalfCpu()
+    monkeypatch.setattr("videosr.engines.openvino.core", lambda: cpu)
+    assert fast_precisions() == ("f16", "bf16")
+    engine = load(getattr(paragon, form), threads=1)
+    assert engine.precision == "f16"
+    assert set(cpu.hints) == {"f32", "f16"}
+    exact = load(getattr(paragon, form), precision="f32", threads=1)
+    x = np.random.default_rng(0).random((1, 3, 20, 24), np.float32)
+    assert np.abs(engine.run(x) - exact.run(x)).max() < 0.01
+    source = picture(20, 24)
+    assert (engine.planar(source, target_of(source, 2), 1) is not None) == (form == "deploy")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("refused", "taken"), [(("f16",), "bf16"), (("f16", "bf16"), "f32")])
+def test_a_precision_that_openvino_refuses_is_passed_over(paragon, monkeypatch, form, refused, taken):
+    cpu = HalfCpu(*refused)
+    monkeypatch.setattr("videosr.engines.openvino.core", lambda: cpu)
+    engine = load(getattr(paragon, form), threads=1)
+    assert engine.precision == taken
+    exact = load(getattr(paragon, form), precision="f32", threads=1)
+    x = np.random.default_rng(0).random((1, 3, 20, 24), np.float32)
+    assert np.abs(engine.run(x) - exact.run(x)).max() < 0.01
+    if taken == "f32":
+        assert np.array_equal(engine.run(x), exact.run(x))
+    if form == "image":  # what is asked for by name is that or nothing
+        with pytest.raises(NetworkError, match="primitive descriptor"):
+            load(paragon.image, precision="f16", threads=1)
+
+
+def test_a_precision_that_overflows_is_passed_over(paragon, monkeypatch):
+    cpu, compiled, plain = HalfCpu(), OpenVINOEngine._compile, OpenVINOEngine.run
+    monkeypatch.setattr("videosr.engines.openvino.core", lambda: cpu)
+    in_half = []
+
+    def compile_(self, precision):
+        compiled(self, precision)
+        in_half.extend([self._request] * (precision == "f16"))
+
+    def run(self, frame, average=None):
+        return plain(self, frame, average) * np.float32(np.nan if self._request in in_half else 1)
+
+    monkeypatch.setattr(OpenVINOEngine, "_compile", compile_)
+    monkeypatch.setattr(OpenVINOEngine, "run", run)
+    assert load(paragon.image, threads=1).precision == "bf16"
+
+
+@pytest.mark.parametrize(("format", "hint"), [("yuv420p12le", "f16"), ("yuv420p16le", "f32")])
+def test_deep_samples_are_not_averaged_in_half_precision(paragon, format, hint):
+    source, cpu = picture(20, 24, format), HalfCpu()
+    network = load(paragon.deploy, precision="f32", threads=1).network
+    StripRunner(cpu, network, source, target_of(source, 2), 2, window=4, precision="f16")
+    assert cpu.hints[0] == hint
 
 
 @pytest.mark.parametrize("precision", ["bf16", "f16"])

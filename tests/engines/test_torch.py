@@ -12,6 +12,7 @@ from hostdevice import DeviceArray, HostDevice, on_device  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from videosr.archs import checkpoint  # noqa: E402
+from videosr.archs.exact import exact_float32  # noqa: E402
 from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
 from videosr.color import from_rgb, to_rgb  # noqa: E402
 from videosr.engines import torch as torch_engine  # noqa: E402
@@ -166,7 +167,7 @@ def test_planes_go_through_the_gpu_s_buffers(ours, graphs, monkeypatch, seed):
 def test_float32_is_float32_while_a_network_is_recorded():
     """TF32 keeps ten bits of it, and is what torch comes with."""
     before = torch.backends.cudnn.allow_tf32
-    with torch_engine._exact():
+    with exact_float32():
         assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.allow_tf32 is before
 

@@ -78,7 +78,6 @@ CLIPS = {
     "variable rate": {"pts": VFR_PTS, "options": B_FRAMES},
     "full range": {"color": (5, 2, 5, 6, 2)},
     "hevc 10 bits": {"codec": "libx265", "pix_fmt": "yuv420p10le"},
-    "hevc 12 bits": {"codec": "libx265", "pix_fmt": "yuv420p12le"},
     "vp9": {"codec": "libvpx-vp9"},
     "av1": {"codec": "libsvtav1", "width": 128, "height": 128},
 }
@@ -113,6 +112,7 @@ UNFIT = {
     "lossless": ({"codec": "ffv1"}, "ffv1 may differ"),
     "4:2:2": ({"pix_fmt": "yuv422p"}, "yuv422p"),
     "4:4:4": ({"pix_fmt": "yuv444p"}, "yuv444p"),
+    "12 bits": ({"codec": "libx265", "pix_fmt": "yuv420p12le"}, "yuv420p12le"),
     "odd size": ({"codec": "libvpx-vp9", "width": 63, "height": 47}, "63x47"),
 }
 
@@ -131,8 +131,25 @@ def test_what_nvdec_is_not_for_is_decoded_on_the_cpu(tmp_path, nvdec_stand_in, k
     assert reason in said
 
 
+@pytest.fixture
+def pyav_with_hwaccel(monkeypatch):
+    """What PyAV does to a decoder's context that is made for hardware, but for the hardware."""
+
+    def create(codec, mode, hwaccel):
+        context = av.CodecContext.create(codec, mode)
+        context.pix_fmt = "cuda"
+        return context
+
+    there = SimpleNamespace(CodecContext=SimpleNamespace(create=create), VideoCodecContext=av.VideoCodecContext)
+    monkeypatch.setattr(nvdec, "av", there)
+
+
+@pytest.mark.usefixtures("pyav_with_hwaccel")
 def test_av1_is_decoded_by_ffmpeg_s_own_decoder(tmp_path, monkeypatch):
-    """PyAV takes dav1d. The other one does nothing without hardware: it refuses, as where a GPU knows no AV1."""
+    """PyAV takes dav1d. The other one does nothing without hardware: it refuses, as where a GPU knows no AV1.
+
+    It only looks for hardware where the context does not say already that its pictures are there.
+    """
     path = make_clip(tmp_path / "a.mkv", codec="libsvtav1", width=128, height=128)
     wanted, reference = everything(path)
     used = []
@@ -194,6 +211,43 @@ def test_pictures_cropped_at_the_left_are_decoded_on_the_cpu(tmp_path, nvdec_sta
     frames, decoder = everything(path, device=0)
     assert_same(frames, wanted)
     assert any("cropped at the left" in text for text in decoder.warnings)
+
+
+def test_pictures_that_pyav_does_not_give_away_are_decoded_on_the_cpu(tmp_path, nvdec_stand_in):
+    class Closed:
+        def __dlpack__(self):
+            raise NotImplementedError("unsupported sw_format for DLPack export")
+
+    class Other(Surface):
+        planes = (Closed(), Closed())
+
+    path = make_clip(tmp_path / "a.mkv", frames=30, options=B_FRAMES)
+    wanted, _ = everything(path)
+    nvdec_stand_in(lambda n, surface, frame: Other(frame) if n >= 20 else surface)
+    frames, decoder = everything(path, device=0)
+    switched = [type(frame.planes[0]) for frame in frames].index(np.ndarray)
+    assert 0 < switched <= 20
+    assert_same(frames[:switched], wanted[:switched], DeviceArray)
+    assert_same(frames[switched:], wanted[switched:])
+    (said,) = (text for text in decoder.warnings if "CPU" in text)
+    assert said.endswith("away on the GPU: unsupported sw_format for DLPack export")
+
+
+def test_what_is_no_damage_is_not_called_so(tmp_path, monkeypatch, nvdec_stand_in):
+    path = make_clip(tmp_path / "a.mkv", options=B_FRAMES)
+    wanted, reference = everything(path)
+    nvdec_stand_in()
+    decoded = pictures.Pictures._decoded
+
+    def failing(self, packet):
+        if self.on_device:
+            raise av.error.ArgumentError(22, "Invalid argument")
+        return decoded(self, packet)
+
+    monkeypatch.setattr(pictures.Pictures, "_decoded", failing)
+    frames, decoder = everything(path, device=0)
+    assert_same(frames, wanted)
+    assert set(decoder.warnings) - set(reference.warnings) == {"decoded on the CPU: NVDEC fails: Invalid argument"}
 
 
 def test_damaged_video_gives_the_frames_of_the_cpu(tmp_path, nvdec_stand_in):
@@ -291,7 +345,7 @@ def test_nvdec_gives_the_frames_of_the_cpu(tmp_path, kind):
 
     if kind == "av1" and int(cupy.cuda.Device(0).compute_capability) < 86:
         pytest.skip("GPUs before the GeForce 30 series, and the A100, know no AV1")
-    path = make_clip(tmp_path / "a.mkv", **({"width": 320, "height": 256} | CLIPS[kind]))
+    path = make_clip(tmp_path / "a.mkv", **(CLIPS[kind] | {"width": 320, "height": 256}))
     wanted, _ = everything(path)
     frames, decoder = everything(path, device=0)
     assert decoder.on_device, decoder.warnings

@@ -50,7 +50,7 @@ class Deployed(nn.Module):
     """The deployment form in torch: tail and base folded, the rim replicated.
 
     Args:
-        model: the network; its values are copied.
+        model: the network, on any device, which is then that of the copy too; its values are copied.
         halo: input pixels of replicated rim; 0 for the zero padding of published networks.
         half: the detail path in float16; the base path and the sum stay in float32.
     """
@@ -79,40 +79,42 @@ class Deployed(nn.Module):
 def tail(model: ParagonSR2) -> Convolution:
     """`up`, pixel shuffle, `conv_out` and `detail_gain` as one 5x5 convolution C -> 3*scale^2, float64."""
     net = copy.deepcopy(model).double()
-    return _probe(lambda x: net.detail_gain * net.conv_out(net.up(x)), net.conv_in.out_channels, 2, model.scale)
+    channels = net.conv_in.out_channels
+    return _probe(lambda x: net.detail_gain * net.conv_out(net.up(x)), channels, 2, model.scale, net.detail_gain.device)
 
 
 def tail_with_mid(model: ParagonSR2) -> Convolution:
     """`conv_mid` and all that `tail` has as one 7x7 convolution C -> 3*scale^2, float64."""
     net = copy.deepcopy(model).double()
-    return _probe(
-        lambda x: net.detail_gain * net.conv_out(net.up(net.conv_mid(x))), net.conv_in.out_channels, 3, model.scale
-    )
+    channels, device = net.conv_in.out_channels, net.detail_gain.device
+    return _probe(lambda x: net.detail_gain * net.conv_out(net.up(net.conv_mid(x))), channels, 3, model.scale, device)
 
 
 def base(model: ParagonSR2) -> Convolution:
     """The base path as one convolution 3 -> 3*scale^2, float64: 3x3 at alpha 0, 9x9 with the pre-filter; bias 0."""
     net = copy.deepcopy(model.base).double()
-    return _probe(net, 3, 4 if model.base.alpha > 0 else 1, model.scale)
+    return _probe(net, 3, 4 if model.base.alpha > 0 else 1, model.scale, net.blur.kernel.device)
 
 
 def scaled(conv: nn.Conv2d | nn.Linear, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """(weight, bias) of `conv` followed by a factor per output channel (LayerScale), float64."""
     factor = gamma.detach().double().flatten()
     weight = conv.weight.detach().double()
-    bias = torch.zeros(len(factor)).double() if conv.bias is None else conv.bias.detach().double()
+    bias = torch.zeros_like(factor) if conv.bias is None else conv.bias.detach().double()
     return weight * factor.view(-1, *[1] * (weight.ndim - 1)), bias * factor
 
 
 def _layer(weights: Convolution) -> nn.Conv2d:
     out, inner, size, _ = weights.weight.shape
-    layer = nn.Conv2d(inner, out, size, padding=size // 2)
+    layer = nn.Conv2d(inner, out, size, padding=size // 2, device=weights.weight.device)
     layer.load_state_dict({"weight": weights.weight, "bias": weights.bias})
     return layer
 
 
 @torch.no_grad()
-def _probe(affine: Callable[[Tensor], Tensor], channels: int, reach: int, scale: int) -> Convolution:
+def _probe(
+    affine: Callable[[Tensor], Tensor], channels: int, reach: int, scale: int, device: torch.device
+) -> Convolution:
     """The convolution that `affine`, (N, channels, H, W) to (N, 3, scale*H, scale*W), is away from the border.
 
     Args:
@@ -120,12 +122,13 @@ def _probe(affine: Callable[[Tensor], Tensor], channels: int, reach: int, scale:
         channels: of its input.
         reach: how many input pixels away from its own an output pixel can see.
         scale: the enlargement.
+        device: of the map.
     """
     # All answers lie far enough inside for zero padding, of whichever map, to be out of their sight.
     margin = 2 * reach
     size = 2 * margin + 1
-    impulses = torch.zeros(channels + 1, channels, size, size, dtype=torch.float64)
-    impulses[torch.arange(channels), torch.arange(channels), margin, margin] = 1
+    impulses = torch.zeros(channels + 1, channels, size, size, dtype=torch.float64, device=device)
+    impulses[:-1, :, margin, margin] = torch.eye(channels, dtype=torch.float64, device=device)
     answers = F.pixel_unshuffle(affine(impulses), scale)
     nothing = answers[-1, :, margin, margin]
     seen = slice(margin - reach, margin + reach + 1)

@@ -14,7 +14,7 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
-from videosr.engines.base import Engine, Interface, Picture, PlanarRunner, baked_blend
+from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRunner, baked_blend
 from videosr.engines.network import Network
 from videosr.engines.openvino_core import core
 from videosr.engines.openvino_planes import supported
@@ -24,12 +24,14 @@ from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+_HALF = {"FP16": "f16", "BF16": "bf16"}
+"""What OpenVINO calls a half precision among a device's capabilities, and as a hint."""
 
 
 def fast_precisions(device: str = "CPU") -> tuple[str, ...]:
     """The half precisions that this device computes natively, fastest first: of "f16" and "bf16"."""
     able = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
-    return tuple(name.lower() for name in ("FP16", "BF16") if name in able)
+    return tuple(hint for name, hint in _HALF.items() if name in able)
 
 
 class OpenVINOEngine(Engine):
@@ -37,8 +39,8 @@ class OpenVINOEngine(Engine):
 
     Args:
         network: the file.
-        precision: "f32", "bf16", "f16", or "auto": the fastest of those the CPU computes natively that gives the same
-            8-bit codes as f32, give or take one, on a probe picture; else f32.
+        precision: "f32", "bf16", "f16", or "auto": the fastest of those the CPU computes natively that OpenVINO takes
+            and that gives the same 8-bit codes as f32, give or take one, on a probe picture; else f32.
         threads: CPU threads; None takes all this process may use.
 
     Raises:
@@ -61,7 +63,7 @@ class OpenVINOEngine(Engine):
         self._model = model
         self._lock = threading.Lock()
         self.precision = "f32"
-        self._compile()
+        self._compile(self.precision)
         self.scale, self._multiple = self._probe()
         self._state: Array | None = None
         if precision == "auto":
@@ -69,7 +71,7 @@ class OpenVINOEngine(Engine):
         else:
             self.precision = precision
         if self.precision != "f32" and not self.deployed:
-            self._compile()
+            self._compile(self.precision)
 
     @property
     def deployed(self) -> bool:
@@ -158,12 +160,12 @@ class OpenVINOEngine(Engine):
                 raise NetworkError(only)
         return interface
 
-    def _compile(self) -> None:
+    def _compile(self, precision: str) -> None:
         try:
             compiled = core().compile_model(
                 self._model,
                 "CPU",
-                {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1},
+                {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1},
             )
             self._request = compiled.create_infer_request()
         except RuntimeError as exc:
@@ -234,7 +236,24 @@ class OpenVINOEngine(Engine):
         return blend
 
     def _close_to_f32(self, precision: str) -> bool:
-        """Whether a half precision gives f32's 8-bit codes, give or take one, on ramps, flats, edges and texture."""
+        """Whether a half precision gives f32's 8-bit codes, give or take one, on ramps, flats, edges and texture.
+
+        It does not where OpenVINO refuses it, fails in it, or overflows.
+        """
+        if self.interface is Interface.RECURRENT and not self.deployed:
+            return False  # errors would add up over the frames
+        try:
+            exact, half = (self._codes(p) for p in ("f32", precision))
+        except (EngineError, NetworkError):
+            return False
+        return bool(np.abs(exact - half).max() <= 1)
+
+    def _codes(self, precision: str) -> Array:
+        """The probe picture's 8-bit codes in a precision, (3, rows, columns) int16.
+
+        Raises:
+            EngineError, NetworkError: OpenVINO cannot do that, or the result is not finite.
+        """
         probe = _probe_picture()
         if self.deployed:
             fmt = PixelFormat.parse("yuv444p")
@@ -242,21 +261,18 @@ class OpenVINOEngine(Engine):
             planes = [np.rint(plane * 255).astype(np.uint8) for plane in probe[0]]
             source = Picture(height=planes[0].shape[0], width=planes[0].shape[1], format=fmt, color=color)
             target = Picture(height=0, width=0, format=fmt, color=color)
-            codes = []
-            for p in ("f32", precision):
-                runner = StripRunner(core(), self.network, source, target, self.scale, precision=p, threads=1)
-                codes.append(np.stack(runner.result(runner.submit([planes], 0.0))).astype(np.int16))
-        else:
-            if self.interface is Interface.RECURRENT:
-                return False  # errors would add up over the frames
-            exact = self.run(probe, probe)
-            self.precision = precision
-            self._compile()
-            half = self.run(probe, probe)
-            self.precision = "f32"
-            self._compile()
-            codes = [np.rint(np.clip(x, 0, 1) * 255).astype(np.int16) for x in (exact, half)]
-        return bool(np.abs(codes[0] - codes[1]).max() <= 1)
+            runner = StripRunner(core(), self.network, source, target, self.scale, precision=precision, threads=1)
+            return np.stack(runner.result(runner.submit([planes], 0.0))).astype(np.int16)
+        before = self._request
+        try:
+            if precision != self.precision:
+                self._compile(precision)
+            values = self.run(probe, probe)[0]
+        finally:
+            self._request = before
+        if not np.isfinite(values).all():
+            raise NotFinite(f"{self.network.path}: gives values in {precision} that are not finite")
+        return np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.int16)
 
 
 _failed: list[ov.InferRequest] = []

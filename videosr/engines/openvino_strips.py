@@ -23,6 +23,8 @@ from videosr.engines.openvino_planes import Layout, build, colour_planes
 from videosr.errors import EngineError
 from videosr.frame import Array
 
+_HALF_BITS = 12
+"""Samples of more overflow float16, in which codes are averaged over a window."""
 _STRIP_PIXELS = 200_000
 """Luma samples of a strip, about: a 640x360 picture is one strip, 1920x1080 ten."""
 
@@ -148,7 +150,7 @@ class StripRunner(PlanarRunner):
         scale: of the network.
         window: frames a submit, at most.
         denoise: see `openvino_planes.build`.
-        precision: of the detail path.
+        precision: of the detail path; of deeper samples than `_HALF_BITS` it is float32.
         threads: strips computed at once.
 
     Raises:
@@ -178,7 +180,7 @@ class StripRunner(PlanarRunner):
             format=source.format,
             color=source.color,
         )
-        half = precision != "f32"
+        half = precision != "f32" and max(source.format.bits, target.format.bits) <= _HALF_BITS
         models = build(core, network, strip, target, scale, window=window, denoise=denoise, split=half and not denoise)
         options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
         try:

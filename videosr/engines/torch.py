@@ -9,8 +9,7 @@ Nothing of CUDA has run yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from videosr.archs import checkpoint
+from videosr.archs.exact import exact_float32
 from videosr.archs.families import family_of
 from videosr.engines.base import Engine, Interface, Picture, PlanarRunner
 from videosr.engines.gpu_device import Device, cuda_device
@@ -191,7 +191,7 @@ class _Recorded:
 
         aside = _cuda.Stream(inputs[0].device)
         aside.wait_stream(torch.cuda.current_stream(inputs[0].device))
-        with _exact():
+        with exact_float32():
             with torch.cuda.stream(aside):
                 for _ in range(_WARM):
                     work()
@@ -204,17 +204,6 @@ class _Recorded:
         """Queue it on the current stream; the output is written again by the next replay."""
         self._graph.replay()
         return self._output
-
-
-@contextmanager
-def _exact() -> Iterator[None]:
-    """float32 is float32 in here: as torch comes, cuDNN's convolutions keep ten bits of it (TF32)."""
-    cudnn = torch.backends.cudnn
-    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32 = before
 
 
 class TorchContext:

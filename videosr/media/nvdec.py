@@ -29,8 +29,9 @@ from videosr.frame import Array, PixelFormat
 
 EXACT = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 """Codecs with one right result. MPEG-2, MPEG-4 and VC-1 leave the last bit of the inverse transform to the decoder."""
-FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le", "yuv420p12le"})
-"""Formats of coded video that NVDEC gives as NV12, P010 or P016. Others are new to it, or have no such form."""
+FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})
+"""Formats of coded video that NVDEC gives as NV12 or P010. Others are new to it, have no such form, or, as 12 bits in
+FFmpeg's P012, one that PyAV's DLPack does not speak."""
 ON_DEVICE = "cuda"
 """FFmpeg's pixel format of a picture in the GPU's memory; what it is there says `VideoFrame.sw_format`."""
 
@@ -81,7 +82,20 @@ def decoder_of(stream: VideoStream, found: HWAccel | None) -> av.VideoCodecConte
     if not isinstance(made, av.VideoCodecContext):
         raise TypeError(f"{codec.name} is no video decoder")
     made.extradata, made.width, made.height = chosen.extradata, chosen.width, chosen.height
+    # PyAV leaves "cuda" there. FFmpeg's av1 takes that for a sign that all is set up already, and then has nothing to
+    # decode with: every packet is an invalid argument.
+    made.pix_fmt = chosen.pix_fmt
     return made
+
+
+def unreadable(picture: av.VideoFrame) -> str:
+    """Why a picture on the GPU cannot be read there; "" if it can."""
+    try:
+        for plane in picture.planes:
+            plane.__dlpack__()
+    except NotImplementedError as exc:
+        return f"PyAV does not give its pictures away on the GPU: {exc}"
+    return ""
 
 
 def acceleration(index: int) -> HWAccel:

@@ -16,7 +16,7 @@ from av.codec.context import Flags
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
-from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit
+from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.source import check_readable, fraction, open_input, video_stream
 
@@ -77,6 +77,7 @@ class Pictures:
             raise
         self._device = device
         self._refused = False  # by the GPU, before it has given a frame
+        self._failure = ""  # of the GPU, that no damage explains
         self._readable = sys.maxsize  # byte from which on the system was seen to give the whole file
         self._sar: Fraction | None = None  # of the first frame
         self._sars: list[tuple[int, Fraction]] = []  # from which packet on; known on one thread only
@@ -190,7 +191,7 @@ class Pictures:
         if not reason:
             self._threads = 1
         if self.on_device:
-            self._to_the_cpu(reason or "the video is damaged")
+            self._to_the_cpu(reason or (f"NVDEC fails: {self._failure}" if self._failure else "the video is damaged"))
         self.bad_packets = 0
         self._reopen()
         # On one thread nothing is doubted any more. Otherwise the CPU's threads may meet damage in their turn.
@@ -208,7 +209,7 @@ class Pictures:
         if (picture.width, picture.height) != self._size:
             # FFmpeg does not crop pictures on the GPU at the left and the top, and says of neither how much.
             return "the picture is cropped at the left or the top, or changes its size"
-        return "the shape of its pixels changes" if self._reshaped() else ""
+        return "the shape of its pixels changes" if self._reshaped() else unreadable(picture)
 
     def _why_refused(self) -> str:
         name = self._context.codec.name
@@ -304,6 +305,8 @@ class Pictures:
                 if self.on_device and isinstance(exc, av.error.NotImplementedError):
                     self._refused = True
                     return
+                if self.on_device and not isinstance(exc, av.error.InvalidDataError):
+                    self._failure = exc.strerror or str(exc)
                 # One packet FFmpeg could not use at all; its neighbours may be fine.
                 self.bad_packets += 1
             if flushing:

@@ -34,7 +34,8 @@ def whitening(pictures: Tensor, channels: int, size: int = 3) -> tuple[Tensor, T
     variances, components = torch.linalg.eigh(torch.cov(patches.T))  # ascending
     kernels = (components / (variances.clamp(min=0) + FLOOR).sqrt()).T.flip(0)
     if channels > len(kernels):
-        mixtures = torch.randn(channels - len(kernels), len(kernels)).double() * len(kernels) ** -0.5
+        # Drawn on the CPU, so that a run begins alike on every device.
+        mixtures = torch.randn(channels - len(kernels), len(kernels)).to(kernels) * len(kernels) ** -0.5
         kernels = torch.cat([kernels, mixtures @ kernels])
     kernels = kernels[:channels]
     weight = kernels.reshape(channels, pictures.shape[1], size, size)

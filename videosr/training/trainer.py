@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from videosr.archs import checkpoint
+from videosr.archs.exact import exact_float32
 from videosr.archs.families import Network, Start, family_of
+from videosr.archs.nexus import DropPath
 from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
 from videosr.errors import InputError, NetworkError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
@@ -39,6 +41,8 @@ from videosr.training.reparam import expand, folded_parameters
 from videosr.training.resident import ResidentSampler
 from videosr.training.start import open_gates, whitening
 
+_OF_DEVICE = ("lr", "capturable", "fused")
+"""Options of an optimiser that depend on the device."""
 _SEEN = 16
 """Batches of pictures that the first convolution is made for."""
 
@@ -62,10 +66,10 @@ def upscaler(network: Network) -> Upscale:
     """
     device = next(network.parameters()).device
     family = family_of(network.variant)
-    deployed = family.deployed(network, family.halo, False).to(device)
+    deployed = family.deployed(network, family.halo, False)
 
     def upscale(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():
             x = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
             return np.asarray(deployed(x)[0].permute(1, 2, 0).cpu())
 
@@ -161,7 +165,11 @@ class Trainer:
         self.optimizers = optimizers(self._trained, config.schedule.optimizer, rate)
         self.objective = Objective(config).to(self.device)
         self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
-        self._update = self._learn if self.adversary or not cuda else Recorded(self._learn, say)
+        # What the host draws at random in every step, a recorded one would draw once.
+        drawn = config.regularisation.frequency_dropout or any(
+            isinstance(module, DropPath) and module.rate for module in self.network.modules()
+        )
+        self._update = self._learn if self.adversary or drawn or not cuda else Recorded(self._learn, say)
         self.iteration, self.best, self.seconds = 0, -math.inf, 0.0
 
     @property
@@ -197,7 +205,12 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(values)
+                # How the device computes the steps is for this run to say: it may go on on another one.
+                groups = [
+                    saved | {option: group[option] for option in _OF_DEVICE if option in group}
+                    for saved, group in zip(values["param_groups"], optimizer.param_groups, strict=True)
+                ]
+                optimizer.load_state_dict(values | {"param_groups": groups})
             if self.adversary:
                 self.adversary.load_state_dict(state["adversary"])
             self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
@@ -247,6 +260,7 @@ class Trainer:
         with (
             parametrize.cached(),  # every kernel is folded once
             torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"),
+            exact_float32(),
         ):
             output = forward_folded(self.network, lr, average)
         inside = slice(schedule.loss_border, hr.shape[-1] - schedule.loss_border)
