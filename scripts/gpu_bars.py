@@ -119,12 +119,11 @@ def bars_of(figures: Mapping[str, Figure]) -> list[Bar]:
 
 def parts(engines: Sequence[str]) -> list[tuple[str, str]]:
     """(part, engine) in the order in which they are run: what is most wanted first."""
-    able = [name for name in engines if name != "cuda"]  # it has no kernel for the stream network
     return [
         *(("engine", name) for name in engines),
         ("compiled", ""),
         ("kernels", ""),
-        *(("stream", name) for name in able),
+        *(("stream", name) for name in engines),
     ]
 
 

@@ -60,6 +60,17 @@ static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const uns
     });
 }
 
+/// The same with c and d, which are one, in float16: d[0] row g, d[1] row g + 8, columns 2t and 2t + 1.
+static inline void mma_m16n8k16_half(unsigned* d, const unsigned (&a)[4], const unsigned (&b)[2]) {
+    float sum[4];
+    for (int i = 0; i < 4; i++) sum[i] = cuda_host::half_at(d[i / 2], i % 2);
+    mma_m16n8k16(sum, a, b, sum);
+    for (int i = 0; i < 2; i++) {
+        const __half2 both = __floats2half2_rn(sum[2 * i], sum[2 * i + 1]);
+        memcpy(d + i, &both, 4);
+    }
+}
+
 /// N 8x8 matrices of 16-bit values; lane i gives the address of row i % 8 of matrix i / 8 (16 bytes, aligned).
 template <int N, bool TRANSPOSED = false>
 static inline void ldmatrix(unsigned (&made)[N], const void* row) {

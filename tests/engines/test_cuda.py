@@ -40,7 +40,7 @@ from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
 
 on_host = pytest.mark.skipif(not COMPILER, reason="g++ is not installed")
 FOLDER = Path(cuda.__file__).parent / "kernels"
-WEIGHTS = {scale: read(Network.open(registry.find(f"realtime-{scale}x"))).parts[0].products.nbytes for scale in (2, 4)}
+WEIGHTS = {scale: read(Network.open(registry.find(f"realtime-{scale}x"))).parts[0].size for scale in (2, 4)}
 VIDEO = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
 TURING = Gpu("Stand-in 2000", (7, 5), "580", 6 << 30)  # strips of 36 columns, the smallest
 

@@ -32,7 +32,7 @@ from videosr.models import registry  # noqa: E402
 
 on_host = pytest.mark.skipif(not COMPILER, reason="g++ is not installed")
 ADA, HOPPER = (8, 9), (9, 0)
-SMALL = Shape(1, 2, 4, 1)
+SMALL = Shape(1, 2, 4, 1, 2)
 """The smallest that has an inside, where every pixel is near a border."""
 
 
@@ -83,7 +83,7 @@ def test_they_compile_for_every_gpu_and_keep_all_in_registers(architecture, vari
     for kernel, facts in log.items():
         record_property(f"registers of {kernel}", facts.registers)
         assert (facts.stack, facts.spilled) == (0, 0)
-    warps = -(-shape.threads // 32 * shape.blocks // 4)
+    warps = -(-shape.threads("block") // 32 * shape.blocks // 4)
     assert warps * 32 * -(-log["block"].registers // 8) * 8 <= 16384
 
 
@@ -147,7 +147,9 @@ def test_every_barrier_is_needed(path, tmp_path, kernel):
     packed = packed_of(path)
     module = HostModule(tmp_path / "blocks.cu", macros(packed, "float32", SMALL))
     part = packed.parts[1 if kernel == "block" else -1]
-    rows, columns = (side - (2 if kernel == "block" else 4) for side in SMALL.size)
+    rows, columns = (side - (2 if kernel == "block" else 4) for side in SMALL.size(kernel))
+
+    given_weights = part[:1] if kernel == "block" else part
 
     def run(height, order):
         size = (height, columns) if kernel == "block" else (height + 2 * RIM, columns + 2 * RIM)
@@ -156,7 +158,7 @@ def test_every_barrier_is_needed(path, tmp_path, kernel):
         if kernel == "last":
             arrays = [given, noise(3, height, columns), np.zeros((3, 2 * height, 2 * columns), np.float32)]
         shared = SMALL.shared(kernel, packed.variant, part.products.nbytes)
-        module.launch(kernel, (1, 1), SMALL.threads, [*arrays, *part, height, columns], shared, order)
+        module.launch(kernel, (1, 1), SMALL.threads(kernel), [*arrays, *given_weights, height, columns], shared, order)
         made = arrays[-1]
         return made[:rows, :columns] if kernel == "block" else made[:, : 2 * rows, : 2 * columns]
 

@@ -30,22 +30,25 @@ class Shape(NamedTuple):
         down: warps one above the other.
         rows: of each warp, an even number.
         blocks: on a multiprocessor at once.
+        last_down: `down` of the last kernel.
     """
 
     across: int
     down: int
     rows: int
     blocks: int
+    last_down: int
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of the region."""
-        return self.rows * self.down, 16 * self.across
+    def size(self, kernel: str) -> tuple[int, int]:
+        """Rows and columns of the region; of "first", "block" or "last"."""
+        return self.rows * self._down(kernel), 16 * self.across
 
-    @property
-    def threads(self) -> int:
+    def threads(self, kernel: str) -> int:
         """Of a block."""
-        return _WARP * self.across * self.down
+        return _WARP * self.across * self._down(kernel)
+
+    def _down(self, kernel: str) -> int:
+        return self.last_down if kernel == "last" else self.down
 
     def shared(self, kernel: str, variant: str, weights: int) -> int:
         """Bytes of shared memory a block.
@@ -55,33 +58,41 @@ class Shape(NamedTuple):
             variant: of the network.
             weights: bytes of the kernel's own.
         """
-        rows, columns = self.size
-        own = rows * _line(columns)
         if kernel == "first":
             return 0
+        rows, columns = self.size(kernel)
         if kernel == "last":
-            return own + (rows + 2) * _line(columns + 2) + weights
-        return 2 * own + weights + ((rows + 6) * _line(columns + 6) if variant == "stream" else 0)
+            return rows * _planes(columns) + (rows + 2) * _planes(columns + 2) + weights
+        return 2 * rows * _line(columns) + weights + ((rows + 6) * _line(columns + 6) if variant == "stream" else 0)
 
 
 def _line(columns: int) -> int:
-    """Bytes of a row of pixels in shared memory."""
-    return -(-columns // 4) * 4 * 2 * _CHANNELS
+    """Bytes of a row of pixels in shared memory, as the kernels have it (`row_size`)."""
+    return -(-columns // 2) * 2 * 2 * _CHANNELS
+
+
+def _planes(columns: int) -> int:
+    """The same where ldmatrix reads it (`planes_size`)."""
+    return 8 * ((columns * 8 + 95) // 128 * 128 + 32) + 32
 
 
 def shape_for(capability: tuple[int, int]) -> Shape:
     """As large a region as shared memory holds: 163 KiB on A100, 227 on H100 and B200, else 99."""
     if capability == HOPPER:
-        return Shape(2, 3, 4, 2)  # two blocks, so that one computes while the other loads or waits at a barrier
+        return Shape(2, 3, 4, 2, 6)  # two blocks, so that one computes while the other loads or waits at a barrier
     if capability in ((8, 0), (8, 7)) or capability[0] == 10:
-        return Shape(2, 4, 4, 1)
-    return Shape(2, 2, 4, 1)
+        return Shape(2, 4, 4, 1, 4)
+    return Shape(2, 2, 4, 1, 2)
 
 
 def macros(packed: Packed, output: str, shape: Shape) -> dict[str, object]:
     """What the kernels' source is compiled with."""
     network = {"STREAM": int(packed.variant == "stream"), "SCALE": packed.scale, "OUTPUT": C_TYPES[output]}
-    return network | {"ACROSS": shape.across, "DOWN": shape.down, "ROWS": shape.rows, "BLOCKS": shape.blocks}
+    return (
+        network
+        | {"ACROSS": shape.across, "DOWN": shape.down, "ROWS": shape.rows, "BLOCKS": shape.blocks}
+        | {"LAST_DOWN": shape.last_down}
+    )
 
 
 class Context:
@@ -124,7 +135,7 @@ class Context:
         here, there = self._maps
         self._run("first", self._map, 0, 0, [average, here, *first], self._picture)
         for part, weights in zip(self._packed.parts[1:-1], blocks, strict=True):
-            self._run("block", self._map, 2, part.products.nbytes, [here, there, *weights], self._map)
+            self._run("block", self._map, 2, part.products.nbytes, [here, there, weights[0]], self._map)
             here, there = there, here
         weight = self._packed.parts[-1].products.nbytes
         self._run("last", self._picture, 4, weight, [here, frame, output, *last], self._picture)
@@ -134,11 +145,11 @@ class Context:
     ) -> None:
         """Launch a kernel that makes `made` rows and columns, in regions of `rim` less than they have."""
         shape = self._shape
-        rows, columns = (side - rim for side in shape.size)
+        rows, columns = (side - rim for side in shape.size(kernel))
         grid = (-(-made[1] // columns), -(-made[0] // rows), 1)
         shared = shape.shared(kernel, self._packed.variant, weights)
         numbers = [np.int32(value) for value in size]
-        self._kernels.launch(kernel, grid, (shape.threads, 1, 1), [*arrays, *numbers], shared)
+        self._kernels.launch(kernel, grid, (shape.threads(kernel), 1, 1), [*arrays, *numbers], shared)
 
     def capturable(self, stream: int) -> bool:
         """See `Context.capturable`."""

@@ -16,8 +16,10 @@ SOURCE = "realtime.cu"
 LEAST = (7, 5)
 """Compute capability: the first whose tensor cores the kernel knows."""
 _HALO = 6  # as in the kernel's source
-_ROWS = 12 * 64 + 12 * 32
-"""Bytes of shared memory that a column takes: 3 x 4 rows of 32 channels and 12 of 16, float16."""
+_ROWS = 12 * 64 + 10 * 32
+"""Bytes of shared memory that a column takes: 3 x 4 rows of 32 channels and 10 of 16, float16."""
+_PADDING = 10 * 256
+"""Bytes between the parts of rows of 16 channels."""
 _WARP = 32
 
 
@@ -27,7 +29,7 @@ class Shape(NamedTuple):
     Attributes:
         tiles: warps a block, each with 16 columns.
         blocks: on a multiprocessor at once.
-        staged: bytes of weights that a block keeps in shared memory; 0: they are read through the L1 cache.
+        staged: bytes of weights and biases that a block keeps in shared memory; 0: they are read through the L1 cache.
     """
 
     tiles: int
@@ -37,7 +39,7 @@ class Shape(NamedTuple):
     @property
     def shared(self) -> int:
         """Bytes of shared memory a block."""
-        return 16 * self.tiles * _ROWS + self.staged
+        return 16 * self.tiles * _ROWS + _PADDING + self.staged
 
     @property
     def columns(self) -> int:
@@ -63,14 +65,14 @@ def shape_for(capability: tuple[int, int], weights: int) -> Shape:
 
     Args:
         capability: compute capability.
-        weights: bytes of them.
+        weights: bytes of them and of biases.
     """
     if capability < (8, 0):
         return Shape(3, 1)
     if capability in ((8, 0), (8, 7)):
         return Shape(8, 1)
     if capability[0] in (9, 10):
-        return Shape(((227 << 10) - weights) // (16 * _ROWS), 1, weights)
+        return Shape(((227 << 10) - _PADDING - weights) // (16 * _ROWS), 1, weights)
     return Shape(5, 1)
 
 
@@ -95,7 +97,7 @@ class Context:
     ) -> None:
         self._device, self._layouts = device, layouts
         (self._weights,) = weights
-        self._shape = shape = shape_for(device.gpu.capability, packed.parts[0].products.nbytes)
+        self._shape = shape = shape_for(device.gpu.capability, packed.parts[0].size)
         self._kernels = device.kernels(SOURCE, macros(packed.scale, layouts["output"].dtype, shape))
         self._bound: dict[str, int] = {}
         height, width = layouts["input"].shape[2:]

@@ -39,6 +39,11 @@ class Part(NamedTuple):
     products: NDArray[np.uint32]
     biases: NDArray[np.float32]
 
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return self.products.nbytes + self.biases.nbytes
+
     def upload(self, device: Device) -> Resident:
         """Bring it to a device."""
         stream, event = device.stream(), device.event()
@@ -108,7 +113,7 @@ def pack(weights: Weights, variant: str, scale: int) -> Packed:
     """
     before = _part([_picture(weights["conv_in.weight"])], [weights["conv_in.bias"]])
     blocks = [_BLOCK[variant](weights, name) for name in _block_names(variant)]
-    layers = [_columns(weights[f"{layer}.weight"]) for layer in ("conv_mid", "tail")]
+    layers = [_columns(weights[f"{layer}.weight"], stored=True) for layer in ("conv_mid", "tail")]
     outputs = weights["tail.bias"]
     biases = [weights["conv_mid.bias"], np.pad(outputs, (0, -len(outputs) % 16))]
     parts = [before, *blocks, _part([*layers, _picture(weights["base.weight"])], biases)]
@@ -118,46 +123,41 @@ def pack(weights: Weights, variant: str, scale: int) -> Packed:
 
 
 def _part(products: list[NDArray[np.uint32]], biases: list[NDArray[np.float64]]) -> Part:
-    pairs = np.concatenate(biases).astype(np.float32).reshape(-1, 2)  # a lane has two channels, of two pixels
-    return Part(np.concatenate(products), np.concatenate([pairs, pairs], axis=1))
+    pairs = np.concatenate([*biases, np.zeros(0)]).astype(np.float32).reshape(-1, 2)  # a lane has two channels
+    return Part(np.concatenate(products), np.concatenate([pairs, pairs], axis=1))  # of two pixels
 
 
 def _realtime_block(weights: Weights, name: str) -> Part:
-    products = [_columns(weights[f"{name}.conv1.weight"]), _columns(weights[f"{name}.conv2.weight"])]
+    products = [_columns(weights[f"{name}.conv1.weight"]), _halves(weights[f"{name}.conv1.bias"][:, None])]
+    products += [_columns(weights[f"{name}.conv2.weight"])]
     products += [_depthwise(weights[f"{name}.dw.weight"], weights[f"{name}.dw.bias"])]
-    return _part(products, [weights[f"{name}.{layer}.bias"] for layer in ("conv1", "conv2")])
+    return _part(products, [weights[f"{name}.conv2.bias"]])
 
 
 def _stream_block(weights: Weights, name: str) -> Part:
     near, far = ("dw1", "dw3")
     products = [_depthwise(weights[f"{name}.{dw}.weight"], weights[f"{name}.{dw}.bias"]) for dw in (near, far)]
-    products += [_columns(weights[f"{name}.fuse.weight"])]
+    products += [_columns(weights[f"{name}.fuse.weight"]), _halves(weights[f"{name}.fuse.bias"][:, None])]
     wide = len(weights[f"{name}.proj.bias"])
     order = np.arange(wide).reshape(2, -1, 16).swapaxes(0, 1).ravel()  # 16 of either factor, by turns
-    return _wide(weights, name, ("proj", "gate", "out"), order, products, [weights[f"{name}.fuse.bias"]])
+    return _part([*products, *_wide(weights, name, ("proj", "gate", "out"), order)], [])
 
 
 def _fine_block(weights: Weights, name: str) -> Part:
     order = np.arange(len(weights[f"{name}.conv1.bias"]))
-    return _wide(weights, name, ("conv1", "dw", "conv2"), order, [], [])
+    return _part(_wide(weights, name, ("conv1", "dw", "conv2"), order), [])
 
 
 def _wide(
-    weights: Weights,
-    name: str,
-    layers: tuple[str, str, str],
-    order: NDArray[np.int64],
-    products: list[NDArray[np.uint32]],
-    biases: list[NDArray[np.float64]],
-) -> Part:
-    """What widens, spreads and narrows, 32 wide channels at a time, in an order; behind what comes before it."""
+    weights: Weights, name: str, layers: tuple[str, str, str], order: NDArray[np.int64]
+) -> list[NDArray[np.uint32]]:
+    """What widens, spreads and narrows, 32 wide channels at a time, in an order."""
     widen, spread, narrow = layers
     groups = order.reshape(-1, 32)
-    products += [_columns(weights[f"{name}.{widen}.weight"][group]) for group in groups]
+    products = [_columns(weights[f"{name}.{widen}.weight"][group]) for group in groups]
+    products += [_halves(weights[f"{name}.{widen}.bias"][group][:, None]) for group in groups]
     products += [_depthwise(weights[f"{name}.{spread}.weight"][g], weights[f"{name}.{spread}.bias"][g]) for g in groups]
-    products += [_columns(weights[f"{name}.{narrow}.weight"])]
-    biases += [weights[f"{name}.{widen}.bias"][order], weights[f"{name}.{narrow}.bias"]]
-    return _part(products, biases)
+    return [*products, _columns(weights[f"{name}.{narrow}.weight"]), _halves(weights[f"{name}.{narrow}.bias"][:, None])]
 
 
 _BLOCK = {"realtime": _realtime_block, "stream": _stream_block, "fine": _fine_block}
@@ -177,10 +177,17 @@ def _fragment(matrix: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.stack(words, axis=1)
 
 
-def _columns(weight: NDArray[np.float64]) -> NDArray[np.uint32]:
-    """A convolution, (out, in, k, k): for each tap, 16 inputs at a time, 16 outputs at a time."""
+def _columns(weight: NDArray[np.float64], *, stored: bool = False) -> NDArray[np.uint32]:
+    """A convolution, (out, in, k, k): for each tap, 16 inputs at a time, 16 outputs at a time.
+
+    Args:
+        weight: of it.
+        stored: its input comes from memory, where the channels 8j + 2t + i of lane t lie side by side.
+    """
     out, inputs, rows, columns = weight.shape
     padded = np.pad(weight, ((0, -out % 16), (0, 0), (0, 0), (0, 0)))
+    if stored:
+        padded = padded[:, np.arange(inputs).reshape(-1, 4, 2).swapaxes(0, 1).ravel()]
     parts = [
         _fragment(padded[j : j + 16, i : i + 16, dy, dx].T)
         for dy in range(rows)
@@ -207,10 +214,14 @@ def _picture(weight: NDArray[np.float64]) -> NDArray[np.uint32]:
 
 
 def _depthwise(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> NDArray[np.uint32]:
-    """A depthwise 3x3 convolution of 32 channels, (32, 1, 3, 3): for each tap, and the bias, lanes' 8 j + 2 t + i."""
-    taps = np.concatenate([weight.reshape(32, 9), bias[:, None]], axis=1)
-    half = taps.reshape(4, 4, 2, 10).transpose(3, 1, 0, 2).astype(np.float16)  # tap, t, j, i
-    return np.ascontiguousarray(half).view(np.uint32).reshape(40, 4)
+    """A depthwise 3x3 convolution of 32 channels, (32, 1, 3, 3): for each tap, and the bias, `_halves`."""
+    return _halves(np.concatenate([weight.reshape(32, 9), bias[:, None]], axis=1))
+
+
+def _halves(values: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """(32 channels, n): for each of n, and each lane t, its channels 8 j + 2 t + i."""
+    half = values.reshape(4, 4, 2, -1).transpose(3, 1, 0, 2).astype(np.float16)  # n, t, j, i
+    return np.ascontiguousarray(half).view(np.uint32).reshape(-1, 4)
 
 
 def _constants(network: Network, variant: str, scale: int) -> Weights:

@@ -41,9 +41,27 @@ __device__ __forceinline__ void product(float (&low)[4], float (&high)[4], const
     mma_m16n8k16(high, a, second, high);
 }
 
+// The same with sums in float16, which are 16 channels as a fragment.
+__device__ __forceinline__ void product(Fragment& sum, const Fragment& a, const uint4& b) {
+    const unsigned first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
+    mma_m16n8k16_half(sum, a, first);
+    mma_m16n8k16_half(sum + 2, a, second);
+}
+
+// Sums of 32 channels begin as their bias, a lane's pairs 8j + 2t.
+__device__ __forceinline__ void begin(Fragment (&sum)[2], const uint4& bias) {
+    sum[0][0] = sum[0][1] = bias.x, sum[0][2] = sum[0][3] = bias.y;
+    sum[1][0] = sum[1][1] = bias.z, sum[1][2] = sum[1][3] = bias.w;
+}
+
+// 32 channels of one pixel of a lane.
+__device__ __forceinline__ uint4 of_pixel(const Fragment (&x)[2], int i) {
+    return make_uint4(x[0][i], x[0][2 + i], x[1][i], x[1][2 + i]);
+}
+
 // Sums of 8 channels begin as their bias.
 __device__ __forceinline__ void begin(float (&sum)[4], const float4* bias, int t) {
-    const float4 own = __ldg(bias + t);
+    const float4 own = bias[t];
     sum[0] = own.x, sum[1] = own.y, sum[2] = own.z, sum[3] = own.w;
 }
 
@@ -77,10 +95,14 @@ struct Coming {
     float r[2], g[2], b[2];
 
     __device__ __forceinline__ void fetch(const float* picture, int row, const int (&columns)[2], int height, int width) {
-        const size_t plane = (size_t)height * width, start = (size_t)min(max(row, 0), height - 1) * width;
+        // Bytes in 32 bits from an address that all lanes share: that is one instruction.
+        const char* line = reinterpret_cast<const char*>(picture + (size_t)min(max(row, 0), height - 1) * width);
+        const size_t plane = (size_t)height * width * 4;
         for (int i = 0; i < 2; i++) {
-            const float* at = picture + start + columns[i];
-            r[i] = __ldg(at), g[i] = __ldg(at + plane), b[i] = __ldg(at + 2 * plane);
+            const unsigned at = 4 * columns[i];
+            r[i] = __ldg(reinterpret_cast<const float*>(line + at));
+            g[i] = __ldg(reinterpret_cast<const float*>(line + plane + at));
+            b[i] = __ldg(reinterpret_cast<const float*>(line + 2 * plane + at));
         }
     }
 

@@ -42,16 +42,19 @@ constexpr int PAIRS = (NOUT + 15) / 16;  // of 8-channel column groups of the la
 // Weights, in uint4: for each 16 (in) x 16 (out) product, each lane's b of both halves; for depthwise convolutions each
 // t's 8 channels of 9 taps and of the bias.
 constexpr int CONV_IN = 0, BLOCK = CONV_IN + 3 * 32;
-constexpr int CONV1 = 0, CONV2 = CONV1 + 2 * 32, DEPTHWISE = CONV2 + 2 * 32, BLOCK_SIZE = DEPTHWISE + 10 * 4;
+constexpr int CONV1 = 0, BIAS1 = CONV1 + 2 * 32, CONV2 = BIAS1 + 4, DEPTHWISE = CONV2 + 2 * 32;
+constexpr int BLOCK_SIZE = DEPTHWISE + 10 * 4;
 constexpr int MID = BLOCK + 3 * BLOCK_SIZE, TAIL = MID + 9 * 32, BASE = TAIL + 25 * PAIRS * 32;
 constexpr int WEIGHTS = BASE + 3 * PAIRS * 32;
 // Biases, in float4: for each 8 channels each t's c of a product.
-constexpr int BLOCK_BIAS = 2 * 4, BIAS1 = 0, BIAS2 = BIAS1 + 4 * 4, BIAS_SIZE = BIAS2 + 2 * 4;
-constexpr int MID_BIAS = BLOCK_BIAS + 3 * BIAS_SIZE, TAIL_BIAS = MID_BIAS + 2 * 4;
+constexpr int BLOCK_BIAS = 2 * 4, BIAS_SIZE = 2 * 4, MID_BIAS = BLOCK_BIAS + 3 * BIAS_SIZE, TAIL_BIAS = MID_BIAS + 2 * 4;
+constexpr int BIASES = TAIL_BIAS + 2 * PAIRS * 4;
 
-// Shared memory, in bytes: wide rows of 32 channels (4 a block), narrow rows of 16 (4 before conv_mid, 8 before the tail).
-constexpr int WIDE = 64 * COLUMNS, NARROW = 32 * COLUMNS;
-constexpr int LAST = 3 * 4 * WIDE, MIDDLE = LAST + 4 * NARROW, ROWS = MIDDLE + 8 * NARROW;
+// Shared memory, in bytes: wide rows of 32 channels (4 a block), narrow rows of 16 (4 before conv_mid, 6 before the tail).
+// Of narrow rows the even columns lie together, and the odd ones, and of these 8 channels and the other 8: what ldmatrix
+// takes at once, 16 bytes of every second column, are 128 bytes in a row.
+constexpr int WIDE = 64 * COLUMNS, PLANE = 8 * COLUMNS + 64, NARROW = 4 * PLANE;
+constexpr int LAST = 3 * 4 * WIDE, MIDDLE = LAST + 4 * NARROW, ROWS = MIDDLE + 6 * NARROW;
 
 __device__ __forceinline__ uint4 weight(const uint4* at) { return STAGED ? *at : __ldg(at); }
 
@@ -59,7 +62,8 @@ __device__ __forceinline__ uint4 weight(const uint4* at) { return STAGED ? *at :
 struct Lane {
     int id, t;         // in the warp, and in its group of four
     int wide[4];       // bytes from a wide row's start to its channels at columns -1, 0, 1, 2 of its first pixel
-    int narrow[6];     // the same of narrow rows, columns -2 to 3
+    int narrow;        // bytes from a narrow row's start to its channels of its first pixel; the second's lie 2 planes on
+    int matrix[5];     // the same to what it tells ldmatrix of the column that a tap sees, -2 to 2
     int column;        // of the picture, of its first pixel; may lie outside
     int seen[2];       // columns of the picture that it brings into 3x3 products of the picture: t - 1 from its pixels
 
@@ -73,25 +77,21 @@ struct Lane {
             const int at = min(max(own + i - 1, 0), COLUMNS - 1);
             wide[i] = (at ^ (at >> 1 & 1)) * 64 + t * 16;
         }
-        for (int i = 0; i < 6; i++) {
-            const int at = min(max(own + i - 2, 0), COLUMNS - 1);
-            narrow[i] = (at ^ (at >> 2 & 1)) * 32 + t * 8;
+        narrow = (t >> 1) * PLANE + own / 2 * 16 + (t & 1) * 8;
+        for (int i = 0; i < 5; i++) {
+            const int pixel = threadIdx.x / 32 * 16 + id % 8 * 2 + id / 8 % 2, at = min(max(pixel + i - 2, 0), COLUMNS - 1);
+            matrix[i] = ((at & 1) * 2 + id / 16) * PLANE + at / 2 * 16;
         }
         for (int i = 0; i < 2; i++) seen[i] = min(max(column + i + t - 1, 0), width - 1);
     }
 };
 
 // The first 1x1 convolution of a block on one row of features, into a wide row.
-__device__ __forceinline__ void widen(const Fragment& x, const uint4* weights, const float4* bias, char* row,
-                                      const Lane& lane) {
-    float sum[4][4];
-    for (int j = 0; j < 4; j++) begin(sum[j], bias + 4 * j, lane.t);
-    for (int j = 0; j < 2; j++) product(sum[2 * j], sum[2 * j + 1], x, weight(weights + 32 * j + lane.id));
-    for (int i = 0; i < 2; i++) {
-        *reinterpret_cast<uint4*>(row + lane.wide[1 + i]) =
-            make_uint4(packed(sum[0][2 * i], sum[0][2 * i + 1]), packed(sum[1][2 * i], sum[1][2 * i + 1]),
-                       packed(sum[2][2 * i], sum[2][2 * i + 1]), packed(sum[3][2 * i], sum[3][2 * i + 1]));
-    }
+__device__ __forceinline__ void widen(const Fragment& x, const uint4* weights, char* row, const Lane& lane) {
+    Fragment sum[2];
+    begin(sum, weight(weights + BIAS1 + lane.t));
+    for (int j = 0; j < 2; j++) product(sum[j], x, weight(weights + CONV1 + 32 * j + lane.id));
+    for (int i = 0; i < 2; i++) *reinterpret_cast<uint4*>(row + lane.wide[1 + i]) = of_pixel(sum, i);
 }
 
 // The rest of a block on two rows: x, as they came into it, become what comes out. `top` is the row above them.
@@ -123,8 +123,8 @@ __device__ __forceinline__ void narrow_down(Fragment (&x)[2], const char* rows, 
     }
     for (int o = 0; o < 2; o++) {
         float low[4], high[4];
-        begin(low, bias + BIAS2, lane.t);
-        begin(high, bias + BIAS2 + 4, lane.t);
+        begin(low, bias, lane.t);
+        begin(high, bias + 4, lane.t);
         for (int i = 0; i < 2; i++) {
             const float2 first = unpacked(x[o][i]), second = unpacked(x[o][2 + i]);
             low[2 * i] += first.x, low[2 * i + 1] += first.y;
@@ -139,20 +139,10 @@ __device__ __forceinline__ void narrow_down(Fragment (&x)[2], const char* rows, 
     }
 }
 
+// Its order of channels there, 8j + 2t + i of lane t side by side, is the order in which the weights take them.
 __device__ __forceinline__ void store(char* row, const Fragment& x, const Lane& lane) {
-    *reinterpret_cast<uint2*>(row + lane.narrow[2]) = make_uint2(x[0], x[2]);
-    *reinterpret_cast<uint2*>(row + lane.narrow[3]) = make_uint2(x[1], x[3]);
-}
-
-// A row of features as the products of a convolution of SIZE columns take it, one fragment a column.
-template <int SIZE>
-__device__ __forceinline__ void load(Fragment (&a)[SIZE], const char* row, const Lane& lane) {
-    uint2 seen[SIZE + 1];
-    for (int i = 0; i <= SIZE; i++) seen[i] = *reinterpret_cast<const uint2*>(row + lane.narrow[i + (5 - SIZE) / 2]);
-    for (int i = 0; i < SIZE; i++) {
-        a[i][0] = seen[i].x, a[i][1] = seen[i + 1].x;
-        a[i][2] = seen[i].y, a[i][3] = seen[i + 1].y;
-    }
+    *reinterpret_cast<uint2*>(row + lane.narrow) = make_uint2(x[0], x[2]);
+    *reinterpret_cast<uint2*>(row + lane.narrow + 2 * PLANE) = make_uint2(x[1], x[3]);
 }
 
 // A picture (3, height, width) to one of (3, SCALE height, SCALE width). Each block makes `strip` rows, an even number.
@@ -167,6 +157,9 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
         uint4* own = reinterpret_cast<uint4*>(shared + ROWS);
         for (int i = threadIdx.x; i < WEIGHTS; i += 32 * TILES) own[i] = __ldg(weights + i);
         weights = own;
+        float4* shift = reinterpret_cast<float4*>(own + WEIGHTS);
+        for (int i = threadIdx.x; i < BIASES; i += 32 * TILES) shift[i] = __ldg(biases + i);
+        biases = shift;
         __syncthreads();
     }
     Fragment kept[3] = {};  // for each block, the next one's first, features of the row that has still to go through it
@@ -178,7 +171,9 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
         coming[r].fetch(average, first_row - HALO + 1 + r, lane.seen, height, width);
     }
 
+    int turn = 0;  // step % 3: where the rows of conv_mid go
     for (int step = 0; first_row + 2 * step - 12 < last_row; step++) {
+        turn = turn == 2 ? 0 : turn + 1;
         const int row = 2 * step, base_row = first_row - HALO;  // what is `row` here is base_row + row in the picture
 
         // conv_in on rows `row` and `row` + 1, then into the first block
@@ -208,7 +203,7 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
             const float4* bias = biases + BLOCK_BIAS + block * BIAS_SIZE;
             char* rows = shared + block * 4 * WIDE;
             for (int o = 0; o < 2; o++)
-                widen(x[o], own + CONV1, bias + BIAS1, rows + (row - block + o & 3) * WIDE, lane);
+                widen(x[o], own, rows + (row - block + o & 3) * WIDE, lane);
             __syncthreads();
             for (int i = 0; i < 4; i++) {
                 const unsigned newest = x[1][i];
@@ -230,18 +225,17 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
                 begin(low[o], biases + MID_BIAS, lane.t);
                 begin(high[o], biases + MID_BIAS + 4, lane.t);
             }
-            for (int r = 0; r < 4; r++) {
-                Fragment a[3];
-                load(a, shared + LAST + (row - 5 + r & 3) * NARROW, lane);
-                for (int o = 0; o < 2; o++) {
-                    if (r < o || r > o + 2) continue;
-                    for (int dx = 0; dx < 3; dx++)
-                        product(low[o], high[o], a[dx], weight(weights + MID + (3 * (r - o) + dx) * 32 + lane.id));
+            for (int r = 0; r < 4; r++)
+                for (int dx = 0; dx < 3; dx++) {
+                    Fragment a;
+                    ldmatrix(a, shared + LAST + (row - 5 + r & 3) * NARROW + lane.matrix[1 + dx]);
+                    for (int o = 0; o < 2; o++)
+                        if (r >= o && r <= o + 2)
+                            product(low[o], high[o], a, weight(weights + MID + (3 * (r - o) + dx) * 32 + lane.id));
                 }
-            }
             for (int o = 0; o < 2; o++) {
                 pack(x[o], low[o], high[o]);
-                store(shared + MIDDLE + (row - 4 + o & 7) * NARROW, x[o], lane);
+                store(shared + MIDDLE + (2 * turn + o) * NARROW, x[o], lane);
             }
         }
         __syncthreads();
@@ -254,15 +248,18 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
         float sum[2][2 * PAIRS][4];
         for (int o = 0; o < 2; o++)
             for (int j = 0; j < 2 * PAIRS; j++) begin(sum[o][j], biases + TAIL_BIAS + 4 * j, lane.t);
+#pragma unroll SCALE == 2 ? 6 : 1  // of 4 the sums leave no registers for it
         for (int r = 0; r < 6; r++) {
-            Fragment a[5];
-            load(a, shared + MIDDLE + (row - 8 + r & 7) * NARROW, lane);
-            for (int o = 0; o < 2; o++) {
-                if (r < o || r > o + 4) continue;
-                for (int dx = 0; dx < 5; dx++)
+            const int pair = turn + 1 + r / 2, slot = pair >= 3 ? pair - 3 : pair;
+            for (int dx = 0; dx < 5; dx++) {
+                Fragment a;
+                ldmatrix(a, shared + MIDDLE + (2 * slot + r % 2) * NARROW + lane.matrix[dx]);
+                for (int o = 0; o < 2; o++) {
+                    if (r < o || r > o + 4) continue;
                     for (int j = 0; j < PAIRS; j++)
-                        product(sum[o][2 * j], sum[o][2 * j + 1], a[dx],
+                        product(sum[o][2 * j], sum[o][2 * j + 1], a,
                                 weight(weights + TAIL + ((5 * (r - o) + dx) * PAIRS + j) * 32 + lane.id));
+                }
             }
         }
         for (int r = 0; r < 4; r++) {
