@@ -63,7 +63,8 @@ def test_precisions_are_called_as_the_option_calls_them(machine, monkeypatch):
     machine()
     able = SimpleNamespace(get_property=lambda device, name: ["FP32", "BF16", "FP16"])
     monkeypatch.setattr("videosr.engines.openvino.core", lambda: able)
-    assert findings(doctor.examine())["openvino"].about.endswith("the CPU computes f32 and f16, bf16")
+    about = findings(doctor.examine())["openvino"].about
+    assert "the CPU computes f32 and f16, bf16 (--precision bf16: faster" in about
 
 
 def test_what_is_not_installed_names_its_extra(machine, monkeypatch):

@@ -455,6 +455,20 @@ class HalfCpu:
 FORMS = ["deploy", "image"]
 
 
+@pytest.fixture
+def arm(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+
+
+def test_on_x86_half_precision_is_for_those_who_ask(paragon, monkeypatch):
+    """f16 is slower there than f32, bf16 not exact."""
+    monkeypatch.setattr("videosr.engines.openvino.core", HalfCpu)
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    assert load(paragon.deploy, threads=1).precision == "f32"
+    assert load(paragon.deploy, precision="bf16", threads=1).precision == "bf16"
+
+
+@pytest.mark.usefixtures("arm")
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_cpu_can_do_is_asked_for_by_names_that_openvino_knows(paragon, monkeypatch, form):
     cpu = HalfCpu()
@@ -470,23 +484,22 @@ def test_what_a_cpu_can_do_is_asked_for_by_names_that_openvino_knows(paragon, mo
     assert (engine.planar(source, target_of(source, 2), 1) is not None) == (form == "deploy")
 
 
+@pytest.mark.usefixtures("arm")
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("refused", "taken"), [(("f16",), "bf16"), (("f16", "bf16"), "f32")])
-def test_a_precision_that_openvino_refuses_is_passed_over(paragon, monkeypatch, form, refused, taken):
-    cpu = HalfCpu(*refused)
+def test_a_precision_that_openvino_refuses_is_passed_over(paragon, monkeypatch, form):
+    cpu = HalfCpu("f16")
     monkeypatch.setattr("videosr.engines.openvino.core", lambda: cpu)
     engine = load(getattr(paragon, form), threads=1)
-    assert engine.precision == taken
+    assert engine.precision == "f32"
     exact = load(getattr(paragon, form), precision="f32", threads=1)
     x = np.random.default_rng(0).random((1, 3, 20, 24), np.float32)
-    assert np.abs(engine.run(x) - exact.run(x)).max() < 0.01
-    if taken == "f32":
-        assert np.array_equal(engine.run(x), exact.run(x))
+    assert np.array_equal(engine.run(x), exact.run(x))
     if form == "image":  # what is asked for by name is that or nothing
         with pytest.raises(NetworkError, match="primitive descriptor"):
             load(paragon.image, precision="f16", threads=1)
 
 
+@pytest.mark.usefixtures("arm")
 def test_a_precision_that_overflows_is_passed_over(paragon, monkeypatch):
     cpu, compiled, plain = HalfCpu(), OpenVINOEngine._compile, OpenVINOEngine.run
     monkeypatch.setattr("videosr.engines.openvino.core", lambda: cpu)
@@ -501,7 +514,7 @@ def test_a_precision_that_overflows_is_passed_over(paragon, monkeypatch):
 
     monkeypatch.setattr(OpenVINOEngine, "_compile", compile_)
     monkeypatch.setattr(OpenVINOEngine, "run", run)
-    assert load(paragon.image, threads=1).precision == "bf16"
+    assert load(paragon.image, threads=1).precision == "f32"
 
 
 @pytest.mark.parametrize(("format", "hint"), [("yuv420p12le", "f16"), ("yuv420p16le", "f32")])
