@@ -6,8 +6,6 @@ Each part runs in a process of its own with a time limit, since a fault in CUDA 
 each figure is printed, and written to FILE, as soon as it is there. What cannot be measured says why: of TensorRT,
 PyAV, OpenVINO, ONNX Runtime and torch each may be missing. Without a clip one is made. Ratios are of one run, figures
 are medians of rounds. Exit code 1 if a bar is missed, or none could be measured.
-
-NOT YET RUN ON A GPU.
 """
 
 from __future__ import annotations
@@ -124,6 +122,7 @@ def parts(engines: Sequence[str]) -> list[tuple[str, str]]:
         ("compiled", ""),
         ("kernels", ""),
         *(("stream", name) for name in engines),
+        *(("fine", name) for name in engines),
     ]
 
 

@@ -4,8 +4,6 @@
 
 The same is in the tests that are marked `gpu`, for more formats; this needs no packages but numpy and cupy, so that it
 runs on a machine that was lent for minutes. Exit code 1 if a sample is wrong, or nothing could be checked.
-
-NOT YET RUN ON A GPU.
 """
 
 from __future__ import annotations

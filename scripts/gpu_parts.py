@@ -19,9 +19,9 @@ from videosr.engines import Engine
 from videosr.engines.gpu_device import Device
 from videosr.models import registry
 
-TENSOR_KFLOP = {"realtime": 21.9, "stream": 138.3}
+TENSOR_KFLOP = {"realtime": 21.9, "fine": 105.5, "stream": 138.3}
 """A pixel of the input, of the folded network at scale 2: multiply-adds of dense convolutions, counted twice."""
-OTHER_KFLOP = {"realtime": 3.6, "stream": 21.5}
+OTHER_KFLOP = {"realtime": 3.6, "fine": 19.5, "stream": 21.5}
 """Of depthwise convolutions, counted twice, of GELU (20 each) and of products."""
 PEAK_TENSOR, PEAK_OTHER = 989e12, 134e12
 """Of an H100 or H200 SXM in float16, a second, in its tensor cores and outside of them (NVIDIA's data sheets)."""
@@ -29,8 +29,9 @@ PEAK_BYTES = {"H200": 4.8e12, "H100": 3.35e12}
 """Of their memory, a second."""
 BYTES = 8
 """A pixel of the input at the least: 4:2:0 planes in, four times as many out."""
-REALTIME, STREAM, MEMORY, CODES, PSNR = (
+REALTIME, FINE, STREAM, MEMORY, CODES, PSNR = (
     "realtime with ",
+    "fine with ",
     "stream with ",
     "memory with ",
     "within a code with ",
@@ -130,11 +131,16 @@ def roofline(variant: str, size: tuple[int, int], fps: float) -> str:
 
 def engine_alone(case: Case, name: str) -> Measured:
     """An engine: its network alone, its memory, its pictures, a film."""
-    engine = case.make(realtime_of(name), name)
+    engine = case.make(shipped("realtime-2x", name), name)
     yield from attempt(MEMORY + name, "MiB", lambda: memory(engine, case, name))
     yield from attempt(REALTIME + name, "frames/s", lambda: alone(engine, case, REALTIME + name, "realtime"))
     yield from attempt(PSNR + name, "dB", lambda: accuracy(engine, case.size, name))
     yield from attempt(FILM + name, "frames/s", lambda: film(engine, case, name))
+
+
+def fine(case: Case, name: str) -> Measured:
+    """The fine network."""
+    yield from alone(case.make(shipped("fine-2x", name), name), case, FINE + name, "fine")
 
 
 def stream(case: Case, name: str) -> Measured:
@@ -183,9 +189,9 @@ def latency(percentiles: tuple[float, float, float]) -> str:
     return f"latency {p50:.3f} {p95:.3f} {p99:.3f} ms (p50 p95 p99)"
 
 
-def realtime_of(name: str) -> Path:
-    """The shipped network, as an engine takes it."""
-    path = registry.find("realtime-2x")
+def shipped(network: str, name: str) -> Path:
+    """A shipped network, as an engine takes it."""
+    path = registry.find(network)
     return path.with_suffix(".safetensors") if name == "torch" else path
 
 
@@ -249,7 +255,7 @@ def accuracy(engine: Engine, size: tuple[int, int], name: str) -> Measured:
     base = 0.5 + 0.35 * np.sin(x / 23) * np.cos(y / 17)
     frame = np.clip(np.stack([base, base[::-1], 1 - base]) + rng.normal(0, 0.02, (3, rows, columns)), 0, 1)
     frame = frame[None].astype(np.float32)
-    reference = reference_of(Network.open(realtime_of("")))
+    reference = reference_of(Network.open(shipped("realtime-2x", "")))
     out, wanted = np.asarray(engine.run(frame)), reference.run(frame)
     error = float(np.mean((out.astype(np.float64) - wanted) ** 2))
     codes = [np.rint(np.clip(p, 0, 1) * 255) for p in (out, wanted)]
@@ -295,6 +301,7 @@ def made_clip(path: Path, size: tuple[int, int], count: int) -> Path:
 PARTS: dict[str, Callable[..., Measured]] = {
     "kernels": kernels,
     "engine": engine_alone,
+    "fine": fine,
     "stream": stream,
     "compiled": compiled,
 }
@@ -304,6 +311,7 @@ def main_figure(part: str, engine: str) -> tuple[str, str]:
     """Name and unit of the figure of a part without which it is nothing."""
     return {
         "engine": (REALTIME + engine, "frames/s"),
+        "fine": (FINE + engine, "frames/s"),
         "stream": (STREAM + engine, "frames/s"),
         "compiled": (COMPILED, "frames/s"),
         "kernels": (WRONG, "samples"),

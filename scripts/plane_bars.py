@@ -4,8 +4,6 @@
 
 For each kernel: the time of a launch, the bytes that it has to move, and these over that, in GB/s and as a share of the
 memory's bandwidth. Needs `videosr[cuda]`.
-
-NOT YET RUN ON A GPU.
 """
 
 from __future__ import annotations

@@ -64,7 +64,16 @@ def test_precisions_are_called_as_the_option_calls_them(machine, monkeypatch):
     able = SimpleNamespace(get_property=lambda device, name: ["FP32", "BF16", "FP16"])
     monkeypatch.setattr("videosr.engines.openvino.core", lambda: able)
     about = findings(doctor.examine())["openvino"].about
-    assert "the CPU computes f32 and f16, bf16 (--precision bf16: faster" in about
+    assert "the CPU computes f32 and f16, bf16 (--precision bf16: faster with AMX" in about
+
+
+@pytest.mark.parametrize(("gpu", "larger"), [(Gpu("Stand-in 2000", (7, 5), "580", 6 << 30), False), (HOPPER, True)])
+def test_our_kernels_name_the_networks_that_they_run_there(machine, monkeypatch, gpu, larger):
+    machine(gpu)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: SimpleNamespace())
+    about = doctor._own((gpu,), "").about
+    assert "realtime" in about
+    assert ("stream, fine" in about) is larger
 
 
 def test_what_is_not_installed_names_its_extra(machine, monkeypatch):

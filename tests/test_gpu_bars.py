@@ -91,7 +91,7 @@ def test_a_film_that_nvdec_does_not_take_is_told(script, tmp_path):
     from videosr.engines.openvino import OpenVINOEngine
 
     clip = make_clip(tmp_path / "clip.mkv", frames=3, width=64, height=48, codec="ffv1")
-    engine = OpenVINOEngine(Network.open(gpu_parts.realtime_of("openvino")))
+    engine = OpenVINOEngine(Network.open(gpu_parts.shipped("realtime-2x", "openvino")))
     case = gpu_parts.Case((48, 64), 1, tmp_path, clip, "cpu", lambda path, name: engine)
     fast, copies = gpu_parts.film(engine, case, "openvino")
     assert fast.value > 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ import hostnvdec
 from clips import make_clip
 from hostdevice import DeviceArray, HostDevice, on_device
 
+from videosr import look
 from videosr.arrays import frame_of, picture_of
 from videosr.engines import NotFinite
 from videosr.engines import torch as torch_engine
@@ -94,6 +98,54 @@ def test_to_a_sink_that_forgets_nothing_crosses_the_bus(engine, clip, monkeypatc
     assert (engine.device.uploaded, engine.device.downloaded) == (0, FRAMES)
     assert all(frame.on_gpu and isinstance(frame.planes[0], DeviceArray) for frame in kept)
     assert [(frame.width, frame.height) for frame in kept] == [(2 * WIDTH, 2 * HEIGHT)] * FRAMES
+
+
+def test_frames_on_the_gpu_are_looked_at_ahead(engine, clip, monkeypatch):
+    """In a thread of its own, in order, before the frames in front of them are asked for."""
+    hostnvdec.install(monkeypatch)
+    seen, plain = [], look.look_at
+
+    def watched(frame, before, cut=None, device=None):
+        seen.append((frame.pts, before and before.frame.pts, threading.current_thread().name))
+        return plain(frame, before, cut, device)
+
+    monkeypatch.setattr(look, "look_at", watched)
+    upscaler, made = Upscaler(), []
+    with Decoder(clip, device=0) as decoder:
+        frames = list(decoder)
+    upscaler.remember(frames[0])
+    upscaler.remember(frames[1])
+    for frame in frames[2:]:
+        made += upscaler.process(frame)
+    assert len(made) < FRAMES - 2 - upscaler._in_flight  # one more than those that are being enlarged
+    made += upscaler.flush()
+    times = [frame.pts for frame in frames]
+    assert [frame.pts for frame in made] == times[2:]
+    assert [entry[:2] for entry in seen] == list(zip(times, [None, *times], strict=False))
+    assert all(thread.startswith("videosr-look") for _, _, thread in seen)
+    again = [*upscaler.process(frames[2]), *upscaler.flush()]  # a new sequence: nothing is before it
+    assert seen[-1][1] is None
+    alone = Upscaler().picture(frames[:3])
+    assert alone.same_picture(made[0])
+    assert len(again) == 1
+
+
+def test_tiles_that_are_asked_for_are_made_on_the_gpu(engine, clip, tmp_path, monkeypatch):
+    """Each takes the memory of a tile; the picture is the same to a code."""
+    hostnvdec.install(monkeypatch)
+    whole, sizes, run = made(clip, tmp_path / "whole.mkv"), [], engine.run
+
+    def watched(frame, average=None):
+        sizes.append(frame.shape[2:])
+        return run(frame, average)
+
+    monkeypatch.setattr(engine, "run", watched)
+    small = replace(OPTIONS, upscale=replace(OPTIONS.upscale, tile=60))
+    for frame, other in zip(made(clip, tmp_path / "tiles.mkv", small), whole, strict=True):
+        for plane, sample in zip(frame.planes, other.planes, strict=True):
+            assert np.abs(plane.astype(int) - sample).max() <= 1
+    assert sizes
+    assert max(max(size) for size in sizes) <= 60
 
 
 class Strict(DeviceArray):

@@ -1,7 +1,4 @@
-"""The speed of networks alone on a GPU, on tensors that lie there; no video is needed for it.
-
-Nothing in here has run on a GPU yet.
-"""
+"""The speed of networks alone on a GPU, on tensors that lie there; no video is needed for it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The speed of a film from its file to a sink that forgets, and what crosses the bus on the way.
-
-Nothing in here has run on a GPU yet.
-"""
+"""The speed of a film from its file to a sink that forgets, and what crosses the bus on the way."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Alone means: the network on tensors that lie on the GPU, nothing copied. From fi
 it can, upscaled, and forgotten. Rows are measured one after the other in one run; figures are medians of rounds, those
 of latency percentiles over single frames, each waited for.
 
-Nothing in here has run on a GPU yet.
+As a whole it has not run on a GPU yet; its parts have, by `scripts/gpu_bars.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The published network in torch, which engines are compared with.
-
-Nothing in here has run on a GPU yet.
-"""
+"""The published network in torch, which engines are compared with."""
 
 from __future__ import annotations
 

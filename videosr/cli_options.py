@@ -214,7 +214,7 @@ _OPTIONS = [
         type=click.Choice(["auto", "f32", "bf16", "f16"]),
         default="auto",
         metavar="TYPE",
-        help="Arithmetic of the detail path: f32, bf16, f16, or what the machine does fast.",
+        help="Arithmetic of the detail path: f32, bf16, f16, or auto: f16 on GPUs, f32 on x86 CPUs.",
     ),
     click.option(
         "--tile",

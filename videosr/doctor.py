@@ -19,6 +19,7 @@ from av.codec.hwaccel import hwdevices_available
 from videosr import __version__
 from videosr.engines import CUDA_ENGINES
 from videosr.engines.cache import Cache
+from videosr.engines.cuda_blocks import LEAST as LARGER
 from videosr.engines.cuda_realtime import LEAST
 from videosr.engines.gpu_device import Gpu
 from videosr.engines.nvidia import NoDriverError, gpus
@@ -167,7 +168,7 @@ def _openvino() -> Finding:
     about = f"{installed('openvino')}, the default; sees {devices}; the CPU computes f32"
     about += f" and {', '.join(fast)}" if fast else " and no half precision"
     if "bf16" in fast:
-        about += " (--precision bf16: faster, now and then a code or two off)"
+        about += " (--precision bf16: faster with AMX, rarely two codes off)"
     return Finding(name="openvino", ready=True, about=about)
 
 
@@ -214,7 +215,7 @@ def _tensorrt(name: str, here: tuple[Gpu, ...], problem: str) -> Finding:
 
 
 def _own(here: tuple[Gpu, ...], problem: str) -> Finding:
-    about = "our own kernels: realtime, stream, fine"
+    about = "our own kernels: realtime" + (", stream, fine" if not here or here[0].capability >= LARGER else "")
     if importlib.util.find_spec("cupy") is None:
         return Finding(name="cuda", ready=False, about=f"{about}; needs cupy", remedy="pip install 'videosr[cuda]'")
     if not here:

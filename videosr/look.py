@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from videosr import scenes
@@ -53,6 +55,42 @@ def look_at(frame: Frame, before: Seen | None, cut: bool | None = None, device: 
     if same and not cut:
         return Seen(frame, thumbnail, False, True, before.noise)
     return Seen(frame, thumbnail, scenes.is_cut(before.thumbnail, thumbnail) if cut is None else cut, False, noise)
+
+
+class Looker:
+    """Looks at the frames of a sequence, each after the one before it.
+
+    On a GPU what is asked about a frame waits there behind frames that are being enlarged. So it is asked in a thread
+    of its own, for a frame ahead, while those are under way.
+
+    Args:
+        device: that the engine is on; None: the CPU, where looking takes no time worth a thread.
+    """
+
+    def __init__(self, device: Device | None) -> None:
+        self._device = device
+        self._thread = None if device is None else ThreadPoolExecutor(1, "videosr-look")
+        self.ahead = 0 if device is None else 1
+        """Frames to begin looking at before the first of them is asked for."""
+        self._last: Seen | None = None
+
+    def begin(self, frame: Frame) -> Callable[[], Seen]:
+        """Begin looking at the next frame; what is returned waits for what was found.
+
+        That raises an `EngineError` if something failed on the device.
+        """
+        if self._thread is None:
+            seen = self._next(frame)
+            return lambda: seen
+        return self._thread.submit(self._next, frame).result
+
+    def forget(self) -> None:
+        """The next frame begins a new sequence. Nothing may be under way."""
+        self._last = None
+
+    def _next(self, frame: Frame) -> Seen:
+        self._last = look_at(frame, self._last, device=self._device)
+        return self._last
 
 
 def _kind(frame: Frame) -> tuple[object, ...]:

@@ -19,8 +19,8 @@ from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.choice import AUTO, Wish, choose
 from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace, on_host, together
+from videosr.look import Looker, look_at
 from videosr.look import Seen as Seen
-from videosr.look import look_at
 from videosr.models import registry
 from videosr.reflections import over_reflections
 from videosr.temporal import Mode
@@ -51,7 +51,7 @@ class UpscaleOptions:
         pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
         on_nan: what to do about frames that the network cannot make.
         tile: edge of the tiles that pictures are cut into where a network takes R'G'B' tensors (see `tiling`); 0 never
-            cuts, None goes by the network. Runners of planes cut as they need to.
+            cuts, None goes by the network. Runners of planes cut as they need to on the CPU, and not on a GPU.
     """
 
     model: str = registry.DEFAULT
@@ -141,6 +141,8 @@ class Upscaler:
         self._exact: Engine | None = None  # computes in float32; loaded when it is needed
         self._broken = False  # the state of a recurrent network is not finite
         self._mending = threading.Lock()
+        self._looker = Looker(engine.device)
+        self._looking: deque[tuple[Callable[[], Seen], bool]] = deque()  # frames ahead, and whether they are wanted
         self._history: deque[Seen] = deque(maxlen=temporal.HISTORY)
         self._pending: deque[Pending] = deque()
         self._in_flight = 0
@@ -185,11 +187,21 @@ class Upscaler:
         Raises:
             EngineError: the engine failed.
         """
-        self._history.append(self._look(frame, self._history))
-        recent = () if self._last is None or self.engine.interface is Interface.RECURRENT else (self._last,)
-        self._last = self._begin(self._history, recent)
-        self._pending.append(self._last)
-        while len(self._pending) > self._in_flight:
+        self._looking.append((self._looker.begin(frame), True))
+        yield from self._advance()
+
+    def _advance(self, *, last: bool = False) -> Iterator[Frame]:
+        """Begin frames that were looked at and finish those under way; unless none follows, but for some."""
+        # A network that gives each frame at once goes on doing so.
+        while len(self._looking) > (self._looker.ahead if self._in_flight and not last else 0):
+            look, wanted = self._looking.popleft()
+            self._history.append(look())
+            if not wanted:
+                continue
+            recent = () if self._last is None or self.engine.interface is Interface.RECURRENT else (self._last,)
+            self._last = self._begin(self._history, recent)
+            self._pending.append(self._last)
+        while len(self._pending) > (0 if last else self._in_flight):
             yield self.finish(self._pending.popleft())
 
     @property
@@ -206,13 +218,15 @@ class Upscaler:
             for _ in self.process(frame):
                 pass
         else:
-            self._history.append(self._look(frame, self._history))
+            self._looking.append((self._looker.begin(frame), False))
+            while self._looking and not self._looking[0][1]:
+                self._history.append(self._looking.popleft()[0]())
 
     def flush(self) -> Iterator[Frame]:
         """The frames still under way; the next frame then begins a new sequence."""
-        while self._pending:
-            yield self.finish(self._pending.popleft())
+        yield from self._advance(last=True)
         self._history.clear()
+        self._looker.forget()
         self._last = None
 
     def picture(self, history: Sequence[Frame]) -> Frame:
@@ -226,13 +240,10 @@ class Upscaler:
         """
         seen: list[Seen] = []
         for frame in history[-temporal.HISTORY :]:
-            seen.append(self._look(frame, seen))
+            seen.append(look_at(frame, seen[-1] if seen else None, device=self.engine.device))
         return self.finish(self.begin(seen))
 
     look = staticmethod(look_at)
-
-    def _look(self, frame: Frame, seen: Sequence[Seen]) -> Seen:
-        return self.look(frame, seen[-1] if seen else None, device=self.engine.device)
 
     def begin(self, seen: Sequence[Seen], recent: Iterable[Pending] = ()) -> Pending:
         """Start on the last of some consecutive frames, as `picture` would make it; `finish` gives the result.
@@ -452,8 +463,11 @@ class Upscaler:
         )
 
     def _runner(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
-        if self.options.tta or (self.tiling.blend and self.tiling.cuts(source.height, source.width)):
-            return None  # runners make a picture once, and whole or cut where the network's reach is known
+        # Runners make a picture once, and whole, or on the CPU cut where the network's reach is known. Who asks for
+        # tiles on a GPU is short of its memory.
+        tiled = self.tiling.blend or (self.engine.device is not None and self.options.tile is not None)
+        if self.options.tta or (tiled and self.tiling.cuts(source.height, source.width)):
+            return None
         key = (source, window)
         if key not in self._runners:
             if len(self._runners) > 3:

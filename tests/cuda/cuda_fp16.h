@@ -85,6 +85,16 @@ CUDA_HOST_HALF(sub, x - y)
 CUDA_HOST_HALF(mul, x * y)
 CUDA_HOST_HALF(min, fminf(x, y))
 CUDA_HOST_HALF(max, fmaxf(x, y))
+static inline __half2 __hmin2_nan(__half2 a, __half2 b) {
+    const __half2 least = __hmin2(a, b), sum = __hadd2(a, b);  // infinities of both signs are not met here
+    return __halves2half2(__half2float(sum.x) != __half2float(sum.x) ? sum.x : least.x,
+                          __half2float(sum.y) != __half2float(sum.y) ? sum.y : least.y);
+}
+static inline __half2 __hmax2_nan(__half2 a, __half2 b) {
+    const __half2 most = __hmax2(a, b), sum = __hadd2(a, b);
+    return __halves2half2(__half2float(sum.x) != __half2float(sum.x) ? sum.x : most.x,
+                          __half2float(sum.y) != __half2float(sum.y) ? sum.y : most.y);
+}
 #undef CUDA_HOST_HALF
 static inline __half __hdiv(__half a, __half b) { return __half(__half2float(a) / __half2float(b)); }
 static inline __half __hfma(__half a, __half b, __half c) {

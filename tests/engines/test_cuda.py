@@ -29,7 +29,7 @@ from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
 from videosr.engines import Interface, Picture, cuda, load  # noqa: E402
 from videosr.engines.cuda import CudaEngine  # noqa: E402
 from videosr.engines.cuda_realtime import SOURCE, Shape, macros, shape_for  # noqa: E402
-from videosr.engines.cuda_weights import read  # noqa: E402
+from videosr.engines.cuda_weights import _constants, pack, read  # noqa: E402
 from videosr.engines.gpu_device import Gpu  # noqa: E402
 from videosr.engines.network import Network  # noqa: E402
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError  # noqa: E402
@@ -349,6 +349,22 @@ def test_what_it_cannot_do_is_said(paragon, monkeypatch):
     monkeypatch.delitem(sys.modules, "videosr.engines.gpu_cupy", raising=False)
     with pytest.raises(MissingExtraError, match=r"the cuda engine.*videosr\[cuda\]"):
         load(paragon.deploy, "cuda", device="cuda")
+
+
+@on_host
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize(("name", "block"), [("realtime-2x", "body.0.blocks.2"), ("fine-2x", "body.1.blocks.3")])
+def test_what_overflows_is_not_finite(monkeypatch, untested, name, block):
+    """NaN stays NaN on its way through GELU, so that it is seen."""
+
+    network = Network.open(registry.find(name))
+    variant, scale = network.metadata["variant"], 2
+    weights = dict(_constants(network, variant, scale))
+    weights[f"{block}.conv1.weight"] = 1e6 * weights[f"{block}.conv1.weight"]
+    monkeypatch.setattr(cuda, "read", lambda network: pack(weights, variant, scale))
+    capable = HostDevice(gpu=Gpu("Stand-in 4000", (8, 9), "580", 16 << 30))
+    made = CudaEngine(network, device=capable).run(noise(1, 3, 9, 20))
+    assert not np.isfinite(made).any()
 
 
 @on_host

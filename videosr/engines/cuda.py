@@ -24,8 +24,6 @@ from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, complete, namespace
 
 _HEADERS = ("features.cuh", "tensor.cuh")
-_TRIAL = (24, 96)
-"""Where kernels are tested: wider than one strip of most GPUs."""
 _SMALL = 1 << 20
 """Input pixels below which one frame does not fill a GPU, so that two run side by side."""
 _SIZES = 2
@@ -65,9 +63,10 @@ class CudaEngine(Engine):
         device = device or cuda_device(index, "the cuda engine")
         if device.gpu.capability < self._kind.LEAST:
             least = ".".join(map(str, self._kind.LEAST))
+            others = "tensorrt_rtx, tensorrt or torch" if device.gpu.capability >= cuda_realtime.LEAST else "torch"
             raise EngineError(
                 f"the cuda engine needs compute capability {least} for the {packed.variant} network, not {device.gpu}; "
-                "use --engine torch"
+                f"use --engine {others}"
             )
         self.device: Device = device
         self._weights = tuple(part.upload(device) for part in packed.parts)
@@ -121,12 +120,13 @@ class CudaEngine(Engine):
 
     def _test(self) -> None:
         """Compare the kernel's pictures with those of OpenVINO in float32."""
-        execution = self._open(_TRIAL)
+        size = self._kind.trial(self.device.gpu.capability, self._packed)
+        execution = self._open(size)
 
         def step(frame: Array, average: Array | None, reset: bool) -> Array:
             return np.asarray(execution.run([frame, frame if average is None else average])[0])
 
         reference = reference_of(self.network)
-        verdict = self_test(step, self.interface, reference, _TRIAL, self.precision, 0.0)
+        verdict = self_test(step, self.interface, reference, size, self.precision, 0.0)
         if verdict.problem:
             raise EngineError(f"{self.network.path}: the cuda engine gives {verdict.problem}; use another --engine")

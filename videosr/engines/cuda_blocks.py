@@ -85,6 +85,12 @@ def shape_for(capability: tuple[int, int]) -> Shape:
     return Shape(2, 2, 4, 1, 2)
 
 
+def trial(capability: tuple[int, int], packed: Packed) -> tuple[int, int]:
+    """Rows and columns of a picture that takes more than one region, either way."""
+    rows, columns = shape_for(capability).size("last")
+    return rows + 2, columns + 2
+
+
 def macros(packed: Packed, output: str, shape: Shape) -> dict[str, object]:
     """What the kernels' source is compiled with."""
     network = {"STREAM": int(packed.variant == "stream"), "SCALE": packed.scale, "OUTPUT": C_TYPES[output]}

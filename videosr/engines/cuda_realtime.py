@@ -60,7 +60,7 @@ class Shape(NamedTuple):
 def shape_for(capability: tuple[int, int], weights: int) -> Shape:
     """As many columns a block as shared memory holds: 64 KiB on Turing, 163 on A100, 227 on H100 and B200, else 99.
 
-    Where there is much of it the weights lie there too: L1 has what shared memory leaves, 29 KiB of H100's 256, and
+    Where there is much of it the weights lie there too: L1 has what shared memory leaves, 28 KiB of H100's 256, and
     weights that are read through it in turn drive each other out.
 
     Args:
@@ -70,10 +70,15 @@ def shape_for(capability: tuple[int, int], weights: int) -> Shape:
     if capability < (8, 0):
         return Shape(3, 1)
     if capability in ((8, 0), (8, 7)):
-        return Shape(8, 1)
+        return Shape(9, 1)
     if capability[0] in (9, 10):
         return Shape(((227 << 10) - _PADDING - weights) // (16 * _ROWS), 1, weights)
     return Shape(5, 1)
+
+
+def trial(capability: tuple[int, int], packed: Packed) -> tuple[int, int]:
+    """Rows and columns of a picture that takes more than one strip, either way."""
+    return 4 * _HALO + 2, shape_for(capability, packed.parts[0].size).columns + 16
 
 
 def macros(scale: int, output: str, shape: Shape) -> dict[str, object]:

@@ -89,7 +89,7 @@ def read(network: Network) -> Packed:
     elif scale not in SCALES[variant]:
         problem = f"enlarges {scale} times"
     elif halo < _REACH:
-        problem = "pads with zeros"
+        problem = f"repeats {halo} pixels of the border, fewer than {_REACH}" if halo else "pads with zeros"
     elif variant != "realtime" and halo != _RIM:
         problem = f"repeats {halo} pixels of the border, not {_RIM}"
     elif facts.get("alpha", "0.0") not in ("0", "0.0"):

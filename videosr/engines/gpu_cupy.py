@@ -1,4 +1,4 @@
-"""The GPU as cupy gives it. Nothing in here has run on a GPU yet; `scripts/check_tensorrt.py` runs all of it."""
+"""The GPU as cupy gives it."""
 
 from __future__ import annotations
 

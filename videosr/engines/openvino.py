@@ -40,8 +40,8 @@ def fast_precisions(device: str = "CPU") -> tuple[str, ...]:
 def _automatic() -> tuple[str, ...]:
     """The half precisions that may be taken without being asked for: on Arm, f16.
 
-    On x86 neither: on a Xeon with AMX f16 took longer than f32, by 1.2 to 1.5 times, and bf16, which took 0.45 to 0.7 of
-    its time, is two or three 8-bit codes off at a sample in 10,000 (features are rounded to 8 bits between layers).
+    On x86 neither. On a Xeon with AMX f16 took 1.1 to 1.5 times as long as f32. bf16 took 0.45 to 0.7 of its time, but
+    is two or three 8-bit codes off at up to 80 samples in a million: features are rounded to 8 bits between layers.
     """
     return tuple(p for p in fast_precisions() if p == "f16" and platform.machine().lower() in _ARM)
 

@@ -3,8 +3,6 @@
 The engine for trying a checkpoint before exporting it, and what every other engine can be compared with. On CUDA the
 network is in half precision, channels last, recorded into a CUDA graph for each picture size, and takes and gives
 arrays of the GPU; video planes go through the same buffers, streams and kernels as with TensorRT.
-
-Nothing of CUDA has run yet.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class _Shared:
 
 
 class DeviceReader:
-    """Takes NV12, P010 and P016 pictures apart into planes of one component each, where they are.
+    """Takes NV12 and P010 pictures apart into planes of one component each, where they are.
 
     The planes are C-contiguous, complete when `read` returns, and nobody else's: the picture they came from may be
     dropped, and decoded over, at once. It costs a read and a write of the picture in the GPU's memory (6 bytes a pixel
@@ -192,7 +192,7 @@ class DeviceReader:
 
 
 def cuda_reader(index: int) -> DeviceReader:
-    """The reader of a CUDA device, giving cupy arrays. Has not run on a GPU yet.
+    """The reader of a CUDA device, giving cupy arrays.
 
     Raises:
         MissingExtraError: cupy is not installed.

@@ -11,7 +11,7 @@
 //
 // Tiles that each recompute their halo of 7 pixels cost 1.5 times the arithmetic at 32x32 outputs, and more shared memory
 // than a GeForce has. So a block goes down a strip of the picture, two rows a step, all layers in turn, each as many rows
-// behind as it has to see ahead; between layers lie the last 4 rows (8 before the tail). Recomputed are 6 columns on
+// behind as it has to see ahead; between layers lie the last 4 rows (6 before the tail). Recomputed are 6 columns on
 // either side of the strip (12 of 16 * TILES) and 12 rows above it.
 //
 // A warp owns 16 columns, as the rows of tensor core products: pixels 2g and 2g + 1 (g = lane / 4) are rows g and g + 8 of
@@ -20,13 +20,14 @@
 // the next wants its input. So 1x1 convolutions chain in registers, the identity never leaves them, and only what
 // has spatial extent goes through shared memory. A lane's channels lie side by side there, 16 bytes of 32 channels.
 //
-// Products are of float16 with float32 sums. The depthwise sums and GELU are float16, two at a time: of 3,300 instructions
-// a step 1,000 less, for 2 dB of 69 on noise and of 78 on smooth pictures. The base path sees the picture as two float16
+// Products are of float16 with float32 sums, but for the first of a block, which is float16 in any case. The depthwise
+// sums and GELU are float16, two at a time: a thousand instructions a step less, for 2 dB of 69 on noise and of 78 on smooth
+// pictures. The base path sees the picture as two float16
 // terms, exact to 22 bits, and its weights (of 256ths) are exact: the picture itself does not go through half precision.
 //
-// A step, 32 pixels of a warp: 2,300 instructions, 575 cycles of a multiprocessor's issue; 140 tensor core products, 140
-// cycles of an H200's and 1,100 of a GeForce's tensor cores; 640 cycles of the 128 bytes that shared memory and L1 give in
-// one, a third of them for weights, which is why a step has two rows.
+// A step, 32 pixels of a warp: 2,300 instructions, 575 cycles of a multiprocessor's issue; 220 tensor core products, 300
+// cycles of an H200's; some 850 of the 128 bytes that shared memory and L1 give in a cycle, a third of them for weights,
+// which is why a step has two rows.
 //
 // Macros: SCALE 2 or 4; OUTPUT float or __half, the type of what is made; TILES warps a block; BLOCKS on a multiprocessor;
 // STAGED 1: the weights are kept in shared memory too.
