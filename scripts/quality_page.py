@@ -33,7 +33,14 @@ TIME_BARS = ("realtime-2x", "realtime-2x-video", "stream-2x", "stream-2x-video")
 """Networks whose temporal reuse has to meet bars."""
 SEQUENCES = 4
 """Of Vid4: what fewer of them say of temporal reuse is no verdict."""
-PARAMETERS = {"light-2x": "5 k", "realtime-2x": "17 k", "realtime-4x": "45 k", "fine-2x": "87 k", "photo-2x": "477 k"}
+PARAMETERS = {
+    "light-2x": "5 k",
+    "realtime-2x": "17 k",
+    "realtime-4x": "45 k",
+    "fine-4x": "198 k",
+    "fine-2x": "87 k",
+    "photo-2x": "477 k",
+}
 BENCHMARK = {"Urban100": 100, "B100": 100, "Set14": 14, "Set5": 5}
 """How many images the field's sets have: a figure on fewer is not comparable."""
 

@@ -97,7 +97,9 @@ def test_blocks_fit_a_multiprocessor(capability, most, path):
 
 
 def test_turing_is_told_who_can(path):
-    with pytest.raises(EngineError, match=r"compute capability 8\.0 for the .* network.*7\.5.*--engine tensorrt_rtx, tensorrt or torch"):
+    with pytest.raises(
+        EngineError, match=r"compute capability 8\.0 for the .* network.*7\.5.*--engine tensorrt_rtx, tensorrt or torch"
+    ):
         CudaEngine(Network.open(path), device=device((7, 5)))
 
 
