@@ -1,6 +1,6 @@
 """A stand-in for NVDEC: decodes on the CPU and gives pictures as NVDEC does.
 
-They are in NV12, P010 or P016 and of format "cuda", and their planes speak PyAV's own DLPack.
+They are in NV12 or P010 and of format "cuda", and their planes speak PyAV's own DLPack.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hostdevice import DeviceArray
 
 from videosr.media import nvdec, pictures
 
-SEMIPLANAR = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le", "yuv420p12le": "p016le"}
+SEMIPLANAR = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
 
 
 class Surface:

@@ -470,8 +470,9 @@ class Upscaler:
             return None
         key = (source, window)
         if key not in self._runners:
-            if len(self._runners) > 3:
-                self._runners.clear()  # the stream changed: the old sizes are not coming back soon
+            # The stream changed: the old sizes are not coming back soon, and on a GPU they have the most of its memory.
+            if len(self._runners) > (3 if self.engine.device is None else 0):
+                self._runners.clear()
             denoise = self.options.denoise if window > 1 else 0.0
             self._runners[key] = self.engine.planar(source, target, window, denoise)
         return self._runners[key]
