@@ -45,17 +45,6 @@ class Differences(NamedTuple):
     statistics: int
 
 
-def to_device(device: Device, array: Array) -> Array:
-    """An array of the host, copied to the device."""
-    host, made = device.pinned(array.shape, array.dtype.name), device.empty(array.shape, array.dtype.name)
-    stream, done = device.stream(), device.event()
-    host[...] = array
-    device.upload(host, made, stream)
-    device.record(done, stream)
-    device.synchronize(done)
-    return made
-
-
 def to_host(device: Device, array: Array) -> Array:
     """A complete array of the device, copied to the host."""
     host, stream, done = device.pinned(array.shape, array.dtype.name), device.stream(), device.event()
@@ -82,11 +71,11 @@ def compare(device: Device, name: str, tensors: str, size: tuple[int, int] = SIZ
     held = [Frame(planes=planes, format=fmt, pts=0, time_base=Fraction(1)) for planes in frames]
     threshold, apart = 7.5 * 2 ** (fmt.bits - 8), fmt.subsampled
     kernels = PlaneKernels(device, source, target, tensors=(tensors, tensors), apart=apart)
-    there = [[to_device(device, plane) for plane in planes] for planes in frames]
+    there = [[device.put(plane) for plane in planes] for planes in frames]
     inputs = [device.empty((1, 3, rows, columns), tensors) for _ in range(2)]
     average = [device.empty(shape, "float32") for shape in shapes]
     output = rng.normal(0.5, 0.3, (1, 3, 2 * rows, 2 * columns)).astype(tensors)
-    tensor, finite = to_device(device, output), to_device(device, np.ones(1, np.uint8))
+    tensor, finite = device.put(output), device.put(np.ones(1, np.uint8))
     made = [device.empty(fmt.plane_shape(i, 2 * rows, 2 * columns), fmt.dtype.name) for i in range(3)]
 
     def work() -> None:

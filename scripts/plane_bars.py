@@ -51,16 +51,7 @@ def seconds(device: Device, work: Callable[[], None], count: int) -> float:
 
 def filled(device: Device, shapes: Sequence[tuple[int, ...]], dtype: str, peak: float) -> list[Array]:
     """Arrays of noise on the device."""
-    stream, done, made = device.stream(), device.event(), []
-    for shape in shapes:
-        host = device.pinned(shape, dtype)
-        host[...] = (np.random.default_rng(0).random(shape) * peak).astype(dtype)
-        array = device.empty(shape, dtype)
-        device.upload(host, array, stream)
-        device.record(done, stream)
-        device.synchronize(done)
-        made.append(array)
-    return made
+    return [device.put((np.random.default_rng(0).random(shape) * peak).astype(dtype)) for shape in shapes]
 
 
 def size_of(*groups: Sequence[Array]) -> int:

@@ -51,7 +51,8 @@ class UpscaleOptions:
         pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
         on_nan: what to do about frames that the network cannot make.
         tile: edge of the tiles that pictures are cut into where a network takes R'G'B' tensors (see `tiling`); 0 never
-            cuts, None goes by the network. Runners of planes cut as they need to on the CPU, and not on a GPU.
+            cuts, None goes by the network. Runners of planes cut as they need to on the CPU; on a GPU they do not, and
+            tiles that are asked for go the other way.
     """
 
     model: str = registry.DEFAULT
@@ -142,7 +143,7 @@ class Upscaler:
         self._broken = False  # the state of a recurrent network is not finite
         self._mending = threading.Lock()
         self._looker = Looker(engine.device)
-        self._looking: deque[tuple[Callable[[], Seen], bool]] = deque()  # frames ahead, and whether they are wanted
+        self._looking: deque[Callable[[], Seen]] = deque()  # of frames ahead
         self._history: deque[Seen] = deque(maxlen=temporal.HISTORY)
         self._pending: deque[Pending] = deque()
         self._in_flight = 0
@@ -187,22 +188,18 @@ class Upscaler:
         Raises:
             EngineError: the engine failed.
         """
-        self._looking.append((self._looker.begin(frame), True))
-        yield from self._advance()
+        self._looking.append(self._looker.begin(frame))
+        self._begin_looked_at(self._looker.ahead if self._in_flight else 0)  # who gives each frame at once goes on so
+        while len(self._pending) > self._in_flight:
+            yield self.finish(self._pending.popleft())
 
-    def _advance(self, *, last: bool = False) -> Iterator[Frame]:
-        """Begin frames that were looked at and finish those under way; unless none follows, but for some."""
-        # A network that gives each frame at once goes on doing so.
-        while len(self._looking) > (self._looker.ahead if self._in_flight and not last else 0):
-            look, wanted = self._looking.popleft()
-            self._history.append(look())
-            if not wanted:
-                continue
+    def _begin_looked_at(self, ahead: int = 0) -> None:
+        """Begin the frames that were looked at, but for the last `ahead`."""
+        while len(self._looking) > ahead:
+            self._history.append(self._looking.popleft()())
             recent = () if self._last is None or self.engine.interface is Interface.RECURRENT else (self._last,)
             self._last = self._begin(self._history, recent)
             self._pending.append(self._last)
-        while len(self._pending) > (0 if last else self._in_flight):
-            yield self.finish(self._pending.popleft())
 
     @property
     def sequential(self) -> bool:
@@ -218,13 +215,14 @@ class Upscaler:
             for _ in self.process(frame):
                 pass
         else:
-            self._looking.append((self._looker.begin(frame), False))
-            while self._looking and not self._looking[0][1]:
-                self._history.append(self._looking.popleft()[0]())
+            self._begin_looked_at()
+            self._history.append(self._looker.begin(frame)())
 
     def flush(self) -> Iterator[Frame]:
         """The frames still under way; the next frame then begins a new sequence."""
-        yield from self._advance(last=True)
+        self._begin_looked_at()
+        while self._pending:
+            yield self.finish(self._pending.popleft())
         self._history.clear()
         self._looker.forget()
         self._last = None

@@ -22,8 +22,8 @@ from videosr.archs import checkpoint  # noqa: E402
 from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
 from videosr.engines import load  # noqa: E402
 from videosr.engines.cuda import CudaEngine  # noqa: E402
-from videosr.engines.cuda_blocks import LEAST, RIM, SOURCE, Shape, macros, shape_for  # noqa: E402
-from videosr.engines.cuda_weights import Packed, read  # noqa: E402
+from videosr.engines.cuda_blocks import LEAST, SOURCE, Shape, macros, shape_for  # noqa: E402
+from videosr.engines.cuda_weights import RIM, Packed, read  # noqa: E402
 from videosr.engines.gpu_device import Gpu  # noqa: E402
 from videosr.engines.network import Network  # noqa: E402
 from videosr.errors import EngineError  # noqa: E402

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from videosr.engines.cuda_planes import C_TYPES
-from videosr.engines.cuda_weights import Packed, Resident
+from videosr.engines.cuda_weights import RIM, Packed, Resident
 from videosr.engines.gpu_device import Device
 from videosr.engines.gpu_execution import Layout
 from videosr.frame import Array
@@ -17,7 +17,6 @@ SOURCE = "blocks.cu"
 LEAST = (8, 0)
 """Compute capability: Turing has too little shared memory."""
 HOPPER = (9, 0)
-RIM = 8  # as in the kernels' source
 _CHANNELS = 32
 _WARP = 32
 
@@ -94,11 +93,7 @@ def trial(capability: tuple[int, int], packed: Packed) -> tuple[int, int]:
 def macros(packed: Packed, output: str, shape: Shape) -> dict[str, object]:
     """What the kernels' source is compiled with."""
     network = {"STREAM": int(packed.variant == "stream"), "SCALE": packed.scale, "OUTPUT": C_TYPES[output]}
-    return (
-        network
-        | {"ACROSS": shape.across, "DOWN": shape.down, "ROWS": shape.rows, "BLOCKS": shape.blocks}
-        | {"LAST_DOWN": shape.last_down}
-    )
+    return network | {name.upper(): value for name, value in shape._asdict().items()}
 
 
 class Context:

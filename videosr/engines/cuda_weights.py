@@ -20,7 +20,7 @@ _CHANNELS = {"realtime": 16, "stream": 32, "fine": 32}
 _BLOCKS = {"realtime": (1, 3), "stream": (2, 3), "fine": (2, 4)}  # groups, blocks of each
 _REACH = 7
 """Input pixels that realtime sees on each side; less padding than that would show."""
-_RIM = 8
+RIM = 8
 """The padding that kernels of other networks have."""
 
 type Weights = Mapping[str, NDArray[np.float64]]
@@ -46,16 +46,7 @@ class Part(NamedTuple):
 
     def upload(self, device: Device) -> Resident:
         """Bring it to a device."""
-        stream, event = device.stream(), device.event()
-        arrays = []
-        for values in self:
-            host, array = device.pinned(values.shape, values.dtype.name), device.empty(values.shape, values.dtype.name)
-            np.copyto(host, values)
-            device.upload(host, array, stream)
-            device.record(event, stream)
-            device.synchronize(event)
-            arrays.append(array)
-        return arrays[0], arrays[1]
+        return device.put(self.products), device.put(self.biases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +81,8 @@ def read(network: Network) -> Packed:
         problem = f"enlarges {scale} times"
     elif halo < _REACH:
         problem = f"repeats {halo} pixels of the border, fewer than {_REACH}" if halo else "pads with zeros"
-    elif variant != "realtime" and halo != _RIM:
-        problem = f"repeats {halo} pixels of the border, not {_RIM}"
+    elif variant != "realtime" and halo != RIM:
+        problem = f"repeats {halo} pixels of the border, not {RIM}"
     elif facts.get("alpha", "0.0") not in ("0", "0.0"):
         problem = f"has a pre-filter (alpha {facts['alpha']})"
     if problem:

@@ -156,6 +156,16 @@ class Device(ABC):
     def upload(self, source: NDArray[Any], target: Array, stream: Stream) -> None:
         """Queue a copy from pinned memory to the device."""
 
+    def put(self, source: NDArray[Any]) -> Array:
+        """A copy of an array of the host on the device, complete."""
+        host, made = self.pinned(source.shape, source.dtype.name), self.empty(source.shape, source.dtype.name)
+        stream, done = self.stream(), self.event()
+        host[...] = source
+        self.upload(host, made, stream)
+        self.record(done, stream)
+        self.synchronize(done)
+        return made
+
     @abstractmethod
     def download(self, source: Array, target: NDArray[Any], stream: Stream) -> None:
         """Queue a copy from the device to pinned memory."""

@@ -13,7 +13,7 @@
 // memory, one pixel more on each side than it can make of the result. Of two buffers one is filled while the other is
 // read, so that there is one barrier for 32 channels.
 //
-// Shared memory is what bounds it. Of stream, for 64 pixels of a warp (ROWS = 4 of 16): 124 loads of 16 bytes a lane
+// Shared memory is what bounded it first. Of stream, for 64 pixels of a warp (ROWS = 4 of 16): 124 loads of 16 bytes a lane
 // before it widens, 160 of the gate and 32 stores, each 4 cycles: 1,260. So sums of 1x1 convolutions are in float16: half
 // as many registers, which leaves room for the taps of a depthwise convolution, that would be loaded again for each row.
 // Sums that become the picture are float32.
@@ -29,7 +29,6 @@
 
 constexpr int RIM = 8;
 constexpr int COLUMNS = 16 * ACROSS, HEIGHT = ROWS * DOWN, LAST_HEIGHT = ROWS * LAST_DOWN;  // of a region
-constexpr int PIXEL = 64;                                                                  // bytes of 32 channels
 constexpr int NOUT = 3 * SCALE * SCALE;
 constexpr int PAIRS = (NOUT + 15) / 16;  // of 8-channel column groups of the last products
 
@@ -47,10 +46,8 @@ constexpr int NARROW_BIAS = NARROW + GROUPS * STEPS * 2 * 32, BLOCK_SIZE = NARRO
 constexpr int MID = 0, TAIL = 9 * 2 * 2 * 32, BASE = TAIL + 25 * 2 * PAIRS * 32, LAST_SIZE = BASE + 3 * PAIRS * 32;
 constexpr int TAIL_BIAS = 4 * 4;
 
-// Rows of pixels in shared memory. Columns are swapped such that the pixels that are read at once lie in different banks.
+// A row of pixels in shared memory.
 __device__ constexpr int row_size(int columns) { return (columns + 1) / 2 * 2 * PIXEL; }
-__device__ __forceinline__ int place(int column) { return (column ^ (column >> 1 & 1)) * PIXEL; }
-
 struct Lane {
     int id, t;
     int row, column;  // in the region, of its first pixel
@@ -70,9 +67,7 @@ struct Lane {
     }
 };
 
-__device__ __forceinline__ uint4 pixel(const char* at) { return *reinterpret_cast<const uint4*>(at); }
-
-// The same for ldmatrix, which takes 16 bytes of every second column at once: these lie together.
+// Rows for ldmatrix, which takes 16 bytes of every second column at once: these lie together.
 __device__ constexpr int plane_size(int columns) { return (columns * 8 + 95) / 128 * 128 + 32; }
 __device__ constexpr int planes_size(int columns) { return 8 * plane_size(columns) + 32; }
 __device__ __forceinline__ int apart(int column, int t, int plane) {
@@ -97,21 +92,6 @@ __device__ __forceinline__ const uint4* stage(char* to, const uint4* weights, in
     for (int i = threadIdx.x; i < count; i += THREADS) own[i] = __ldg(weights + i);
     return own;
 }
-
-typedef __half2 Channels[4];  // pairs 8j + 2t, of float16
-
-__device__ __forceinline__ void shift(Channels& sum, const uint4& bias) {
-    sum[0] = halves(bias.x), sum[1] = halves(bias.y), sum[2] = halves(bias.z), sum[3] = halves(bias.w);
-}
-
-__device__ __forceinline__ void add(Channels& sum, const uint4& tap, const uint4& seen) {
-    sum[0] = __hfma2(halves(tap.x), halves(seen.x), sum[0]);
-    sum[1] = __hfma2(halves(tap.y), halves(seen.y), sum[1]);
-    sum[2] = __hfma2(halves(tap.z), halves(seen.z), sum[2]);
-    sum[3] = __hfma2(halves(tap.w), halves(seen.w), sum[3]);
-}
-
-__device__ __forceinline__ unsigned bits(__half2 both) { return reinterpret_cast<const unsigned&>(both); }
 
 // 16 of a row's channels, of both pixels, as a product takes them.
 __device__ __forceinline__ void gather(Fragment& a, const Channels (&sum)[2], int step) {

@@ -19,6 +19,8 @@ __device__ __forceinline__ float2 unpacked(unsigned both) { return __half22float
 
 __device__ __forceinline__ __half2 halves(unsigned both) { return reinterpret_cast<const __half2&>(both); }
 
+__device__ __forceinline__ unsigned bits(__half2 both) { return reinterpret_cast<const unsigned&>(both); }
+
 // The larger of two pairs; NaN if either is, or nobody would hear of it.
 __device__ __forceinline__ __half2 larger(__half2 x, __half2 y) {
 #if __CUDA_ARCH__ >= 800
@@ -40,7 +42,26 @@ __device__ __forceinline__ unsigned gelu(__half2 x) {
     sum = __hfma2(at, sum, __float2half2_rn(0.1715782f));
     sum = __hfma2(at, sum, __float2half2_rn(-0.0453509f));
     const __half2 made = __hadd2(larger(x, __float2half2_rn(0.0f)), sum);
-    return reinterpret_cast<const unsigned&>(made);
+    return bits(made);
+}
+
+// 32 channels of a pixel in shared memory. Columns of a row are swapped such that the pixels that are read at once lie in
+// different banks.
+constexpr int PIXEL = 64;  // bytes
+__device__ __forceinline__ int place(int column) { return (column ^ (column >> 1 & 1)) * PIXEL; }
+__device__ __forceinline__ uint4 pixel(const char* at) { return *reinterpret_cast<const uint4*>(at); }
+
+typedef __half2 Channels[4];  // pairs 8j + 2t, of float16
+
+__device__ __forceinline__ void shift(Channels& sum, const uint4& bias) {
+    sum[0] = halves(bias.x), sum[1] = halves(bias.y), sum[2] = halves(bias.z), sum[3] = halves(bias.w);
+}
+
+__device__ __forceinline__ void add(Channels& sum, const uint4& tap, const uint4& seen) {
+    sum[0] = __hfma2(halves(tap.x), halves(seen.x), sum[0]);
+    sum[1] = __hfma2(halves(tap.y), halves(seen.y), sum[1]);
+    sum[2] = __hfma2(halves(tap.z), halves(seen.z), sum[2]);
+    sum[3] = __hfma2(halves(tap.w), halves(seen.w), sum[3]);
 }
 
 // Adds both halves of a 16x16 product.

@@ -22,8 +22,8 @@
 //
 // Products are of float16 with float32 sums, but for the first of a block, which is float16 in any case. The depthwise
 // sums and GELU are float16, two at a time: a thousand instructions a step less, for 2 dB of 69 on noise and of 78 on smooth
-// pictures. The base path sees the picture as two float16
-// terms, exact to 22 bits, and its weights (of 256ths) are exact: the picture itself does not go through half precision.
+// pictures. The base path sees the picture as two float16 terms, exact to 22 bits, and its weights (of 256ths) are exact: the
+// picture itself does not go through half precision.
 //
 // A step, 32 pixels of a warp: 2,300 instructions, 575 cycles of a multiprocessor's issue; 220 tensor core products, 300
 // cycles of an H200's; some 850 of the 128 bytes that shared memory and L1 give in a cycle, a third of them for weights,
@@ -73,11 +73,7 @@ struct Lane {
         t = id % 4;
         const int own = threadIdx.x / 32 * 16 + id / 4 * 2;
         column = first + own;
-        // Columns are swapped such that the eight (four) pixels that are read at once lie in different banks.
-        for (int i = 0; i < 4; i++) {
-            const int at = min(max(own + i - 1, 0), COLUMNS - 1);
-            wide[i] = (at ^ (at >> 1 & 1)) * 64 + t * 16;
-        }
+        for (int i = 0; i < 4; i++) wide[i] = place(min(max(own + i - 1, 0), COLUMNS - 1)) + t * 16;
         narrow = (t >> 1) * PLANE + own / 2 * 16 + (t & 1) * 8;
         for (int i = 0; i < 5; i++) {
             const int pixel = threadIdx.x / 32 * 16 + id % 8 * 2 + id / 8 % 2, at = min(max(pixel + i - 2, 0), COLUMNS - 1);
@@ -98,27 +94,19 @@ __device__ __forceinline__ void widen(const Fragment& x, const uint4* weights, c
 // The rest of a block on two rows: x, as they came into it, become what comes out. `top` is the row above them.
 __device__ __forceinline__ void narrow_down(Fragment (&x)[2], const char* rows, int top, const uint4* weights,
                                             const float4* bias, const Lane& lane) {
-    __half2 sum[2][2][4];  // of the row, the pixel, the pair of channels
-    const uint4 shift = weight(weights + DEPTHWISE + 9 * 4 + lane.t);
+    Channels sum[2][2];  // of the row, the pixel
+    const uint4 own = weight(weights + DEPTHWISE + 9 * 4 + lane.t);
     for (int o = 0; o < 2; o++)
-        for (int i = 0; i < 2; i++) {
-            sum[o][i][0] = halves(shift.x), sum[o][i][1] = halves(shift.y);
-            sum[o][i][2] = halves(shift.z), sum[o][i][3] = halves(shift.w);
-        }
+        for (int i = 0; i < 2; i++) shift(sum[o][i], own);
     for (int r = 0; r < 4; r++) {
         const char* row = rows + (top + r & 3) * WIDE;
         uint4 seen[4];
-        for (int i = 0; i < 4; i++) seen[i] = *reinterpret_cast<const uint4*>(row + lane.wide[i]);
+        for (int i = 0; i < 4; i++) seen[i] = pixel(row + lane.wide[i]);
         for (int o = 0; o < 2; o++) {
             if (r < o || r > o + 2) continue;
             for (int dx = 0; dx < 3; dx++) {
                 const uint4 tap = weight(weights + DEPTHWISE + (3 * (r - o) + dx) * 4 + lane.t);
-                for (int i = 0; i < 2; i++) {
-                    sum[o][i][0] = __hfma2(halves(tap.x), halves(seen[i + dx].x), sum[o][i][0]);
-                    sum[o][i][1] = __hfma2(halves(tap.y), halves(seen[i + dx].y), sum[o][i][1]);
-                    sum[o][i][2] = __hfma2(halves(tap.z), halves(seen[i + dx].z), sum[o][i][2]);
-                    sum[o][i][3] = __hfma2(halves(tap.w), halves(seen[i + dx].w), sum[o][i][3]);
-                }
+                for (int i = 0; i < 2; i++) add(sum[o][i], tap, seen[i + dx]);
             }
         }
     }
@@ -158,9 +146,9 @@ realtime(const float* __restrict__ frame, const float* __restrict__ average, OUT
         uint4* own = reinterpret_cast<uint4*>(shared + ROWS);
         for (int i = threadIdx.x; i < WEIGHTS; i += 32 * TILES) own[i] = __ldg(weights + i);
         weights = own;
-        float4* shift = reinterpret_cast<float4*>(own + WEIGHTS);
-        for (int i = threadIdx.x; i < BIASES; i += 32 * TILES) shift[i] = __ldg(biases + i);
-        biases = shift;
+        float4* shifts = reinterpret_cast<float4*>(own + WEIGHTS);
+        for (int i = threadIdx.x; i < BIASES; i += 32 * TILES) shifts[i] = __ldg(biases + i);
+        biases = shifts;
         __syncthreads();
     }
     Fragment kept[3] = {};  // for each block, the next one's first, features of the row that has still to go through it
