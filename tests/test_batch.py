@@ -20,6 +20,7 @@ from videosr.batch.estimate import estimate, need
 from videosr.batch.jobs import Facts, Measured
 from videosr.batch.ledger import Entry, Known, Ledger, Verdict, judge, read
 from videosr.distributed.pool import Done, Failed, Pool
+from videosr.engines import CPU_ENGINES
 from videosr.errors import OutputError
 from videosr.media.codecs import EncoderSettings
 from videosr.transcode import TranscodeOptions
@@ -290,7 +291,8 @@ def test_a_dry_run_on_a_gpu(films, tmp_path, videosr, monkeypatch):
     assert done.out.splitlines()[-1] == "Stand-in 3000: 4.2 MB of 12.9 GB taken; engines to build: 64x48"
     plan = videosr("batch", films / "one.mkv", "-o", tmp_path / "out", *FAST, "--dry-run", "--json")
     (event,) = events(plan.out, "plan")
-    assert (event["engine"], event["builds"], event["vram"]) == ("openvino", ["64x48"], 0)
+    assert (event["builds"], event["vram"]) == (["64x48"], 0)
+    assert event["engine"] in CPU_ENGINES
 
 
 def test_names_that_are_hard_to_print_and_things_that_are_no_files(films, tmp_path, videosr):

@@ -11,7 +11,7 @@ import openvino
 import pytest
 
 from videosr import doctor
-from videosr.engines import ENGINES
+from videosr.engines import ENGINES, native_library
 from videosr.engines.gpu_device import Gpu
 from videosr.engines.nvidia import NoDriverError
 
@@ -132,13 +132,14 @@ def test_what_auto_would_take(machine, monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: find("sys") if name in there else find(name))
     machine()
     report = doctor.examine()
-    assert report.auto == "the CPU (openvino): no NVIDIA driver (libcuda.so.1 is not there)"
+    cpu = "native" if findings(report)["native"].ready else "openvino"
+    assert report.auto == f"the CPU ({cpu}): no NVIDIA driver (libcuda.so.1 is not there)"
     assert report.lines()[-1] == f"--device auto takes {report.auto}"
     machine(RTX)
-    assert doctor.examine().auto == f"{RTX.name} with tensorrt_rtx, else the CPU (openvino)"
+    assert doctor.examine().auto == f"{RTX.name} with tensorrt_rtx, else the CPU ({cpu})"
     machine(HOPPER)
     report = doctor.examine()
-    assert report.auto == f"{HOPPER.name} with cuda, else the CPU (openvino)"
+    assert report.auto == f"{HOPPER.name} with cuda, else the CPU ({cpu})"
     assert next(e for e in report.engines if e.name == "cuda").ready
     assert "--engine cuda" in findings(report)["tensorrt_rtx"].remedy
 
@@ -159,3 +160,17 @@ def test_what_decodes_and_encodes_on_the_gpu(machine, monkeypatch):
     assert media["NVENC"].startswith("none: --codec")
     monkeypatch.setattr(doctor, "resolve", lambda settings, picture, container: settings)
     assert doctor.examine().media["NVENC"] == "av1_nvenc h264_nvenc hevc_nvenc"
+
+
+def test_kernels_that_were_not_compiled_have_a_remedy(machine, monkeypatch, tmp_path):
+    machine()
+    monkeypatch.setattr("videosr.engines.native_library.FOLDER", tmp_path)
+    native_library._library.cache_clear()
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    report = doctor.examine()
+    native_library._library.cache_clear()
+    finding = findings(report)["native"]
+    assert not finding.ready
+    assert finding.about == "the native engine's kernels were not compiled"
+    assert "C compiler" in finding.remedy
+    assert report.auto.startswith("the CPU (openvino)")

@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from videosr.archs.checkpoint import load
+from videosr.engines import DEFAULT
+from videosr.engines.choice import AUTO
 from videosr.errors import NetworkError
 from videosr.export import export
 from videosr.graph import Graph, NullSink, Timing
@@ -94,8 +96,8 @@ def run(
                 out: Picture = network(torch.from_numpy(x)).numpy()
             return out
 
-        def ours(mode: Mode) -> Callable[[int], int]:
-            upscaler = Upscaler(UpscaleOptions(model=model, temporal=mode, device="cpu"))
+        def ours(mode: Mode, engine: str = AUTO) -> Callable[[int], int]:
+            upscaler = Upscaler(UpscaleOptions(model=model, temporal=mode, engine=engine, device="cpu"))
 
             def go(count: int) -> int:
                 with Decoder(clip, frames=count) as decoder:
@@ -116,8 +118,9 @@ def run(
             return transcode(clip, Path(folder) / "out.mkv", options, Progress(clip.name, quiet=True)).frames
 
         default = ours(Mode.ADAPTIVE)
-        precision = Upscaler(UpscaleOptions(model=model, device="cpu")).engine.precision
-        deployed = f"folded tail, planes in and out, {precision}"
+        chosen = Upscaler(UpscaleOptions(model=model, device="cpu"))
+        form = f"folded tail, planes in and out, {chosen.engine.precision}"
+        deployed = f"{chosen.options.engine}: {form}"
         sides: list[tuple[str, str, Callable[[int], int], int]] = [
             ("plain loop, OpenVINO", f"published (unfolded), {hint}", lambda n: _plain(clip, infer, n), frames),
             ("videosr, temporal off", deployed, ours(Mode.OFF), frames),
@@ -125,6 +128,8 @@ def run(
             ("videosr, default, x264 veryfast", deployed, encoded, frames),
             ("plain loop, torch eager", "published (unfolded), f32", lambda n: _plain(clip, eager, n), _EAGER_FRAMES),
         ]
+        if chosen.options.engine != DEFAULT:
+            sides.append((f"videosr, {DEFAULT}", form, ours(Mode.ADAPTIVE, DEFAULT), frames))
         for _, _, side, _ in sides:
             side(2)  # compile, allocate, fill caches
         measured: list[list[float]] = [[] for _ in sides]
@@ -162,13 +167,14 @@ def _pictures(clip: Path) -> Iterator[av.VideoFrame]:
 def _report(
     table: list[Side], timings: list[Timing], threads: int, frames: int, as_json: bool, say: Callable[[str], None]
 ) -> None:
-    plain, off, default, _, eager = (side.fps for side in table)
+    plain, off, default, _, eager, *other = (side.fps for side in table)
     ratios = {
         "temporal off : plain OpenVINO loop": off / plain,
         "default : plain OpenVINO loop": default / plain,
         "temporal off : torch eager loop": off / eager,
         "default : torch eager loop": default / eager,
     }
+    ratios |= {f"default : {DEFAULT}": default / fps for fps in other}
     if as_json:
         stages = [asdict(t) for t in timings]
         say(json.dumps({"sides": [asdict(s) for s in table], "ratios": ratios, "stages": stages}, indent=2))

@@ -17,16 +17,17 @@ from av.codec import codecs_available
 from av.codec.hwaccel import hwdevices_available
 
 from videosr import __version__
-from videosr.engines import CUDA_ENGINES
+from videosr.engines import CPU_ENGINES, CUDA_ENGINES, DEFAULT
 from videosr.engines.cache import Cache
 from videosr.engines.cuda_blocks import LEAST as LARGER
 from videosr.engines.cuda_realtime import LEAST
 from videosr.engines.gpu_device import Gpu
+from videosr.engines.native_library import kernels
 from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.engines.openvino import fast_precisions
 from videosr.engines.openvino_core import core
 from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library
-from videosr.errors import EngineError, InputError, MissingExtraError, UsageError
+from videosr.errors import EngineError, InputError, MissingExtraError, UsageError, VideosrError
 from videosr.frame import FORMATS, StreamInfo
 from videosr.machine import instruction_sets
 from videosr.media.codecs import EncoderSettings, resolve
@@ -103,6 +104,7 @@ def examine() -> Report:
         here, problem = (), str(exc)
     devices = [Finding(name="cuda", ready=True, about=f"{gpu}, {gpu.memory / 2**30:.1f} GiB") for gpu in here]
     engines = [
+        _native(),
         _openvino(),
         _package("onnxruntime", "on the CPU"),
         _package("torch", "runs checkpoints, trains, exports" + (", on the GPU too" if here else ", on the CPU")),
@@ -160,12 +162,23 @@ def installed(package: str) -> str:
     return ""
 
 
+def _native() -> Finding:
+    try:
+        found = kernels()
+    except VideosrError as exc:
+        problem, _, remedy = str(exc).partition(": ")
+        return Finding(name="native", ready=False, about=problem, remedy=remedy)
+    vectors = "AVX-512" if found[0].lanes == 16 else "AVX2"
+    about = f"our own kernels for realtime, light and fine networks on the CPU, the default, with {vectors}"
+    return Finding(name="native", ready=True, about=about)
+
+
 def _openvino() -> Finding:
     devices = ", ".join(
         f"{name} ({core().get_property(name, 'FULL_DEVICE_NAME')})" for name in core().available_devices
     )
     fast = fast_precisions()
-    about = f"{installed('openvino')}, the default; sees {devices}; the CPU computes f32"
+    about = f"{installed('openvino')}, for every network; sees {devices}; the CPU computes f32"
     about += f" and {', '.join(fast)}" if fast else " and no half precision"
     if "bf16" in fast:
         about += " (--precision bf16: faster with AMX, rarely two codes off)"
@@ -227,13 +240,14 @@ def _own(here: tuple[Gpu, ...], problem: str) -> Finding:
 
 def _auto(engines: list[Finding], here: tuple[Gpu, ...], reason: str) -> str:
     """What `engines.choice.choose` tries first; whether it passes its self-test shows when it is loaded."""
+    ready = {e.name for e in engines if e.ready}
+    cpu = next(name for name in CPU_ENGINES if name in ready or name == DEFAULT)
     if not here:
-        return f"the CPU (openvino): {reason}"
-    able = [e.name for e in engines if e.ready and e.name in CUDA_ENGINES]
-    first = next((name for name in CUDA_ENGINES if name in able), None)
+        return f"the CPU ({cpu}): {reason}"
+    first = next((name for name in CUDA_ENGINES if name in ready), None)
     if first is None:
-        return f"the CPU (openvino): no engine is ready for {here[0].name}"
-    return f"{here[0].name} with {first}, else the CPU (openvino)"
+        return f"the CPU ({cpu}): no engine is ready for {here[0].name}"
+    return f"{here[0].name} with {first}, else the CPU ({cpu})"
 
 
 def _nvdec(here: tuple[Gpu, ...]) -> str:

@@ -59,9 +59,25 @@ def test_auto_takes_the_gpu_that_is_there(machine, network):
 def test_auto_without_a_driver_takes_the_cpu_and_says_so(machine, network):
     tried = machine(gpus=None)
     _, wish, line = choose(network, Wish())
-    assert (wish.engine, wish.device) == ("openvino", "cpu")
-    assert line == "computes on the CPU with openvino in f32: no NVIDIA driver (libcuda.so.1 is not there)"
-    assert tried == [("openvino", "cpu", "net.onnx")]
+    assert (wish.engine, wish.device) == ("native", "cpu")
+    assert line == "computes on the CPU with native in f32: no NVIDIA driver (libcuda.so.1 is not there)"
+    assert tried == [("native", "cpu", "net.onnx")]
+
+
+@pytest.mark.parametrize("failure", [UsageError("not on this CPU"), NetworkError("not for photo")])
+def test_other_cpus_and_networks_take_openvino_without_a_word(machine, network, failure):
+    tried = machine(failing={"native": failure})
+    _, wish, line = choose(network, Wish(device="cpu"))
+    assert wish.engine == "openvino"
+    assert line == "computes on the CPU with openvino in f32"
+    assert [name for name, _, _ in tried] == ["native", "openvino"]
+
+
+def test_kernels_that_were_not_compiled_are_told_of(machine, network):
+    machine(gpus=None, failing={"native": EngineError("were not compiled: install a C compiler")})
+    _, wish, line = choose(network, Wish())
+    assert wish.engine == "openvino"
+    assert line.endswith("is not there); native: were not compiled: install a C compiler")
 
 
 @pytest.mark.parametrize(
@@ -80,8 +96,8 @@ def test_auto_passes_over_what_does_not_work_here(machine, network, failure):
     assert line == "computes on Card A with tensorrt in f16"
     machine(failing=dict.fromkeys(CUDA_ENGINES, failure))
     _, wish, line = choose(network, Wish())
-    assert (wish.engine, wish.device) == ("openvino", "cpu")
-    assert line.startswith(f"computes on the CPU with openvino in f32: tensorrt_rtx: {failure}"[:100])
+    assert (wish.engine, wish.device) == ("native", "cpu")
+    assert line.startswith(f"computes on the CPU with native in f32: tensorrt_rtx: {failure}"[:100])
     assert len(line) < 250
     assert "\n" not in line
 
@@ -130,10 +146,10 @@ def test_torch_alone_takes_the_gpu_if_it_can(machine, network):
 def test_what_was_said_is_done_and_nothing_is_told(machine, network):
     tried = machine(failing={"tensorrt": EngineError("the reason itself")})
     assert choose(network, Wish(engine="openvino", device="cpu"))[2] == ""
-    assert choose(network, Wish(device="cpu"))[1].engine == "openvino"
+    assert choose(network, Wish(device="cpu"))[1].engine == "native"
     with pytest.raises(EngineError, match="the reason itself"):
         choose(network, Wish(engine="tensorrt", device="cuda"))
-    assert [name for name, _, _ in tried] == ["openvino", "openvino", "tensorrt"]
+    assert [name for name, _, _ in tried] == ["openvino", "native", "tensorrt"]
 
 
 def test_devices():
@@ -142,5 +158,5 @@ def test_devices():
         with pytest.raises(UsageError, match="is not one of auto, cpu, cuda, cuda:N"):
             on_cuda(text)
     assert able("torch") == ("cpu", "cuda")
-    with pytest.raises(UsageError, match="'nosuch' is not one of openvino"):
+    with pytest.raises(UsageError, match="'nosuch' is not one of native, openvino"):
         able("nosuch")

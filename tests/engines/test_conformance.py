@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 
+import native
 import numpy as np
 import pytest
 
@@ -25,9 +26,11 @@ CLOSE = {"cuda": 5e-3}  # in half precision; others in float32
 CLOSEST = 1e-4
 
 
-@pytest.fixture(params=[*ONNX_ENGINES, "torch", "cuda"])
+@pytest.fixture(params=[*ONNX_ENGINES, "native", "torch", "cuda"])
 def name(request):
-    if request.param != "cuda":
+    if request.param == "native":
+        native.needed()
+    elif request.param != "cuda":
         pytest.importorskip(request.param)
     elif not COMPILER:
         pytest.skip("g++ is not installed: kernels cannot be compiled for the host")
@@ -45,7 +48,9 @@ def device(name):
 
 
 def test_every_engine_is_in_this_suite():
-    assert {"openvino", "onnxruntime", "torch", "cuda", *(param.values[0] for param in ON_GPU)} == set(ENGINES)
+    assert {"native", "openvino", "onnxruntime", "torch", "cuda", *(param.values[0] for param in ON_GPU)} == set(
+        ENGINES
+    )
 
 
 @cache
@@ -342,6 +347,8 @@ def test_a_recurrent_network_takes_another_size_at_a_reset(tmp_path, onnx_name, 
 
 
 def test_missing_packages_name_the_extra(paragon, name, monkeypatch):
+    if name == "native":
+        pytest.skip("it brings no package")
     library, own = ("cupy", "gpu_cupy") if name == "cuda" else (name, name)
     monkeypatch.setitem(sys.modules, library, None)  # import raises ModuleNotFoundError
     monkeypatch.delitem(sys.modules, f"videosr.engines.{own}", raising=False)

@@ -1,28 +1,24 @@
-"""The planar form against the long way round (to R'G'B', the network, back), strips, precision."""
+"""OpenVINO: strips, precision, what is rewritten. What its planar form gives: `test_planar`."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import pytest
+from pictures import LEFT, RGB, assert_one_code, differences, long_way, picture, planes_of, target_of, window_frames
 
 pytest.importorskip("torch")
 
 import networks
 
-from videosr import color, temporal
-from videosr.engines import Interface, Picture, load, openvino_strips
+from videosr.engines import Interface, load, openvino_strips
 from videosr.engines.network import PREFIX
 from videosr.engines.openvino import OpenVINOEngine, fast_precisions
 from videosr.engines.openvino_strips import StripPlan, StripRunner
 from videosr.errors import EngineError, NetworkError
-from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting
-
-LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
-RGB = ColorSpec(matrix=Matrix.RGB, range=Range.FULL)
+from videosr.frame import ColorSpec, Matrix, Range, Siting
 
 
 @pytest.fixture(scope="module")
@@ -30,213 +26,9 @@ def engine(paragon):
     return load(paragon.deploy, precision="f32", threads=1)
 
 
-def picture(height, width, format="yuv420p", spec=LEFT):
-    fmt = FORMATS[format]
-    return Picture(height=height, width=width, format=fmt, color=color.converted(spec, fmt, fmt))
-
-
-def planes_of(source: Picture, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Waves, a hard edge, noise, a flat part: codes from near 0 to near the top."""
-    fmt, rng = source.format, np.random.default_rng(seed)
-    planes = []
-    for i in range(fmt.planes - fmt.alpha):
-        rows, columns = fmt.plane_shape(i, source.height, source.width)
-        y, x = np.mgrid[:rows, :columns].astype(np.float64)
-        value = 0.5 + 0.25 * np.sin(x / 3 + i + seed) * np.cos(y / 4) + rng.normal(0, 0.05, x.shape)
-        value = np.where(x + 2 * y > columns, value * 0.6 + 0.1, value)
-        value[: rows // 4, : columns // 3] = 0.8 - 0.2 * i
-        planes.append(np.clip(np.rint(value * ((1 << fmt.bits) - 1)), 0, (1 << fmt.bits) - 1).astype(fmt.dtype))
-    return tuple(planes)
-
-
-def target_of(source: Picture, scale: int, format: str | None = None) -> Picture:
-    fmt = FORMATS[format] if format else source.format
-    spec = color.converted(source.color, source.format, fmt)
-    return Picture(height=source.height * scale, width=source.width * scale, format=fmt, color=spec)
-
-
-def long_way(engine, source, target, planes, average=None, denoise=0.0):
-    """By `color` and `Engine.run`; `average` in float codes."""
-    rgb = color.to_rgb(planes, source.format, source.color)
-    mean = None
-    if average is not None:
-        mean = color.to_rgb(average, source.format, source.color)
-        rgb = rgb + np.float32(denoise) * (mean - rgb)
-        mean = mean[None]
-    chroma = None
-    if engine.network.chroma_apart(source.format, target.format):
-        if average is not None:
-            planes = tuple(p + np.float32(denoise) * (a - p) for p, a in zip(planes, average, strict=True))
-        chroma = planes, source.format, source.color
-    out = engine.run(rgb[None], mean)[0]
-    return color.from_rgb(out, target.format, target.color, dither=False, chroma=chroma)
-
-
-def differences(got, wanted):
-    assert len(got) == len(wanted)
-    for a, b in zip(got, wanted, strict=True):
-        assert a.shape == b.shape
-        assert a.dtype == b.dtype
-    return [np.abs(a.astype(int) - b.astype(int)) for a, b in zip(got, wanted, strict=True)]
-
-
-def assert_one_code(got, wanted, scale=2):
-    """Equal to one code where the network sees nothing beyond the picture's edge, and close everywhere in luma."""
-    reach = 8  # the network's 7, and a chroma sample's width; beyond the edge the two repeat different things
-    height, width = wanted[0].shape
-    top = 255 if wanted[0].dtype == np.uint8 else 1023
-    for i, d in enumerate(differences(got, wanted)):
-        down, across = round(scale * reach * d.shape[0] / height), round(scale * reach * d.shape[1] / width)
-        inside = d[down:-down, across:-across]
-        assert inside.size > d.size / 5
-        assert inside.max() <= 1
-        assert np.mean(inside > 0) < 0.01  # rounding at a half, not a systematic shift
-        if i == 0:
-            assert d.max() <= 0.04 * top
-
-
-CASES = [
-    *(("yuv420p", None, s) for s in Siting if s is not Siting.UNSPECIFIED),
-    ("yuv420p10le", None, Siting.LEFT),
-    ("yuv420p10le", None, Siting.TOPLEFT),
-    ("yuv422p", None, Siting.LEFT),
-    ("yuv422p10le", None, Siting.CENTER),
-    ("yuv440p", None, Siting.CENTER),
-    ("yuv444p", None, Siting.UNSPECIFIED),
-    ("yuv444p10le", None, Siting.UNSPECIFIED),
-    ("gray", None, Siting.UNSPECIFIED),
-    ("gray10le", None, Siting.UNSPECIFIED),
-    ("gbrp", None, Siting.UNSPECIFIED),
-    ("gbrp10le", None, Siting.UNSPECIFIED),
-    ("yuv420p", "yuv420p10le", Siting.LEFT),
-    ("yuv420p", "yuv444p", Siting.LEFT),
-    ("yuv411p", "yuv420p", Siting.LEFT),
-    ("yuv410p", "yuv420p", Siting.CENTER),
-    ("yuv420p", "gbrp", Siting.LEFT),
-    ("gbrp", "yuv420p", Siting.UNSPECIFIED),
-]
-
-
-@pytest.mark.parametrize(("format", "to", "siting"), CASES)
-def test_planes_through_the_rewritten_network_are_those_of_the_long_way(engine, format, to, siting):
-    height, width = (44, 46) if siting is Siting.TOP else (41, 45)
-    spec = RGB if format.startswith("gbr") else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
-    source = picture(height, width, format, spec)
-    target = target_of(source, 2, to)
-    planes = planes_of(source)
-    runner = engine.planar(source, target, 1)
-    got = runner.result(runner.submit([planes], 0.0))
-    assert_one_code(got, long_way(engine, source, target, planes))
-
-
-@pytest.mark.parametrize(
-    ("matrix", "levels"),
-    [(Matrix.SMPTE170M, Range.LIMITED), (Matrix.BT2020_NCL, Range.FULL), (Matrix.YCGCO, Range.FULL)],
-)
-def test_matrix_and_range_are_folded_in(engine, matrix, levels):
-    source = picture(40, 44, "yuv420p", ColorSpec(matrix=matrix, range=levels, siting=Siting.LEFT))
-    target = target_of(source, 2)
-    planes = planes_of(source)
-    runner = engine.planar(source, target, 1)
-    assert_one_code(runner.result(runner.submit([planes], 0.0)), long_way(engine, source, target, planes))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 9), (7, 2), (3, 5)])
-def test_the_smallest_pictures(engine, size):
-    source = picture(*size)
-    target = target_of(source, 2)
-    planes = planes_of(source)
-    runner = engine.planar(source, target, 1)
-    got = runner.result(runner.submit([planes], 0.0))
-    luma = differences(got, long_way(engine, source, target, planes))[0]
-    assert luma.max() <= 8  # all of it is rim
-
-
-def test_scale_four_owns_larger_blocks(tmp_path):
-    four = load(networks.Paragon(tmp_path, scale=4).deploy, precision="f32", threads=1)
-    assert four.scale == 4
-    for format, to in (("yuv420p", None), ("yuv420p10le", None), ("yuv410p", None)):
-        source = picture(41, 45, format)
-        target = target_of(source, 4, to)
-        planes = planes_of(source)
-        runner = four.planar(source, target, 1)
-        got = runner.result(runner.submit([planes], 0.0))
-        assert_one_code(got, long_way(four, source, target, planes), 4)
-
-
-def test_a_flat_picture_comes_out_flat_to_its_rim(engine):
-    """Alternate output samples lie at the same place of the network's 2x2 pattern."""
-    source = picture(12, 16)
-    runner = engine.planar(source, target_of(source, 2), 1)
-    planes = tuple(np.full(p.shape, v, np.uint8) for p, v in zip(planes_of(source), (120, 90, 160), strict=True))
-    luma, cb, cr = runner.result(runner.submit([planes], 0.0))
-    for row in (0, 1):
-        for column in (0, 1):
-            assert np.ptp(luma[row::2, column::2]) <= 1
-    assert np.ptp(cb) <= 1
-    assert np.ptp(cr) <= 1
-
-
-# Chroma beside the network
-
-
 @pytest.fixture(scope="module")
 def luma_engine(paragon):
     return load(paragon.luma, precision="f32", threads=1)
-
-
-@pytest.mark.parametrize(("format", "to", "siting"), CASES)
-def test_chroma_beside_the_network_is_interpolated(luma_engine, engine, format, to, siting):
-    spec = RGB if format.startswith("gbr") else ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=siting)
-    source = picture(42, 46, format, spec)
-    target = target_of(source, 2, to)
-    planes = planes_of(source)
-    runner = luma_engine.planar(source, target, 1)
-    got = runner.result(runner.submit([planes], 0.0))
-    wanted = long_way(luma_engine, source, target, planes)
-    assert_one_code(got, wanted)
-    of_network = long_way(engine, source, target, planes)
-    luma, *chroma = differences(wanted, of_network)
-    assert luma.max() == 0
-    apart = source.format.subsampled and target.format.family == "yuv"
-    assert [d.max() > 2 for d in chroma] == [apart] * len(chroma)
-    if apart:  # nothing but chroma went into it, so the edge is exact too
-        assert max(d.max() for d in differences(got, wanted)[1:]) <= 1
-
-
-@pytest.mark.parametrize("denoise", [0.0, 0.7])
-def test_chroma_beside_the_network_is_denoised_with_the_base_path(luma_engine, denoise):
-    source = picture(41, 45)
-    target = target_of(source, 2)
-    frames = window_frames(3, source)
-    runner = luma_engine.planar(source, target, 4, denoise)
-    got = runner.result(runner.submit([f.planes for f in frames], 15.0))
-    average = temporal.average(frames, temporal.Mode.ADAPTIVE, 15.0)
-    assert_one_code(got, long_way(luma_engine, source, target, frames[0].planes, average, denoise))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 9), (7, 2), (3, 5), (40, 41)])
-def test_odd_sizes_with_chroma_beside_the_network(luma_engine, size):
-    source = picture(*size)
-    target = target_of(source, 2)
-    planes = planes_of(source)
-    runner = luma_engine.planar(source, target, 1)
-    got = runner.result(runner.submit([planes], 0.0))
-    luma, *chroma = differences(got, long_way(luma_engine, source, target, planes))
-    assert luma.max() <= 8  # most of it is rim
-    assert max(d.max() for d in chroma) <= 1
-
-
-def test_a_scale_that_chroma_cannot_divide_works_beside_the_network(tmp_path):
-    three = networks.Paragon(tmp_path, scale=3)
-    engine = load(three.luma, precision="f32", threads=1)
-    source = picture(41, 45)
-    target = target_of(source, 3)
-    planes = planes_of(source)
-    runner = engine.planar(source, target, 1)
-    got = runner.result(runner.submit([planes], 0.0))
-    assert_one_code(got, long_way(engine, source, target, planes), 3)
-    assert load(three.deploy, precision="f32", threads=1).planar(source, target, 1) is None
 
 
 # Strips
@@ -325,63 +117,6 @@ def test_a_failure_in_openvinos_threads_is_raised_by_result(engine, monkeypatch,
     assert caught.value.__cause__ is error
     again = runner.result(runner.submit([planes], 0.0))  # and the runner lives on
     assert all(np.array_equal(a, b) for a, b in zip(again, good, strict=True))
-
-
-# The temporal window
-
-
-def window_frames(count, source):
-    base, rng = planes_of(source), np.random.default_rng(9)
-    top = (1 << source.format.bits) - 1
-    frames = []
-    for t in range(count):
-        planes = tuple(
-            np.clip(np.roll(p.astype(int), t, axis=1) + rng.normal(0, top / 100, p.shape), 0, top).astype(p.dtype)
-            for p in base
-        )
-        frames.append(Frame(planes=planes, format=source.format, pts=-t, time_base=Fraction(1), color=source.color))
-    return frames
-
-
-@pytest.mark.parametrize(
-    ("format", "count"),
-    [("yuv420p", 1), ("yuv420p", 2), ("yuv420p", 4), ("yuv422p10le", 4), ("yuv444p", 3), ("gray", 4), ("gbrp", 4)],
-)
-def test_the_average_inside_is_that_of_temporal(engine, format, count):
-    source = picture(41, 45, format, RGB if format == "gbrp" else LEFT)
-    target = target_of(source, 2)
-    frames = window_frames(count, source)
-    threshold = 12.0 * 2 ** (source.format.bits - 8)
-    runner = engine.planar(source, target, temporal.DEPTH)
-    got = runner.result(runner.submit([f.planes for f in frames], threshold))
-    average = temporal.average(frames, temporal.Mode.ADAPTIVE, threshold)
-    wanted = long_way(engine, source, target, frames[0].planes, average)
-    assert_one_code(got, wanted)
-    if count > 1:  # and the average counts
-        alone = long_way(engine, source, target, frames[0].planes)
-        assert differences(got, alone)[0].max() > 2
-
-
-def test_no_threshold_is_no_average(engine):
-    source = picture(40, 44)
-    target = target_of(source, 2)
-    frames = window_frames(4, source)
-    runner = engine.planar(source, target, 4)
-    got = runner.result(runner.submit([f.planes for f in frames], 0.0))
-    assert_one_code(got, long_way(engine, source, target, frames[0].planes))
-
-
-@pytest.mark.parametrize("strength", [0.4, 1.0])
-def test_denoising_moves_the_base_path_too(engine, strength):
-    source = picture(41, 45)
-    target = target_of(source, 2)
-    frames = window_frames(3, source)
-    runner = engine.planar(source, target, 4, strength)
-    got = runner.result(runner.submit([f.planes for f in frames], 15.0))
-    average = temporal.average(frames, temporal.Mode.ADAPTIVE, 15.0)
-    assert_one_code(got, long_way(engine, source, target, frames[0].planes, average, strength))
-    kept = long_way(engine, source, target, frames[0].planes, average)
-    assert differences(got, kept)[0].max() > 2
 
 
 # Precision

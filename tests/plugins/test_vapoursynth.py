@@ -329,7 +329,7 @@ BAD_OPTIONS = [
     ({"denoise": 1.5}, r"1\.5 is not between 0 and 1"),
     ({"denoise": 0.5, "temporal": "off"}, r"needs .*adaptive or ema"),
     ({"model": "nonesuch"}, r"'nonesuch' is neither a shipped one \(.*realtime-2x.*\) nor a file"),
-    ({"engine": "abacus"}, r"'abacus' is not one of openvino"),
+    ({"engine": "abacus"}, r"'abacus' is not one of native, openvino"),
     ({"device": "tpu"}, r"'tpu' is not one of auto, cpu, cuda"),
     ({"precision": "f8"}, r"'f8' is not one of auto"),
     ({"threads": 0}, r"0 threads are too few"),

@@ -8,13 +8,15 @@ from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRu
 from videosr.engines.network import Network
 from videosr.errors import MissingExtraError, UsageError
 
-ENGINES = ("openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "cuda")
-DEFAULT = "openvino"
+ENGINES = ("native", "openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "cuda")
+CPU_ENGINES = ("native", "openvino")
+"""Those to be tried on a CPU, the one to be tried first in front; the last takes every network."""
+DEFAULT = CPU_ENGINES[-1]
 CUDA_ENGINES = ("tensorrt_rtx", "tensorrt", "cuda", "torch")
 """Those that run on a GPU, the one to be tried first in front."""
 _ON_THE_CPU_TOO = frozenset({"torch"})
-__all__ = ["CUDA_ENGINES", "DEFAULT", "ENGINES", "Engine", "Interface", "Network", "NotFinite", "Picture"]
-__all__ += ["PlanarRunner", "able", "load", "on_cuda"]
+__all__ = ["CPU_ENGINES", "CUDA_ENGINES", "DEFAULT", "ENGINES", "Engine", "Interface", "Network", "NotFinite"]
+__all__ += ["Picture", "PlanarRunner", "able", "load", "on_cuda"]
 
 
 def able(engine: str) -> tuple[str, ...]:
@@ -74,6 +76,10 @@ def load(
             f"or for {device} one of --engine {others}"
         )
     try:
+        if engine == "native":
+            from videosr.engines.native import NativeEngine
+
+            return NativeEngine(Network.open(path), precision=precision, threads=threads)
         if engine == "openvino":
             from videosr.engines.openvino import OpenVINOEngine
 

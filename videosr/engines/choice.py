@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from videosr.engines import CUDA_ENGINES, DEFAULT, Engine, able, load, on_cuda
+from videosr.engines import CPU_ENGINES, CUDA_ENGINES, Engine, able, load, on_cuda
 from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError
 
@@ -43,7 +43,8 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
     """Load a network into the engine that was asked for, or the best that works here.
 
     On a GPU the engines are tried in the order of `CUDA_ENGINES`; one that is not installed, does not know the GPU, or
-    does not take the network or fails its self-test, is passed over. Where everything was said, this is `engines.load`.
+    does not take the network or fails its self-test, is passed over. So are those of `CPU_ENGINES` on the CPU. Where
+    everything was said, this is `engines.load`.
 
     Args:
         path: of the network.
@@ -82,10 +83,27 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
             return engine, tried, f"computes on {found[index].name} with {name} in {engine.precision}"
         if wish.device != AUTO:
             raise EngineError(f"--device {wish.device}: no engine works there: {reason}")
-    wish = replace(wish, engine=wish.engine if wish.engine != AUTO else DEFAULT, device="cpu")
-    engine = _load(path, wish)
+    engine, wish, more = _on_the_cpu(path, replace(wish, device="cpu"))
+    reason = "; ".join(filter(None, (reason, more)))
     why = f": {_cut(reason)}" if reason else ""
     return engine, wish, f"computes on the CPU with {wish.engine} in {engine.precision}{why}"
+
+
+def _on_the_cpu(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
+    """As `choose`; says what could be put right about an engine that was passed over."""
+    reason = ""
+    if wish.engine == AUTO:
+        *others, last = CPU_ENGINES
+        for name in others:
+            tried = replace(wish, engine=name)
+            try:
+                return _load(path, tried), tried, ""
+            except (NetworkError, UsageError):  # not for this network, precision or CPU
+                continue
+            except EngineError as exc:
+                reason = f"{name}: {exc}"
+        wish = replace(wish, engine=last)
+    return _load(path, wish), wish, reason
 
 
 def _load(path: Path, wish: Wish) -> Engine:

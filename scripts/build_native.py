@@ -1,0 +1,80 @@
+"""Compiles our own CPU kernels when videosr is installed, where a C compiler is there; runs without them otherwise.
+
+Hatchling runs it (`[tool.hatch.build.hooks.custom]`), for wheels and editable installs alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDER = Path("videosr") / "engines" / "kernels"
+LIBRARY = "native.so"
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=default")
+LEVELS = {8: "x86-64-v3", 16: "x86-64-v4"}  # lanes of a vector, and the least CPU that has them
+
+
+class BuildHook(BuildHookInterface[Any]):
+    """See the module."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and put the library beside its sources and into the wheel."""
+        folder = Path(self.root) / FOLDER
+        problem = compiled(folder)
+        if problem:
+            (folder / LIBRARY).unlink(missing_ok=True)
+            self.app.display_warning(f"videosr's own CPU kernels are left out: {problem}")
+            return
+        build_data["artifacts"].append(str(FOLDER / LIBRARY))
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+
+def compiled(folder: Path) -> str:
+    """Compile the sources in a folder there; returns why that could not be done, or nothing."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or sys.platform not in ("linux", "darwin"):
+        return f"they are written for 64-bit x86 on Linux and macOS, not {platform.machine()} on {sys.platform}"
+    named = os.environ.get("CC")
+    command = shlex.split(named) if named else [next((c for c in COMPILERS if shutil.which(c)), "")]
+    if not command or not shutil.which(command[0]):
+        return f"no C compiler ({named or ', '.join(COMPILERS)})"
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = []
+        try:
+            for lanes, level in LEVELS.items():
+                objects.append(str(Path(scratch) / f"strips_{lanes}.o"))
+                names = [f"-DLANES={lanes}", f"-DFUNCTION(name)=name##_{lanes}", f"-march={level}"]
+                _run([*command, *FLAGS, *names, "-c", str(folder / "strips.c"), "-o", objects[-1]])
+            objects.append(str(Path(scratch) / "dispatch.o"))
+            source = f'-DSOURCE="{source_hash(folder)}"'
+            _run([*command, *FLAGS, source, "-c", str(folder / "dispatch.c"), "-o", objects[-1]])
+            made = Path(scratch) / LIBRARY
+            _run([*command, "-shared", *objects, "-o", str(made), "-lm"])
+        except subprocess.CalledProcessError as exc:
+            lines = exc.stderr.strip().splitlines() or [f"exit code {exc.returncode}"]
+            return f"{command[0]}: {next((line for line in lines if 'error' in line), lines[-1])}"
+        kept = folder / f"{LIBRARY}.new"
+        shutil.copyfile(made, kept)
+        kept.replace(folder / LIBRARY)  # whoever has the old one open goes on with it
+    return ""
+
+
+def source_hash(folder: Path) -> str:
+    """What the library says it was made of; `engines.native_library` makes the same."""
+    sources = sorted(path for path in folder.iterdir() if path.suffix in (".c", ".h"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,0 +1,269 @@
+"""Our own CPU kernels: how they are compiled, cut, packed and refused. What they give: `test_planar`."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import native
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import differences, picture, planes_of, target_of
+
+pytest.importorskip("torch")
+
+import networks
+
+from videosr.engines import NotFinite, load, native_library, native_strips
+from videosr.engines.native_library import Kernels
+from videosr.engines.native_strips import NativeRunner, strips
+from videosr.engines.native_weights import GATHER, TRANSFORM, read, winograd
+from videosr.engines.openvino_strips import StripRunner
+from videosr.errors import EngineError, NetworkError, UsageError
+from videosr.models import registry
+
+ROOT = Path(__file__).parents[2]
+NANO = [model.name for model in registry.shipped() if not model.name.startswith("photo")]
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    native.needed()
+    return native_library.kernels()
+
+
+@pytest.fixture(scope="module")
+def engine(kernels, paragon):
+    return load(paragon.luma, "native", threads=1)
+
+
+def run(runner, frames, threshold=0.0):
+    return runner.result(runner.submit(frames, threshold))
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# What they give
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_every_shipped_network_of_nano_blocks_runs(kernels, name):
+    path = Path(registry.find(name))
+    source = picture(40, 52)
+    planes = planes_of(source)
+    ours, other = (load(path, engine, precision="f32", threads=1) for engine in ("native", "openvino"))
+    target = target_of(source, ours.scale)
+    runners = [e.planar(source, target, 1) for e in (ours, other)]
+    assert isinstance(runners[0], NativeRunner)
+    assert isinstance(runners[1], StripRunner)
+    for d in differences(*(run(r, [planes]) for r in runners)):
+        assert d.max() <= 1
+        assert np.mean(d > 0) < 0.01
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 90),
+    widest=st.sampled_from([32, 48, 64, 400]),
+    count=st.integers(1, 4),
+    format=st.sampled_from(["yuv420p", "yuv444p10le", "yuv411p", "gray"]),
+)
+def test_strips_are_the_same_bits_wherever_they_begin(engine, height, width, widest, count, format):
+    source = picture(height, width, format)
+    frames = [planes_of(source, seed) for seed in range(count)]
+    results = []
+    for columns in (4096, widest):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native_strips, "_WIDEST", columns)
+            patch.setattr(native_strips, "_BAND", 3)
+            results.append(run(engine.planar(source, target_of(source, 2), count), frames, 30.0))
+    assert equal(*results)
+
+
+def test_vectors_of_either_width_give_the_same_picture(kernels, engine):
+    if len(kernels) < 2:
+        pytest.skip("this CPU has no AVX-512")
+    source = picture(30, 100)
+    frames = [planes_of(source, seed) for seed in range(3)]
+    with ThreadPoolExecutor(1) as worker:
+        nano = read(engine.network)
+        both = [NativeRunner(k, worker, nano, source, target_of(source, 2), apart=True, threads=1) for k in kernels]
+        for d in differences(*(run(runner, frames, 30.0) for runner in both)):
+            assert d.max() <= 1
+
+
+def test_kernels_that_disagree_are_not_used(kernels, paragon, monkeypatch):
+    class Wrong(Kernels):
+        def strip(self, *arguments):
+            finite = super().strip(*arguments)
+            plane = arguments[4].plane[0]
+            np.ctypeslib.as_array((native_library.ctypes.c_uint8 * 8).from_address(plane.data))[:] ^= 128
+            return finite
+
+    wide = Wrong(16, kernels[0].source, kernels[-1].library)
+    wide = wide._replace(lanes=kernels[-1].lanes)
+    monkeypatch.setattr("videosr.engines.native.kernels", lambda: (wide, kernels[-1]))
+    with pytest.raises(EngineError, match="one picture with AVX-512 and another with AVX2: use --engine openvino"):
+        load(paragon.luma, "native")
+
+
+def test_planes_may_be_padded_or_apart(engine):
+    source = picture(30, 41)
+    planes = planes_of(source)
+    runner = engine.planar(source, target_of(source, 2), 1)
+    wanted = run(runner, [planes])
+    padded = [np.pad(p, ((0, 0), (0, 23)))[:, : p.shape[1]] for p in planes]
+    apart = [np.repeat(p, 2, axis=1)[:, ::2] for p in planes]
+    upside_down = [p[::-1].copy()[::-1] for p in planes]
+    for other in (padded, apart, upside_down):
+        assert equal(run(runner, [other]), wanted)
+
+
+def test_values_that_are_not_finite_are_found(engine, monkeypatch):
+    huge = {
+        f"body.0.blocks.{i}.conv2.bias": np.full(engine._nano.channels, 3e38) for i in (0, 1)
+    }  # their sum overflows
+    monkeypatch.setattr(engine, "_nano", replace(engine._nano, constants={**engine._nano.constants, **huge}))
+    source = picture(16, 20)
+    runner = engine.planar(source, target_of(source, 2), 1)
+    with pytest.raises(NotFinite):
+        run(runner, [planes_of(source)])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), MemoryError()], ids=repr)
+def test_a_failure_in_a_thread_is_raised_by_result(engine, monkeypatch, error):
+    source = picture(30, 32)
+    runner = engine.planar(source, target_of(source, 2), 2)
+    frames = [planes_of(source, seed) for seed in range(2)]
+    good = run(runner, frames, 20.0)
+
+    def fail(*_):
+        raise error
+
+    for name in ("strip", "average", "enlarge"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Kernels, name, fail)
+            ticket = runner.submit(frames, 20.0)
+            with pytest.raises(EngineError) as caught:
+                runner.result(ticket)
+        assert caught.value.__cause__ is error
+    assert equal(run(runner, frames, 20.0), good)  # and the runner lives on
+
+
+# How pictures are cut
+
+
+@given(width=st.integers(1, 20_000), blocks=st.integers(1, 16), parts=st.integers(0, 1))
+def test_the_plan_covers_every_column_once(width, blocks, parts):
+    rim = blocks + 4 + parts
+    columns, starts = strips(width, rim)
+    assert columns % 16 == 0
+    assert columns <= native_strips._WIDEST
+    valid = columns - 2 * rim
+    assert valid > 0
+    assert starts == list(range(0, len(starts) * valid, valid))
+    assert starts[-1] < width <= starts[-1] + valid
+
+
+def test_two_results_of_a_filter_are_made_with_eight_products():
+    rng = np.random.default_rng(3)
+    taps, samples = rng.normal(size=7), rng.normal(size=8)
+    made = GATHER @ ((winograd() @ taps) * (TRANSFORM @ samples))
+    np.testing.assert_allclose(made, [taps @ samples[:7], taps @ samples[1:]], atol=1e-12)
+
+
+# What is refused, and by whom it is made instead
+
+
+def test_what_the_kernels_do_not_make_openvino_makes(engine):
+    source = picture(30, 41)
+    assert isinstance(engine.planar(source, target_of(source, 2), 4, 0.5), StripRunner)
+    assert isinstance(engine.planar(source, target_of(source, 2), 4, 0.0), NativeRunner)
+
+
+def test_other_networks_are_refused_by_name(kernels, paragon, tmp_path):
+    stream = networks.Paragon(tmp_path, variant="stream")
+    for path, said in ((paragon.image, "deployment form"), (stream.deploy, "not stream")):
+        with pytest.raises(NetworkError, match=said + r".*use --engine openvino"):
+            load(path, "native")
+    for precision in ("bf16", "f16"):
+        with pytest.raises(UsageError, match="use --engine openvino"):
+            load(paragon.deploy, "native", precision=precision)
+
+
+def test_the_identity_names_what_the_bits_depend_on(kernels, engine, paragon):
+    other = load(paragon.luma, "openvino", precision="f32").identity
+    assert engine.identity.endswith(other)
+    assert native_library.source_hash() in engine.identity
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "riscv64"])
+def test_other_cpus_are_refused(monkeypatch, machine):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    with pytest.raises(UsageError, match="64-bit x86 CPUs on Linux and macOS: use --engine openvino"):
+        native_library.kernels()
+
+
+# How they are compiled
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """A copy of the sources, to be compiled and loaded."""
+    shutil.copytree(native_library.FOLDER, tmp_path / "kernels", ignore=shutil.ignore_patterns("*.so"))
+    monkeypatch.setattr(native_library, "FOLDER", tmp_path / "kernels")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    native_library._library.cache_clear()
+    yield tmp_path / "kernels"
+    native_library._library.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("build_native", ROOT / "scripts" / "build_native.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["build_native"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_was_not_compiled_is_said(elsewhere):
+    with pytest.raises(EngineError, match=r"were not compiled: install a C compiler .*or use --engine openvino"):
+        native_library.kernels()
+
+
+def test_a_library_that_is_none_is_refused(elsewhere):
+    (elsewhere / "native.so").write_bytes(b"not a library")
+    with pytest.raises(EngineError, match=r"kernels\.so: cannot be loaded"):
+        native_library.kernels()
+
+
+def test_compiled_kernels_know_their_sources(kernels, elsewhere, build):
+    assert build.compiled(elsewhere) == ""
+    assert [k.lanes for k in native_library.kernels()] == [k.lanes for k in kernels]
+    native_library._library.cache_clear()
+    with (elsewhere / "strips.c").open("a") as file:
+        file.write("/* changed */")
+    with pytest.raises(EngineError, match="other sources than those here"):
+        native_library.kernels()
+
+
+@pytest.mark.parametrize(("compiler", "said"), [("no-such-compiler", "no C compiler"), ("false", "false: exit code 1")])
+def test_without_a_compiler_there_are_no_kernels_and_no_error(elsewhere, build, monkeypatch, compiler, said):
+    monkeypatch.setenv("CC", compiler)
+    assert said in build.compiled(elsewhere)
+    assert not (elsewhere / "native.so").exists()
+
+
+def test_sources_that_do_not_compile_are_reported_by_their_error(kernels, elsewhere, build):
+    (elsewhere / "dispatch.c").write_text("int nonsense(")
+    assert "error" in build.compiled(elsewhere)

@@ -1,0 +1,548 @@
+/* A network of Nano blocks over a strip of a picture, on a CPU: planes in, planes out.
+
+   A strip is a band of columns, as high as the picture. It is made from top to bottom, two rows at a time, through all
+   layers: each layer keeps the few rows that the next one reads in a ring, so that what is under way stays in the
+   caches (some 0.5 MB for the realtime network) and no row is made twice. Columns are: each layer sees `reach` more of
+   them than it needs on either side, and what they become is worth less with every layer.
+
+   Features lie as planes, a vector is LANES neighbours of a row. Of all convolutions but the depthwise ones, four
+   outputs of three vectors are summed in registers, so that 12 products cost 7 loads.
+
+   conv_mid and the tail are one convolution of 7x7, since nothing non-linear stands between them. Two rows of its
+   results are made of eight transformed rows with 8 products in place of 14 (Winograd 1980, "Arithmetic complexity of
+   computations"; Lavin and Gray 2016; points 0, +-1, +-2, +-1/2 and infinity).
+
+   Beyond its edges the picture's edge samples are repeated, without end.
+
+   This file is compiled once for each width of vectors; FUNCTION gives names their suffix. */
+
+#include <immintrin.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "native.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define APART static __attribute__((noinline))
+#define STEP (3 * LANES)
+#ifndef PART
+#define PART (4 * STEP) /* columns that go through the end of a block at a time, in the first cache */
+#endif
+#define RIM 16 /* floats beside a row of a ring that are read and never used */
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE vec load(const float *p) { return *(const loose *)p; }
+INLINE void store(float *p, vec v) { *(loose *)p = v; }
+INLINE vec splat(float x) { return x - (vec){0}; } /* x + 0 would have to turn -0 into 0 */
+
+#if LANES == 16
+INLINE vec least(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vec most(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#else
+INLINE vec least(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE vec most(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+#endif
+
+/* Rows of features: channel c of row i begins at `at(ring, i) + c * pitch`. */
+struct ring {
+    float *memory;
+    ptrdiff_t pitch;
+    int channels, slots; /* slots: a power of two */
+};
+
+INLINE float *at(const struct ring *ring, int i) {
+    return ring->memory + (ptrdiff_t)(i & (ring->slots - 1)) * ring->channels * ring->pitch + RIM;
+}
+
+/* Sums of products: four outputs of `vectors` vectors from column x on. `w` goes by row, channel, column, output.
+   `start` and `add` (with `pitch`): what is added, a number an output or a row an output; NULL: nothing. */
+INLINE const float *products(const float *const *rows, ptrdiff_t pitch, int channels, const int high, const int wide,
+                             const float *w, int x, const int vectors, vec acc[4][3]) {
+    for (int y = 0; y < high; y++) {
+        const float *p = rows[y] + x - wide / 2;
+        for (int c = 0; c < channels; c++, p += pitch) {
+#pragma GCC unroll 7
+            for (int k = 0; k < wide; k++, w += 4) {
+                vec v[3];
+                for (int j = 0; j < vectors; j++) v[j] = load(p + k + j * LANES);
+                for (int o = 0; o < 4; o++) {
+                    vec f = splat(w[o]);
+                    for (int j = 0; j < vectors; j++) acc[o][j] += f * v[j];
+                }
+            }
+        }
+    }
+    return w;
+}
+
+INLINE void four(const float *const *rows, ptrdiff_t pitch, int channels, const int size, const float *w,
+                 const float *start, float *out, ptrdiff_t out_pitch, const float *add, int x, const int vectors) {
+    vec acc[4][3];
+    for (int o = 0; o < 4; o++)
+        for (int j = 0; j < vectors; j++) acc[o][j] = splat(start ? start[o] : 0.0f);
+    products(rows, pitch, channels, size, size, w, x, vectors, acc);
+    for (int o = 0; o < 4; o++)
+        for (int j = 0; j < vectors; j++) {
+            ptrdiff_t place = o * out_pitch + x + j * LANES;
+            store(out + place, add ? acc[o][j] + load(add + place) : acc[o][j]);
+        }
+}
+
+/* A convolution: a row of `outputs` channels, `columns` wide, from `size` rows. */
+INLINE void convolve(const float *const *rows, ptrdiff_t pitch, int channels, const int size, const float *w,
+                     const float *start, float *out, ptrdiff_t out_pitch, int outputs, const float *add, int columns) {
+    int step = size * size * channels * 4;
+    for (int x = 0; x < columns; x += STEP)
+        for (int o = 0; o < outputs; o += 4) {
+            const float *factors = w + o / 4 * step, *first = start ? start + o : NULL;
+            const float *more = add ? add + o * out_pitch : NULL;
+            float *place = out + o * out_pitch;
+            if (columns - x >= STEP)
+                four(rows, pitch, channels, size, factors, first, place, out_pitch, more, x, 3);
+            else if (columns - x > LANES)
+                four(rows, pitch, channels, size, factors, first, place, out_pitch, more, x, 2);
+            else
+                four(rows, pitch, channels, size, factors, first, place, out_pitch, more, x, 1);
+        }
+}
+
+APART void widen(const float *in, ptrdiff_t pitch, int channels, const float *w, const float *bias, float *out,
+                 int outputs, int columns) {
+    convolve(&in, pitch, channels, 1, w, bias, out, pitch, outputs, NULL, columns);
+}
+
+APART void narrow(const float *in, int channels, const float *w, const float *bias, float *out, ptrdiff_t pitch,
+                  int outputs, const float *add, int columns) {
+    convolve(&in, PART, channels, 1, w, bias, out, pitch, outputs, add, columns);
+}
+
+APART void convolve_3x3(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, const float *bias,
+                        float *out, int outputs, int columns) {
+    convolve(rows, pitch, channels, 3, w, bias, out, pitch, outputs, NULL, columns);
+}
+
+APART void add_3x3(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out, int outputs,
+                   int columns) {
+    convolve(rows, pitch, channels, 3, w, NULL, out, pitch, outputs, out, columns);
+}
+
+/* The polynomial of `openvino_rewrite`, within 2.1e-4 of x * Phi(x). NaN stays NaN. */
+INLINE vec gelu(vec x) {
+    vec y = most(splat(-4.0f), least(splat(4.0f), x)), s = y * y, t = splat(2.24159599e-08f);
+    t = t * s - 1.58043584e-06f;
+    t = t * s + 4.76150944e-05f;
+    t = t * s - 0.000811080004f;
+    t = t * s + 0.00876137591f;
+    t = t * s - 0.0645623381f;
+    t = t * s + 0.397895734f;
+    return x * (t * y + 0.5f);
+}
+
+/* Depthwise 3x3 and GELU, from column `first` on; of each channel `w` has nine factors and the bias. */
+APART void depthwise(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out, int first,
+                     int columns) {
+    for (int c = 0; c < channels; c++, w += 10) {
+        ptrdiff_t place = c * pitch + first - 1;
+        const float *p = rows[0] + place, *q = rows[1] + place, *r = rows[2] + place;
+        vec k[9], bias = splat(w[9]);
+        for (int i = 0; i < 9; i++) k[i] = splat(w[i]);
+        for (int x = 0; x < columns; x += LANES) {
+            vec a = bias + k[0] * load(p + x), b = k[1] * load(p + x + 1);
+            a += k[2] * load(p + x + 2);
+            b += k[3] * load(q + x);
+            a += k[4] * load(q + x + 1);
+            b += k[5] * load(q + x + 2);
+            a += k[6] * load(r + x);
+            b += k[7] * load(r + x + 1);
+            a += k[8] * load(r + x + 2);
+            store(out + c * PART + x, gelu(a + b));
+        }
+    }
+}
+
+/* Eight rows to the eight that products are taken with, B^T d. `out`: the first; the next is `channels` rows on. */
+APART void transform(const float *const *rows, ptrdiff_t pitch, int channels, float *out, int columns) {
+    ptrdiff_t next = channels * pitch;
+    for (int c = 0; c < channels; c++)
+        for (int x = 0; x < columns; x += LANES) {
+            vec d[8];
+            for (int i = 0; i < 8; i++) d[i] = load(rows[i] + c * pitch + x);
+            float *o = out + c * pitch + x;
+            vec even = d[2] + d[6] - 4.25f * d[4], odd = d[1] + d[5] - 4.25f * d[3];
+            store(o, d[0] - d[6] + 5.25f * (d[4] - d[2]));
+            store(o + next, even + odd);
+            store(o + 2 * next, even - odd);
+            even = 0.25f * d[2] - 1.25f * d[4] + d[6], odd = 0.5f * d[1] - 2.5f * d[3] + 2.0f * d[5];
+            store(o + 3 * next, even + odd);
+            store(o + 4 * next, even - odd);
+            even = 4.0f * d[2] - 5.0f * d[4] + d[6], odd = 2.0f * d[1] - 2.5f * d[3] + 0.5f * d[5];
+            store(o + 5 * next, even + odd);
+            store(o + 6 * next, even - odd);
+            store(o + 7 * next, d[7] - d[1] + 5.25f * (d[3] - d[5]));
+        }
+}
+
+/* The sums behind `transform`: what becomes of its rows in the two rows of results, A^T. */
+static const float GATHER[2][8] = {{1, 1, 1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0.5f, -0.5f, 1}};
+
+INLINE void tail_four(const float *rows, ptrdiff_t pitch, int channels, const float *w, ptrdiff_t step,
+                      const float *bias, float *out, ptrdiff_t out_pitch, ptrdiff_t second, int x, const int vectors) {
+    for (int i = 0; i < 8; i++) {
+        const float *row = rows + i * channels * pitch;
+        vec acc[4][3];
+        for (int o = 0; o < 4; o++)
+            for (int j = 0; j < vectors; j++) acc[o][j] = splat(0.0f);
+        products(&row, pitch, channels, 1, 7, w + i * step, x, vectors, acc);
+        for (int r = 0; r < 2; r++)
+            for (int o = 0; o < 4; o++)
+                for (int j = 0; j < vectors; j++) {
+                    float *p = out + r * second + o * out_pitch + x + j * LANES;
+                    store(p, (i ? load(p) : splat(bias[o])) + splat(GATHER[r][i]) * acc[o][j]);
+                }
+    }
+}
+
+/* Two rows of `outputs` channels, the second `second` floats behind the first, from transformed rows. */
+APART void tail(const float *rows, ptrdiff_t pitch, int channels, const float *w, const float *bias, float *out,
+                ptrdiff_t second, int outputs, int columns) {
+    ptrdiff_t group = 7 * channels * 4, step = group * outputs / 4;
+    for (int x = 0; x < columns; x += STEP)
+        for (int o = 0; o < outputs; o += 4) {
+            const float *factors = w + o / 4 * group;
+            float *place = out + o * pitch;
+            if (columns - x >= STEP)
+                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, second, x, 3);
+            else if (columns - x > LANES)
+                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, second, x, 2);
+            else
+                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, second, x, 1);
+        }
+}
+
+/* `count` samples of a row from column `first` on, edges repeated, times `gain` plus `offset`. */
+INLINE void fetch(const struct plane *plane, int row, int first, int count, float gain, float offset, float *out) {
+    row = row < 0 ? 0 : row >= plane->rows ? plane->rows - 1 : row;
+    const char *line = (const char *)plane->data + row * plane->stride;
+    int left = first < 0 ? -first : 0, right = first + count > plane->columns ? plane->columns - first : count;
+    left = left < count ? left : count;
+    right = right > left ? right : left;
+#define COPY(type) \
+    for (int i = left; i < right; i++) out[i] = (float)((const type *)line)[first + i] * gain + offset; \
+    for (int i = 0; i < left; i++) out[i] = (float)((const type *)line)[0] * gain + offset; \
+    for (int i = right; i < count; i++) out[i] = (float)((const type *)line)[plane->columns - 1] * gain + offset;
+    if (plane->kind == U8) {
+        COPY(uint8_t)
+    } else if (plane->kind == U16) {
+        COPY(uint16_t)
+    } else {
+        COPY(float)
+    }
+#undef COPY
+}
+
+/* Row `row` of a plane, `times` times as many columns from column `first` of those on: a filter of five taps each way
+   around sample floor(n / times). `scratch` holds 7 * (count / wide + 8) floats. */
+INLINE void interpolate(const struct plane *plane, const struct taps *taps, int row, int first, int count, float gain,
+                        float offset, float *scratch, float *out) {
+    int wide = taps->wide, high = taps->high, begin = floor_div(first, wide), width = count / wide + 8;
+    const float *down = taps->down[row - floor_div(row, high) * high];
+    float *line = scratch, *sums = scratch + width;
+    for (int k = 0; k < 5; k++) {
+        fetch(plane, floor_div(row, high) + k - 2, begin - 2, width, gain, offset, line);
+        if (k)
+            for (int i = 0; i < width; i++) sums[i] += down[k] * line[i];
+        else
+            for (int i = 0; i < width; i++) sums[i] = down[0] * line[i];
+    }
+    for (int phase = 0; phase < wide; phase++) {
+        const float *t = taps->across[phase];
+        int skip = begin * wide + phase - first, i = skip < 0 ? 1 : 0; /* the first samples may lie before `first` */
+        for (; i * wide + skip < count; i++) {
+            const float *s = sums + i;
+            out[i * wide + skip] = t[0] * s[0] + t[1] * s[1] + t[2] * s[2] + t[3] * s[3] + t[4] * s[4];
+        }
+    }
+}
+
+/* A row of a picture's first `colours` components, one after the other, at the resolution of its first plane. */
+APART void components(const struct picture *picture, int colours, const struct taps *taps, int row, int first,
+                      int count, float *scratch, float *out, ptrdiff_t pitch) {
+    fetch(&picture->planes[0], row, first, count, picture->gain[0], picture->offset[0], out);
+    for (int i = 1; i < colours; i++)
+        if (taps->wide == 1 && taps->high == 1)
+            fetch(&picture->planes[i], row, first, count, picture->gain[i], picture->offset[i], out + i * pitch);
+        else
+            interpolate(&picture->planes[i], taps, row, first, count, picture->gain[i], picture->offset[i], scratch,
+                        out + i * pitch);
+}
+
+/* Rounds to the nearest code, halves to even, and clamps. NaN becomes some code. */
+INLINE int32_t code(float value, float peak) {
+    value = value < peak ? value : peak;
+    value = value > 0.0f ? value : 0.0f;
+    union {
+        float number;
+        int32_t bits;
+    } sum = {value + 8388608.0f};
+    return sum.bits & 0x7FFFFF;
+}
+
+/* `across` samples of each of `columns` pixels to a row of a plane, side by side; `rows` has one after the other.
+   Returns their sum. */
+APART float finish(const float *rows, ptrdiff_t pitch, int across, int columns, float peak, const struct plane *plane,
+                   int row, int first) {
+    float sum = 0;
+    char *line = (char *)plane->data + row * plane->stride;
+    for (int i = 0; i < across; i++) {
+        float part[LANES] = {0};
+        int x = 0;
+        for (; x + LANES <= columns; x += LANES)
+            for (int j = 0; j < LANES; j++) part[j] += rows[i * pitch + x + j];
+        for (; x < columns; x++) sum += rows[i * pitch + x];
+        for (int j = 0; j < LANES; j++) sum += part[j];
+    }
+    const float *a = rows, *b = rows + pitch, *c = b + pitch, *d = c + pitch;
+    if (plane->kind == U8 && across == 2) {
+        uint16_t *out = (uint16_t *)(line + first * 2);
+        for (int x = 0; x < columns; x++) out[x] = (uint16_t)(code(a[x], peak) | code(b[x], peak) << 8);
+    } else if (plane->kind == U8 && across == 4) {
+        uint32_t *out = (uint32_t *)(line + first * 4);
+        for (int x = 0; x < columns; x++)
+            out[x] = (uint32_t)(code(a[x], peak) | code(b[x], peak) << 8 | code(c[x], peak) << 16) |
+                     (uint32_t)code(d[x], peak) << 24;
+    } else if (plane->kind == U16 && across == 2) {
+        uint32_t *out = (uint32_t *)(line + first * 4);
+        for (int x = 0; x < columns; x++) out[x] = (uint32_t)code(a[x], peak) | (uint32_t)code(b[x], peak) << 16;
+    } else {
+        for (int i = 0; i < across; i++)
+            for (int x = 0; x < columns; x++) {
+                int32_t value = code(rows[i * pitch + x], peak);
+                ptrdiff_t place = (ptrdiff_t)(first + x) * across + i;
+                if (plane->kind == U8)
+                    ((uint8_t *)line)[place] = (uint8_t)value;
+                else
+                    ((uint16_t *)line)[place] = (uint16_t)value;
+            }
+    }
+    return sum;
+}
+
+static int power(int least_slots) {
+    int slots = 1;
+    while (slots < least_slots) slots *= 2;
+    return slots;
+}
+
+/* Columns on each side of a strip that are not finished. */
+static int FUNCTION(rim)(const struct network *net, const struct target *target) {
+    int most = 0;
+    for (int i = 0; i < target->parts; i++) {
+        int column = abs(target->part[i].column);
+        most = column > most ? column : most;
+    }
+    return net->blocks + 4 + most;
+}
+
+/* Columns `first` to `first + columns - 2 * rim` of the target's planes, or as many as there are; `columns` is a
+   multiple of LANES. `still`: what the base path sees; `average`: the detail path. 1; 0 if results are not finite; -1
+   if there is no memory. */
+int FUNCTION(strip)(const struct network *net, const struct picture *still, const struct picture *average,
+                    const struct taps *taps, const struct target *target, int first, int columns) {
+    const int C = net->channels, wide = 2 * C, blocks = net->blocks, reach = blocks + 4, E = net->outputs;
+    const int rows = still->planes[0].rows, width = still->planes[0].columns, rim = FUNCTION(rim)(net, target);
+    const ptrdiff_t pitch = columns + 2 * RIM;
+    const int valid = first + columns - 2 * rim > width ? width - first : columns - 2 * rim;
+    int samples = 0;
+    for (int i = 0; i < target->planes; i++) samples += target->down[i] * target->across[i];
+
+    /* Every ring holds the rows that are read in a step of two rows, and those that are written. */
+    struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, power(reach + 8)};
+    struct ring features[MAX_BLOCKS + 1], wider[MAX_BLOCKS];
+    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + 8 * C + 2 * E + samples) + PART * wide;
+    for (int b = 0; b <= blocks; b++) {
+        features[b] = (struct ring){NULL, pitch, C, b < blocks ? 4 : 8};
+        if (b < blocks) wider[b] = (struct ring){NULL, pitch, wide, 4};
+        total += pitch * C * features[b].slots + (b < blocks ? pitch * wide * 4 : 0);
+    }
+    total += 7 * (columns + 8) + 64;
+    float *memory = aligned_alloc(64, ((size_t)total * sizeof(float) + 63) / 64 * 64), *free_from = memory;
+    if (!memory) return -1;
+    memset(memory, 0, (size_t)total * sizeof(float)); /* what is read before it is made must be finite */
+#define TAKE(count) (free_from += (count), free_from - (count))
+    in.memory = TAKE(pitch * in.slots * in.channels);
+    base.memory = TAKE(pitch * base.slots * base.channels);
+    for (int b = 0; b <= blocks; b++) {
+        features[b].memory = TAKE(pitch * C * features[b].slots);
+        if (b < blocks) wider[b].memory = TAKE(pitch * wide * 4);
+    }
+    float *spread = TAKE(PART * wide), *transformed = TAKE(pitch * 8 * C) + RIM, *codes = TAKE(pitch * 2 * E) + RIM;
+    float *summed = TAKE(pitch * samples) + RIM, *scratch = TAKE(7 * (columns + 8));
+#undef TAKE
+
+    const float *r[8];
+    float sum = 0;
+    /* Step i brings the picture's rows i - reach and the one below in; row n of a layer is made of rows around n of the
+       layer before, so every layer is a row behind, and what comes out are rows i - 2 reach and the one below. */
+    for (int i = 0; i < rows + 2 * reach; i += 2) {
+        for (int k = i; k < i + 2; k++) {
+            components(average, net->colours, taps, k - reach, first - rim, columns, scratch, at(&in, k), pitch);
+            if (still == average)
+                memcpy(at(&base, k), at(&in, k), sizeof(float) * (size_t)(pitch * base.channels - RIM));
+            else
+                components(still, net->base_colours, taps, k - reach, first - rim, columns, scratch, at(&base, k),
+                           pitch);
+        }
+        const float *w = net->weights;
+        int n = i - 1; /* the first of the two rows that a layer makes */
+        for (int k = n; k < n + 2; k++) {
+            for (int t = 0; t < 3; t++) r[t] = at(&in, k - 1 + t);
+            convolve_3x3(r, pitch, net->colours, w + C, w, at(&features[0], k), C, columns);
+        }
+        w += C + C * net->colours * 9;
+        for (int b = 0; b < blocks; b++) {
+            const float *first_w = w, *depth_w = w + wide + wide * C, *last_w = depth_w + wide * 10;
+            w = last_w + C + C * wide;
+            for (int k = n; k < n + 2; k++)
+                widen(at(&features[b], k), pitch, C, first_w + wide, first_w, at(&wider[b], k), wide, columns);
+            n--;
+            for (int k = n; k < n + 2; k++) {
+                for (int t = 0; t < 3; t++) r[t] = at(&wider[b], k - 1 + t);
+                for (int x = 0; x < columns; x += PART) {
+                    int some = columns - x < PART ? columns - x : PART;
+                    depthwise(r, pitch, wide, depth_w, spread, x, some);
+                    narrow(spread, wide, last_w + C, last_w, at(&features[b + 1], k) + x, pitch, C,
+                           at(&features[b], k) + x, some);
+                }
+            }
+        }
+        n -= 3;
+        int row = n - reach;
+        if (row < 0 || row >= rows) continue;
+        for (int t = 0; t < 8; t++) r[t] = at(&features[blocks], n - 3 + t);
+        transform(r, pitch, C, transformed, columns);
+        tail(transformed, pitch, C, w + E, w, codes, pitch * E, E, columns);
+        w += E + 8 * E * C * 7;
+        for (int k = 0; k < 2 && row + k < rows; k++) {
+            for (int t = 0; t < 3; t++) r[t] = at(&base, n + k - 1 + t);
+            add_3x3(r, pitch, net->base_colours, w, codes + k * pitch * E, E, columns);
+            const float *made = codes + k * pitch * E;
+            if (target->parts) {
+                memset(summed, 0, sizeof(float) * (size_t)(pitch * samples - RIM));
+                for (int i = 0; i < target->parts; i++) {
+                    const struct part *part = &target->part[i];
+                    float *to = summed + part->sample * pitch;
+                    const float *from = made + part->output * pitch + part->column;
+                    for (int x = rim; x < columns - rim; x++) to[x] += from[x];
+                }
+                made = summed;
+            }
+            for (int i = 0; i < target->planes; i++)
+                for (int y = 0; y < target->down[i]; y++, made += target->across[i] * pitch)
+                    sum += finish(made + rim, pitch, target->across[i], valid, target->peak, &target->plane[i],
+                                  (row + k) * target->down[i] + y, first);
+        }
+    }
+    free(memory);
+    return isfinite(sum);
+}
+
+/* Rows `begin` to `end` of an interpolated plane. */
+int FUNCTION(enlarge)(const struct plane *source, const struct taps *taps, float gain, float offset, float peak,
+                      const struct plane *target, int begin, int end) {
+    ptrdiff_t room = 7 * (target->columns + 16) + target->columns + 16;
+    float *memory = malloc((size_t)room * sizeof(float)), *line = memory + 7 * (target->columns + 16);
+    if (!memory) return -1;
+    for (int y = begin; y < end; y++) {
+        interpolate(source, taps, y, 0, target->columns, gain, offset, memory, line);
+        char *out = (char *)target->data + y * target->stride;
+        if (target->kind == U8)
+            for (int x = 0; x < target->columns; x++) ((uint8_t *)out)[x] = (uint8_t)code(line[x], peak);
+        else
+            for (int x = 0; x < target->columns; x++) ((uint16_t *)out)[x] = (uint16_t)code(line[x], peak);
+    }
+    free(memory);
+    return 0;
+}
+
+/* exp(-x) of x >= 0, to 3e-6 of it: 2^n times the first terms of the series of 2^f, f in [-1/2, 1/2]. */
+INLINE float decay(float x) {
+    float z = x * -1.44269504f;
+    z = z > -126.0f ? z : -126.0f;
+    int32_t n = (int32_t)(z - 0.5f); /* to the nearest: z <= 0 */
+    float f = z - (float)n;
+    float p = 1.0f + f * (0.693147181f + f * (0.240226507f + f * (0.0555041087f + f * (0.00961812911f + f * 0.00133335581f))));
+    union {
+        int32_t bits;
+        float number;
+    } power_of_two = {(n + 127) << 23};
+    return p * power_of_two.number;
+}
+
+/* `temporal.average` of `count` pictures, newest first, into float planes: rows `begin` to `end` of the last planes,
+   and what belongs to them of the first. `inverse`: 1 / threshold^2. */
+int FUNCTION(average)(const struct picture *pictures, int count, int wide, int high, float inverse,
+                      const struct picture *out, int begin, int end) {
+    int columns = out->planes[0].columns, rows = out->planes[0].rows, colours = out->colours;
+    ptrdiff_t pitch = columns + 2 * RIM;
+    float *memory = calloc((size_t)(pitch * (4 + 2 + high * count)), sizeof(float));
+    if (!memory) return -1;
+    float *row = memory + RIM, *change = row + pitch, *values = change + pitch, *guide = values + pitch;
+    float *weights = guide + pitch; /* of each row of a block, of each picture */
+    for (int block = begin; block < end; block++) {
+        for (int y = 0; y < high; y++) {
+            int at_row = block * high + y;
+            float *own = weights + y * count * pitch;
+            for (int x = 0; x < columns; x++) own[x] = 1.0f;
+            for (int k = 1; k < count; k++) {
+                float *w = own + k * pitch;
+                for (int x = 0; x < columns; x++) change[x] = 0.0f;
+                for (int t = -1; t < 2; t++) {
+                    int near = at_row + t; /* both pictures repeat their edges */
+                    fetch(&pictures[0].planes[0], near, 0, columns, 1.0f, 0.0f, guide);
+                    fetch(&pictures[k].planes[0], near, 0, columns, 1.0f, 0.0f, row);
+                    for (int x = 0; x < columns; x++) change[x] += fabsf(row[x] - guide[x]);
+                }
+                change[-1] = change[0], change[columns] = change[columns - 1];
+                for (int x = 0; x < columns; x++) {
+                    float d = (change[x - 1] + change[x] + change[x + 1]) * (1.0f / 9.0f);
+                    w[x] = decay(d * d * inverse);
+                }
+            }
+        }
+        for (int i = 0; i < colours; i++) {
+            int across = i ? wide : 1, down = i ? high : 1, width = out->planes[i].columns;
+            for (int y = 0; y < high / down; y++) {
+                int at_row = block * (high / down) + y;
+                if (at_row >= out->planes[i].rows || (i == 0 && at_row >= rows)) continue;
+                float *total = (float *)((char *)out->planes[i].data + at_row * out->planes[i].stride);
+                for (int x = 0; x < width; x++) total[x] = values[x] = 0.0f;
+                for (int k = 0; k < count; k++) {
+                    fetch(&pictures[k].planes[i], at_row, 0, width, 1.0f, 0.0f, row);
+                    if (across == 1 && down == 1) {
+                        const float *w = weights + (y * count + k) * pitch;
+                        for (int x = 0; x < width; x++) total[x] += w[x] * row[x], values[x] += w[x];
+                        continue;
+                    }
+                    for (int x = 0; x < width; x++) { /* the mean over the block; beyond the edge, as at it */
+                        float mean = 0;
+                        for (int v = 0; v < down; v++)
+                            for (int u = 0; u < across; u++) {
+                                int column = x * across + u < columns ? x * across + u : columns - 1;
+                                mean += weights[(v * count + k) * pitch + column];
+                            }
+                        mean /= (float)(across * down);
+                        total[x] += mean * row[x], values[x] += mean;
+                    }
+                }
+                for (int x = 0; x < width; x++) total[x] /= values[x];
+            }
+        }
+    }
+    free(memory);
+    return 0;
+}

@@ -1,0 +1,86 @@
+"""Our own kernels on a CPU: networks of Nano blocks (realtime, light, fine), planes in and planes out.
+
+`kernels/strips.c` says how they work, `native_strips` how pictures go through them. All else, tensors, formats that they
+do not make, denoising, is OpenVINO's, whose engine this is but for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from videosr.engines.base import Picture, PlanarRunner
+from videosr.engines.native_library import Kernels, kernels
+from videosr.engines.native_strips import NativeRunner, able
+from videosr.engines.native_weights import Nano, read
+from videosr.engines.network import Network
+from videosr.engines.openvino import OpenVINOEngine
+from videosr.engines.openvino_planes import supported
+from videosr.errors import EngineError, UsageError
+from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting
+
+_PROBE = (20, 90)
+"""Rows and columns of the picture that kernels are compared on."""
+
+
+class NativeEngine(OpenVINOEngine):
+    """A network of Nano blocks on a CPU of x86 with AVX2 or AVX-512.
+
+    Args:
+        network: realtime, light or fine, in float32 deployment form.
+        precision: "f32", or "auto", which is the same.
+        threads: CPU threads; None takes all this process may use.
+
+    Raises:
+        NetworkError: another network.
+        UsageError: another precision.
+        EngineError: the kernels were not compiled, or those for AVX-512 give other pictures than those for AVX2.
+    """
+
+    def __init__(self, network: Network, *, precision: str = "auto", threads: int | None = None) -> None:
+        if precision not in ("auto", "f32"):
+            raise UsageError(f"precision {precision!r} of the native engine is not f32: use --engine openvino")
+        self._nano = read(network)
+        self._kernels = _alike(kernels(), self._nano, network)
+        super().__init__(network, precision="f32", threads=threads)
+        self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="strip")
+
+    @property
+    def identity(self) -> str:
+        """See `Engine.identity`."""
+        return f"native {self._kernels.source} {self._kernels.lanes} lanes, {super().identity}"
+
+    def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
+        """See `Engine.planar`."""
+        apart = self.network.chroma_apart(source.format, target.format)
+        formats = supported(self.network, source.format, target.format, self.scale)
+        if denoise or not formats or not able(source, target, self.scale, apart=apart):
+            return super().planar(source, target, window, denoise)
+        return NativeRunner(self._kernels, self._workers, self._nano, source, target, apart=apart, threads=self.threads)
+
+
+def _alike(able: Sequence[Kernels], nano: Nano, network: Network) -> Kernels:
+    """The kernels for the widest vectors, once they have given the same picture as the others.
+
+    Raises:
+        EngineError: they do not.
+    """
+    fmt = PixelFormat.parse("yuv444p")
+    color = ColorSpec(matrix=Matrix.BT709, range=Range.FULL, siting=Siting.LEFT)
+    source = Picture(height=_PROBE[0], width=_PROBE[1], format=fmt, color=color)
+    target = Picture(height=nano.scale * _PROBE[0], width=nano.scale * _PROBE[1], format=fmt, color=color)
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, 256, (3, *_PROBE)).astype(fmt.dtype) for _ in range(2)]
+    made = []
+    with ThreadPoolExecutor(1) as worker:
+        for kernels in able if len(able) > 1 else ():
+            runner = NativeRunner(kernels, worker, nano, source, target, apart=False, threads=1)
+            made.append(np.stack(runner.result(runner.submit([list(f) for f in frames], 64.0))).astype(np.int16))
+    if any(np.abs(other - made[0]).max() > 1 for other in made[1:]):
+        raise EngineError(
+            f"{network.path}: the native engine gives one picture with AVX-512 and another with AVX2: use --engine "
+            "openvino"
+        )
+    return able[0]

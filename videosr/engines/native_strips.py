@@ -1,0 +1,240 @@
+"""Running our CPU kernels over pictures: strips of columns, as many at once as there are threads.
+
+What a strip holds is the same bits wherever it begins, so the plan may follow the picture's size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import POINTER, c_float
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+
+from videosr.color import chroma_enlargement, levels, siting_offsets, upsampling_taps
+from videosr.engines import native_library as native
+from videosr.engines.base import NotFinite, Picture, PlanarRunner
+from videosr.engines.native_weights import Nano, Packed, pack
+from videosr.engines.openvino_planes import colour_planes, emission
+from videosr.errors import EngineError
+from videosr.frame import Array
+
+_STEP = 16
+"""Columns of the widest vector."""
+_WIDEST = 384
+"""Columns of a strip, at most: rows of wider ones leave the caches."""
+_BAND = 32
+"""Chroma rows that one task averages."""
+
+
+class _Ticket:
+    """A frame under way: its output planes, what it is made of, and the tasks still missing."""
+
+    def __init__(self, planes: tuple[Array, ...], sources: list[tuple[Array, ...]]) -> None:
+        self.planes, self.sources = planes, sources
+        self.done = threading.Event()
+        self.error: Exception | None = None
+        self._missing = 0
+        self._then: Callable[[], None] = self.done.set
+        self._lock = threading.Lock()
+
+    def expect(self, tasks: int, then: Callable[[], None]) -> None:
+        """So many tasks have to finish before `then`."""
+        self._missing, self._then = tasks, then
+
+    def run(self, task: Callable[[], None]) -> None:
+        """One of them. Whatever it raises, `result` raises it; a ticket left open would wait forever."""
+        try:
+            if self.error is None:
+                task()
+        except Exception as exc:
+            self.error = exc
+        with self._lock:
+            self._missing -= 1
+            last = self._missing == 0
+        if last:
+            self._then()
+
+
+class NativeRunner(PlanarRunner):
+    """See `PlanarRunner`.
+
+    Args:
+        kernels: to run.
+        workers: the threads that run them.
+        nano: the network.
+        source: the whole input picture.
+        target: format and colour of the output.
+        apart: the network makes luma alone.
+        threads: of the workers.
+    """
+
+    def __init__(
+        self,
+        kernels: native.Kernels,
+        workers: ThreadPoolExecutor,
+        nano: Nano,
+        source: Picture,
+        target: Picture,
+        *,
+        apart: bool,
+        threads: int,
+    ) -> None:
+        self._kernels, self._workers = kernels, workers
+        self._source, self._target, self._scale = source, target, nano.scale
+        self._packed = packed = pack(nano, source, target, apart=apart)
+        self._weights = native.Weights(
+            packed.values.ctypes.data_as(POINTER(c_float)),
+            nano.scale,
+            nano.channels,
+            len(nano.blocks),
+            packed.outputs,
+            packed.colours,
+            packed.base_colours,
+        )
+        fmt = source.format
+        self._block = (1 << fmt.log2_h, 1 << fmt.log2_w) if fmt.family == "yuv" else (1, 1)
+        offsets = siting_offsets(source.color.siting, self._block[1], self._block[0])
+        self._taps = native.Taps.of(
+            *(upsampling_taps(f, o)[1] for f, o in zip(self._block, reversed(offsets), strict=True))
+        )
+        self._chroma = None
+        if apart:
+            ways = _enlargements(source, target, nano.scale)
+            self._chroma = native.Taps.of(*(upsampling_taps(int(factor), offset)[1] for factor, offset in ways))
+        rim = len(nano.blocks) + 4 + max((abs(column) for _, _, column in _parts(packed)), default=0)
+        self._columns, self._starts = strips(source.width, rim)
+        self.in_flight = 1 + -(-threads // len(self._starts))
+
+    def submit(self, frames: Sequence[Sequence[Array]], threshold: float) -> object:
+        """See `PlanarRunner.submit`."""
+        fmt, scale = self._target.format, self._scale
+        height, width = self._source.height * scale, self._source.width * scale
+        planes = tuple(np.empty(fmt.plane_shape(i, height, width), fmt.dtype) for i in range(colour_planes(fmt)))
+        count = colour_planes(self._source.format)
+        ticket = _Ticket(planes, [tuple(map(_rows, frame[:count])) for frame in frames])
+        pictures = [self._picture(sources) for sources in ticket.sources]
+        if len(pictures) == 1 or threshold <= 0:
+            self._start(ticket, pictures[0], pictures[0])
+            return ticket
+        averages = tuple(np.empty(plane.shape, np.float32) for plane in ticket.sources[0])
+        ticket.sources.append(averages)
+        mean = self._picture(averages)
+        rows = averages[-1].shape[0]
+        bands = [(top, min(top + _BAND, rows)) for top in range(0, rows, _BAND)]
+        ticket.expect(len(bands), lambda: self._start(ticket, pictures[0], mean))
+        for band in bands:
+            self._post(ticket, partial(self._average, pictures, mean, threshold, band))
+        return ticket
+
+    def result(self, ticket: object) -> tuple[Array, ...]:
+        """See `PlanarRunner.result`."""
+        assert isinstance(ticket, _Ticket)
+        ticket.done.wait()
+        if ticket.error is not None:
+            if isinstance(ticket.error, EngineError):
+                raise ticket.error
+            raise EngineError(f"our own CPU kernels failed: {ticket.error}") from ticket.error
+        return ticket.planes
+
+    def _post(self, ticket: _Ticket, task: Callable[[], None]) -> None:
+        self._workers.submit(ticket.run, task)
+
+    def _average(
+        self, pictures: list[native.Picture], mean: native.Picture, threshold: float, band: tuple[int, int]
+    ) -> None:
+        self._kernels.average(pictures, self._block, 1.0 / (threshold * threshold), mean, band)
+
+    def _start(self, ticket: _Ticket, still: native.Picture, average: native.Picture) -> None:
+        """Post the strips, and chroma that is made beside the network."""
+        made = 1 if self._chroma else len(ticket.planes)
+        target = self._struct(ticket.planes[:made])
+
+        def strip(start: int) -> None:
+            arguments = (self._weights, still, average, self._taps, target, start, self._columns)
+            if not self._kernels.strip(*arguments):
+                raise NotFinite("the network gave values that are not finite")
+
+        chroma = range(made, len(ticket.planes))
+        ticket.expect(len(self._starts) + len(chroma), ticket.done.set)
+        for start in self._starts:
+            self._post(ticket, partial(strip, start))
+        for i in chroma:
+            self._post(ticket, partial(self._enlarge, ticket, i))
+
+    def _enlarge(self, ticket: _Ticket, i: int) -> None:
+        """A plane of chroma beside the network (see `color.from_rgb`)."""
+        assert self._chroma is not None
+        source, target = ticket.sources[0][i], ticket.planes[i]
+        (zero, gain), (offset, scale) = (levels(p.format, p.color.range, i) for p in (self._source, self._target))
+        peak = float((1 << self._target.format.bits) - 1)
+        factor = scale / gain
+        planes = (native.Plane.of(source), self._chroma, factor, offset - zero * factor, peak, native.Plane.of(target))
+        self._kernels.enlarge(*planes)
+
+    def _picture(self, planes: tuple[Array, ...]) -> native.Picture:
+        """Of the input. Averages are in codes too."""
+        picture = native.Picture(colours=len(planes))
+        for i, plane in enumerate(planes):
+            offset, gain = levels(self._source.format, self._source.color.range, i)
+            picture.planes[i] = native.Plane.of(plane)
+            picture.gain[i], picture.offset[i] = 1 / gain, -offset / gain
+        return picture
+
+    def _struct(self, planes: tuple[Array, ...]) -> native.Target:
+        """Of what the network makes of the output."""
+        target = native.Target(peak=float((1 << self._target.format.bits) - 1), planes=len(planes))
+        samples = self._packed.plan.samples
+        for i, plane in enumerate(planes):
+            target.plane[i] = native.Plane.of(plane)
+            target.down[i] = 1 + max(s.row for s in samples if s.plane == i)
+            target.across[i] = 1 + max(s.column for s in samples if s.plane == i)
+        parts = _parts(self._packed)
+        target.parts = len(parts)
+        for place, part in zip(target.part, parts, strict=False):
+            place.sample, place.output, place.column = part
+        return target
+
+
+def able(source: Picture, target: Picture, scale: int, *, apart: bool) -> bool:
+    """Whether the kernels make planes of these formats, given that `openvino_planes.supported` says so too.
+
+    Not where a sample of chroma is made of rows of neighbours above or below, nor where a plane is enlarged more than
+    eight times.
+    """
+    if apart:
+        return all(f.denominator == 1 and f <= native.MAX_PHASES for f, _ in _enlargements(source, target, scale))
+    plan = emission(target, scale, colour_planes(target.format))
+    return plan.gather is None or (plan.gather.shape[2] == 1 and plan.gather.shape[1] <= native.MAX_PARTS)
+
+
+def strips(width: int, rim: int) -> tuple[int, list[int]]:
+    """(columns of a strip with its rims, where each begins): as little as possible is made twice."""
+    sizes = [n for n in range(_STEP, _WIDEST + 1, _STEP) if n > 2 * rim]
+    columns = min(sizes, key=lambda n: (n * -(-width // (n - 2 * rim)), -n))
+    return columns, list(range(0, width, columns - 2 * rim))
+
+
+def _enlargements(source: Picture, target: Picture, scale: int) -> list[tuple[Fraction, float]]:
+    """(factor, offset) of planes of chroma beside the network, of rows and of columns."""
+    factors = [(1 << p.format.log2_w, 1 << p.format.log2_h) for p in (source, target)]
+    sitings = [siting_offsets(p.color.siting, *f) for p, f in zip((source, target), factors, strict=True)]
+    pairs = [[(f[along], o[along]) for f, o in zip(factors, sitings, strict=True)] for along in (1, 0)]
+    return [chroma_enlargement(scale, *pair) for pair in pairs]
+
+
+def _parts(packed: Packed) -> list[tuple[int, int, int]]:
+    """(sample, output, column) of everything that samples are sums of; none where samples are outputs."""
+    plan = packed.plan
+    if plan.gather is None:
+        return []
+    found = np.argwhere(plan.gather[:, :, 0])
+    return [(int(sample), int(output), int(column) - plan.before[1]) for sample, output, column in found]
+
+
+def _rows(plane: Array) -> Array:
+    """The plane, its samples side by side."""
+    return plane if plane.strides[1] == plane.itemsize else np.ascontiguousarray(plane)

@@ -1,0 +1,177 @@
+"""A network's weights in the order in which our CPU kernels use them (`kernels/native.h`), for a format of video."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videosr.engines.base import Picture
+from videosr.engines.native_library import MAX_BLOCKS
+from videosr.engines.network import Network
+from videosr.engines.openvino_planes import Emission, colour_planes, emission, rgb_from_values
+from videosr.errors import NetworkError
+
+type Constants = Mapping[str, NDArray[np.float64]]
+
+_BLOCK = re.compile(r"body\.(\d+)\.blocks\.(\d+)\.conv1\.weight")
+_LAYERS = ("conv1", "dw", "conv2")
+_TAIL = 7
+"""Edge of the kernel that conv_mid and the tail are together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nano:
+    """A network of Nano blocks: its constants in their shapes.
+
+    Attributes:
+        constants: by name; (outputs, inputs, rows, columns), biases flat.
+        blocks: their names, in order.
+        channels: of its features.
+        scale: of it.
+    """
+
+    constants: Constants
+    blocks: tuple[str, ...]
+    channels: int
+    scale: int
+
+
+def read(network: Network) -> Nano:
+    """The weights of a network file.
+
+    Raises:
+        NetworkError: it is not realtime, light or fine in deployment form with a replicated rim.
+    """
+    facts, path = network.metadata, network.path
+    if facts.get("form") != "deploy" or facts.get("precision", "fp32") != "fp32" or network.number("halo", 0) <= 0:
+        raise NetworkError(
+            f"{path}: the native engine runs networks in the float32 deployment form of `videosr export`, with a "
+            "repeated rim: use --engine openvino"
+        )
+    found = network.constants()
+    names = sorted((int(m[1]), int(m[2])) for name in found if (m := _BLOCK.fullmatch(name)))
+    blocks = tuple(f"body.{group}.blocks.{block}" for group, block in names)
+    c, outputs = len(found.get("conv_in.bias", ())), 3 * network.number("scale", 0) ** 2
+    shapes = {"conv_in": (c, 3, 3, 3), "conv_mid": (c, c, 3, 3), "tail": (outputs, c, 5, 5)}
+    for name in blocks:
+        parts = ((2 * c, c, 1, 1), (2 * c, 1, 3, 3), (c, 2 * c, 1, 1))
+        shapes |= {f"{name}.{layer}": shape for layer, shape in zip(_LAYERS, parts, strict=True)}
+    wanted: dict[str, tuple[int, ...]] = {"base.weight": (outputs, 3, 3, 3)}
+    for layer, shape in shapes.items():
+        wanted |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+    same = found.keys() == wanted.keys() and all(found[n].size == np.prod(shape) for n, shape in wanted.items())
+    if not same or c % 4 or not 0 < len(blocks) <= MAX_BLOCKS:
+        variant = facts.get("variant", "this one")
+        raise NetworkError(
+            f"{path}: the native engine runs realtime, light and fine networks, not {variant}: use --engine openvino"
+        )
+    constants = {name: found[name].astype(np.float64).reshape(shape) for name, shape in wanted.items()}
+    return Nano(constants, blocks, c, network.number("scale", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Weights for one kind of source and target.
+
+    Attributes:
+        values: float32, as `native.h` says.
+        plan: what the last convolutions emit.
+        outputs: that are computed: those of the plan, filled up to a multiple of four.
+        colours: components that `conv_in` reads.
+        base_colours: components that the base path reads.
+    """
+
+    values: NDArray[np.float32]
+    plan: Emission
+    outputs: int
+    colours: int
+    base_colours: int
+
+
+def pack(nano: Nano, source: Picture, target: Picture, *, apart: bool) -> Packed:
+    """Colour matrices and codes folded into the first and the last convolutions.
+
+    Args:
+        nano: the network.
+        source: format and colour of the planes that come in.
+        target: of those that go out.
+        apart: the network makes luma alone.
+    """
+    w, planes = nano.constants, colour_planes(source.format)
+    plan = emission(target, nano.scale, 1 if apart else colour_planes(target.format))
+    to_rgb = rgb_from_values(source)
+    first = np.einsum("oryx,rc->ocyx", w["conv_in.weight"], to_rgb)
+    base = np.einsum("eo,oryx,rc->ecyx", plan.weights, w["base.weight"], to_rgb)
+    if planes == 1:  # gray: all three components are the one plane
+        first, base = (kernel.sum(axis=1, keepdims=True) for kernel in (first, base))
+    elif apart and not base[:, 1:].round(9).any():
+        base = base[:, :1]  # what the base path makes of luma depends on luma alone
+    kernel, bias = _tail(w)
+    fill = -len(plan.offset) % 4
+    kernel = np.pad(np.einsum("eo,ocyx->ecyx", plan.weights, kernel), ((0, fill), (0, 0), (0, 0), (0, 0)))
+    parts = [w["conv_in.bias"], _fours(first)]
+    for name in nano.blocks:
+        conv1, dw, conv2 = (f"{name}.{layer}" for layer in _LAYERS)
+        parts += [w[f"{conv1}.bias"], _fours(w[f"{conv1}.weight"])]
+        parts += [np.concatenate([w[f"{dw}.weight"].reshape(-1, 9), w[f"{dw}.bias"][:, None]], axis=1)]
+        parts += [w[f"{conv2}.bias"], _fours(w[f"{conv2}.weight"])]
+    parts += [np.pad(plan.weights @ bias + plan.offset, (0, fill))]
+    parts += [_fours(row[:, :, None]) for row in np.moveaxis(_transformed(kernel), 2, 0)]
+    parts += [_fours(np.pad(base, ((0, fill), (0, 0), (0, 0), (0, 0))))]
+    values = np.concatenate([part.ravel() for part in parts]).astype(np.float32)
+    return Packed(values, plan, len(kernel), first.shape[1], base.shape[1])
+
+
+def _fours(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(outputs, inputs, rows, columns) as (outputs / 4, rows, inputs, columns, 4)."""
+    return kernel.reshape(-1, 4, *kernel.shape[1:]).transpose(0, 3, 2, 4, 1)
+
+
+def _tail(w: Constants) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`conv_mid` and the tail as one convolution: kernel and bias."""
+    tail, middle = w["tail.weight"], w["conv_mid.weight"]
+    kernel = np.zeros((len(tail), middle.shape[1], _TAIL, _TAIL))
+    for y, x in np.ndindex(tail.shape[2:]):
+        kernel[:, :, y : y + 3, x : x + 3] += np.einsum("om,mcyx->ocyx", tail[:, :, y, x], middle)
+    return kernel, w["tail.bias"] + tail.sum(axis=(2, 3)) @ w["conv_mid.bias"]
+
+
+def _transformed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A kernel's seven rows as the eight that go with `transform` and GATHER of `strips.c`: G g."""
+    transformed: NDArray[np.float64] = np.einsum("iy,ocyx->ocix", winograd(), kernel)
+    return transformed
+
+
+def winograd() -> NDArray[np.float64]:
+    """G (8, 7), so that A^T [(G g) * (B^T d)] are two results of a filter g on eight samples d.
+
+    It is what fits the two other matrices, which `strips.c` has.
+    """
+    unknown, known = [], []
+    outer = np.einsum("ri,ij->rij", GATHER, TRANSFORM)  # result r, product i, sample j
+    for r in range(2):
+        for j in range(8):
+            unknown.append(outer[r, :, j])
+            known.append([1.0 if r + y == j else 0.0 for y in range(_TAIL)])
+    fit: NDArray[np.float64] = np.linalg.lstsq(np.array(unknown), np.array(known), rcond=None)[0]
+    return fit
+
+
+GATHER = np.array([[1, 1, 1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0.5, -0.5, 1]])
+TRANSFORM = np.array(
+    [
+        [1, 0, -5.25, 0, 5.25, 0, -1, 0],
+        [0, 1, 1, -4.25, -4.25, 1, 1, 0],
+        [0, -1, 1, 4.25, -4.25, -1, 1, 0],
+        [0, 0.5, 0.25, -2.5, -1.25, 2, 1, 0],
+        [0, -0.5, 0.25, 2.5, -1.25, -2, 1, 0],
+        [0, 2, 4, -2.5, -5, 0.5, 1, 0],
+        [0, -2, 4, 2.5, -5, -0.5, 1, 0],
+        [0, -1, 0, 5.25, 0, -5.25, 0, 1],
+    ]
+)
+"""A^T and B^T, as in `strips.c`."""
