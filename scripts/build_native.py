@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,12 @@ class BuildHook(BuildHookInterface[Any]):
         folder = Path(self.root) / FOLDER
         problem = compiled(folder)
         if problem:
-            (folder / LIBRARY).unlink(missing_ok=True)
             self.app.display_warning(f"videosr's own CPU kernels are left out: {problem}")
             return
         build_data["artifacts"].append(str(FOLDER / LIBRARY))
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        place = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{place}"  # any Python calls it through ctypes
 
 
 def compiled(folder: Path) -> str:

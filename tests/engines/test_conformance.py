@@ -48,9 +48,8 @@ def device(name):
 
 
 def test_every_engine_is_in_this_suite():
-    assert {"native", "openvino", "onnxruntime", "torch", "cuda", *(param.values[0] for param in ON_GPU)} == set(
-        ENGINES
-    )
+    on_gpu = {param.values[0] for param in ON_GPU}
+    assert {"native", "openvino", "onnxruntime", "torch", "cuda"} | on_gpu == set(ENGINES)
 
 
 @cache

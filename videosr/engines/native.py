@@ -1,7 +1,7 @@
 """Our own kernels on a CPU: networks of Nano blocks (realtime, light, fine), planes in and planes out.
 
-`kernels/strips.c` says how they work, `native_strips` how pictures go through them. All else, tensors, formats that they
-do not make, denoising, is OpenVINO's, whose engine this is but for that.
+`kernels/strips.c` says how they work, `native_strips` how pictures go through them. All else, tensors, formats that
+they do not make, denoising, is OpenVINO's, whose engine this is but for that.
 """
 
 from __future__ import annotations
