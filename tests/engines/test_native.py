@@ -23,7 +23,7 @@ import networks
 from videosr.engines import NotFinite, load, native_library, native_strips
 from videosr.engines.native_library import Kernels
 from videosr.engines.native_strips import NativeRunner, strips
-from videosr.engines.native_weights import GATHER, TRANSFORM, read, winograd
+from videosr.engines.native_weights import read, winograd
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.models import registry
@@ -174,11 +174,12 @@ def test_the_plan_covers_every_column_once(width, blocks, parts):
     assert starts[-1] < width <= starts[-1] + valid
 
 
-def test_two_results_of_a_filter_are_made_with_eight_products():
+def test_four_results_of_a_filter_are_made_with_ten_products():
     rng = np.random.default_rng(3)
-    taps, samples = rng.normal(size=7), rng.normal(size=8)
-    made = GATHER @ ((winograd() @ taps) * (TRANSFORM @ samples))
-    np.testing.assert_allclose(made, [taps @ samples[:7], taps @ samples[1:]], atol=1e-12)
+    taps, samples = rng.normal(size=7), rng.normal(size=10)
+    factors, transform, gather = winograd()
+    made = gather @ ((factors @ taps) * (transform @ samples))
+    np.testing.assert_allclose(made, [taps @ samples[r : r + 7] for r in range(4)], atol=1e-12)
 
 
 # What is refused, and by whom it is made instead

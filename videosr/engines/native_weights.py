@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial import polynomial as poly
 from numpy.typing import NDArray
 
 from videosr.engines.base import Picture
@@ -21,6 +22,10 @@ _BLOCK = re.compile(r"body\.(\d+)\.blocks\.(\d+)\.conv1\.weight")
 _LAYERS = ("conv1", "dw", "conv2")
 _TAIL = 7
 """Edge of the kernel that conv_mid and the tail are together."""
+_ROWS = 4
+"""Rows of its results that are made at a time."""
+_POINTS = (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0, 4.0, -4.0)
+"""And infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,37 +146,22 @@ def _tail(w: Constants) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _transformed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A kernel's seven rows as the eight that go with `transform` and GATHER of `strips.c`: G g."""
-    transformed: NDArray[np.float64] = np.einsum("iy,ocyx->ocix", winograd(), kernel)
+    """A kernel's seven rows as the ten that go with `transform` and GATHER of `strips.c`: G g."""
+    transformed: NDArray[np.float64] = np.einsum("iy,ocyx->ocix", winograd()[0], kernel)
     return transformed
 
 
-def winograd() -> NDArray[np.float64]:
-    """G (8, 7), so that A^T [(G g) * (B^T d)] are two results of a filter g on eight samples d.
+def winograd() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """G (10, 7), B^T (10, 10) and A^T (4, 10): A^T [(G g) * (B^T d)] are four results of a filter g on ten samples d.
 
-    It is what fits the two other matrices, which `strips.c` has.
+    B^T, whose rows are the coefficients of the products of all (x - p) but one, and A^T, the powers of the points p, are
+    in `strips.c` too. G is what fits them.
     """
-    unknown, known = [], []
-    outer = np.einsum("ri,ij->rij", GATHER, TRANSFORM)  # result r, product i, sample j
-    for r in range(2):
-        for j in range(8):
-            unknown.append(outer[r, :, j])
-            known.append([1.0 if r + y == j else 0.0 for y in range(_TAIL)])
-    fit: NDArray[np.float64] = np.linalg.lstsq(np.array(unknown), np.array(known), rcond=None)[0]
-    return fit
-
-
-GATHER = np.array([[1, 1, 1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0.5, -0.5, 1]])
-TRANSFORM = np.array(
-    [
-        [1, 0, -5.25, 0, 5.25, 0, -1, 0],
-        [0, 1, 1, -4.25, -4.25, 1, 1, 0],
-        [0, -1, 1, 4.25, -4.25, -1, 1, 0],
-        [0, 0.5, 0.25, -2.5, -1.25, 2, 1, 0],
-        [0, -0.5, 0.25, 2.5, -1.25, -2, 1, 0],
-        [0, 2, 4, -2.5, -5, 0.5, 1, 0],
-        [0, -2, 4, 2.5, -5, -0.5, 1, 0],
-        [0, -1, 0, 5.25, 0, -5.25, 0, 1],
-    ]
-)
-"""A^T and B^T, as in `strips.c`."""
+    count = len(_POINTS) + 1
+    rows = [[q for q in _POINTS if q != p] for p in _POINTS]
+    transform = np.array([[*poly.polyfromroots(roots), *[0.0] * (count - 1 - len(roots))] for roots in [*rows, _POINTS]])
+    gather = np.array([[p**r for p in _POINTS] + [float(r == _ROWS - 1)] for r in range(_ROWS)])
+    known = np.array([[float(r + y == j) for y in range(_TAIL)] for r in range(_ROWS) for j in range(count)])
+    unknown = np.einsum("ri,ij->rji", gather, transform).reshape(-1, count)
+    fit: NDArray[np.float64] = np.linalg.lstsq(unknown, known, rcond=None)[0]
+    return fit, transform, gather

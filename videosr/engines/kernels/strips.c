@@ -2,15 +2,16 @@
 
    A strip is a band of columns, as high as the picture. It is made from top to bottom, two rows at a time, through all
    layers: each layer keeps the few rows that the next one reads in a ring, so that what is under way stays in the
-   caches (some 0.5 MB for the realtime network) and no row is made twice. Columns are: each layer sees `reach` more of
+   caches and no row is made twice. Columns are: each layer sees `reach` more of
    them than it needs on either side, and what they become is worth less with every layer.
 
    Features lie as planes, a vector is LANES neighbours of a row. Of all convolutions but the depthwise ones, four
    outputs of three vectors are summed in registers, so that 12 products cost 7 loads.
 
-   conv_mid and the tail are one convolution of 7x7, since nothing non-linear stands between them. Two rows of its
-   results are made of eight transformed rows with 8 products in place of 14 (Winograd 1980, "Arithmetic complexity of
-   computations"; Lavin and Gray 2016; points 0, +-1, +-2, +-1/2 and infinity).
+   conv_mid and the tail are one convolution of 7x7, since nothing non-linear stands between them. Four rows of its
+   results are made of ten transformed rows, with 10 products in place of 28 (Winograd 1980, "Arithmetic complexity of
+   computations"; Lavin and Gray 2016; points 0, +-1/2, +-1, +-2, +-4 and infinity). What that costs in precision is
+   0.002 codes of 8 bits.
 
    Beyond its edges the picture's edge samples are repeated, without end.
 
@@ -28,6 +29,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define APART static __attribute__((noinline))
 #define STEP (3 * LANES)
+#define ROWS 4  /* of results that the tail makes at a time */
+#define TAPS 10 /* rows that they are made of, transformed or not */
 #ifndef PART
 #define PART (4 * STEP) /* columns that go through the end of a block at a time, in the first cache */
 #endif
@@ -52,11 +55,12 @@ INLINE vec most(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b);
 struct ring {
     float *memory;
     ptrdiff_t pitch;
-    int channels, slots; /* slots: a power of two */
+    int channels, slots;
 };
 
 INLINE float *at(const struct ring *ring, int i) {
-    return ring->memory + (ptrdiff_t)(i & (ring->slots - 1)) * ring->channels * ring->pitch + RIM;
+    int slot = (i + 64 * ring->slots) % ring->slots; /* the first rows have negative numbers */
+    return ring->memory + (ptrdiff_t)slot * ring->channels * ring->pitch + RIM;
 }
 
 /* Sums of products: four outputs of `vectors` vectors from column x on. `w` goes by row, channel, column, output.
@@ -165,62 +169,70 @@ APART void depthwise(const float *const *rows, ptrdiff_t pitch, int channels, co
     }
 }
 
-/* Eight rows to the eight that products are taken with, B^T d. `out`: the first; the next is `channels` rows on. */
+/* x (x + p) (x^2 - q)... of all q but p^2 among the squares of the points, c2 x^4 + ... + c0 what the last factors make of
+   x^2: its coefficients times ten samples, and those of x (x - p) ...; samples from the second on. */
+INLINE void pair(const vec *d, float c0, float c1, float c2, float p, float *out, ptrdiff_t next) {
+    vec even = d[7] + c2 * d[5] + c1 * d[3] + c0 * d[1], odd = d[6] + c2 * d[4] + c1 * d[2] + c0 * d[0];
+    store(out, even + p * odd);
+    store(out + next, even - p * odd);
+}
+
+/* Ten rows to the ten that products are taken with, B^T d. `out`: the first; the next is `channels` rows on. */
 APART void transform(const float *const *rows, ptrdiff_t pitch, int channels, float *out, int columns) {
     ptrdiff_t next = channels * pitch;
     for (int c = 0; c < channels; c++)
         for (int x = 0; x < columns; x += LANES) {
-            vec d[8];
-            for (int i = 0; i < 8; i++) d[i] = load(rows[i] + c * pitch + x);
+            vec d[TAPS];
+            for (int i = 0; i < TAPS; i++) d[i] = load(rows[i] + c * pitch + x);
             float *o = out + c * pitch + x;
-            vec even = d[2] + d[6] - 4.25f * d[4], odd = d[1] + d[5] - 4.25f * d[3];
-            store(o, d[0] - d[6] + 5.25f * (d[4] - d[2]));
-            store(o + next, even + odd);
-            store(o + 2 * next, even - odd);
-            even = 0.25f * d[2] - 1.25f * d[4] + d[6], odd = 0.5f * d[1] - 2.5f * d[3] + 2.0f * d[5];
-            store(o + 3 * next, even + odd);
-            store(o + 4 * next, even - odd);
-            even = 4.0f * d[2] - 5.0f * d[4] + d[6], odd = 2.0f * d[1] - 2.5f * d[3] + 0.5f * d[5];
-            store(o + 5 * next, even + odd);
-            store(o + 6 * next, even - odd);
-            store(o + 7 * next, d[7] - d[1] + 5.25f * (d[3] - d[5]));
+            store(o, d[8] - 21.25f * d[6] + 89.25f * d[4] - 85.0f * d[2] + 16.0f * d[0]);
+            pair(d + 1, -64.0f, 84.0f, -21.0f, 0.5f, o + next, next);
+            pair(d + 1, -16.0f, 69.0f, -20.25f, 1.0f, o + 3 * next, next);
+            pair(d + 1, -4.0f, 20.25f, -17.25f, 2.0f, o + 5 * next, next);
+            pair(d + 1, -1.0f, 5.25f, -5.25f, 4.0f, o + 7 * next, next);
+            store(o + 9 * next, d[9] - 21.25f * d[7] + 89.25f * d[5] - 85.0f * d[3] + 16.0f * d[1]);
         }
 }
 
-/* The sums behind `transform`: what becomes of its rows in the two rows of results, A^T. */
-static const float GATHER[2][8] = {{1, 1, 1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0.5f, -0.5f, 1}};
+/* What becomes of the sums behind `transform` in the four rows of results, A^T: powers of the points. */
+static const float GATHER[ROWS][TAPS] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
+    {0, 0.5f, -0.5f, 1, -1, 2, -2, 4, -4, 0},
+    {0, 0.25f, 0.25f, 1, 1, 4, 4, 16, 16, 0},
+    {0, 0.125f, -0.125f, 1, -1, 8, -8, 64, -64, 1},
+};
 
 INLINE void tail_four(const float *rows, ptrdiff_t pitch, int channels, const float *w, ptrdiff_t step,
-                      const float *bias, float *out, ptrdiff_t out_pitch, ptrdiff_t second, int x, const int vectors) {
-    for (int i = 0; i < 8; i++) {
+                      const float *bias, float *out, ptrdiff_t out_pitch, ptrdiff_t below, int x, const int vectors) {
+    for (int i = 0; i < TAPS; i++) {
         const float *row = rows + i * channels * pitch;
         vec acc[4][3];
         for (int o = 0; o < 4; o++)
             for (int j = 0; j < vectors; j++) acc[o][j] = splat(0.0f);
         products(&row, pitch, channels, 1, 7, w + i * step, x, vectors, acc);
-        for (int r = 0; r < 2; r++)
+        for (int r = 0; r < ROWS; r++)
             for (int o = 0; o < 4; o++)
                 for (int j = 0; j < vectors; j++) {
-                    float *p = out + r * second + o * out_pitch + x + j * LANES;
+                    float *p = out + r * below + o * out_pitch + x + j * LANES;
                     store(p, (i ? load(p) : splat(bias[o])) + splat(GATHER[r][i]) * acc[o][j]);
                 }
     }
 }
 
-/* Two rows of `outputs` channels, the second `second` floats behind the first, from transformed rows. */
+/* Four rows of `outputs` channels, each `below` floats behind the one above it, from transformed rows. */
 APART void tail(const float *rows, ptrdiff_t pitch, int channels, const float *w, const float *bias, float *out,
-                ptrdiff_t second, int outputs, int columns) {
+                ptrdiff_t below, int outputs, int columns) {
     ptrdiff_t group = 7 * channels * 4, step = group * outputs / 4;
     for (int x = 0; x < columns; x += STEP)
         for (int o = 0; o < outputs; o += 4) {
             const float *factors = w + o / 4 * group;
             float *place = out + o * pitch;
             if (columns - x >= STEP)
-                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, second, x, 3);
+                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, below, x, 3);
             else if (columns - x > LANES)
-                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, second, x, 2);
+                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, below, x, 2);
             else
-                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, second, x, 1);
+                tail_four(rows, pitch, channels, factors, step, bias + o, place, pitch, below, x, 1);
         }
 }
 
@@ -245,28 +257,34 @@ INLINE void fetch(const struct plane *plane, int row, int first, int count, floa
 #undef COPY
 }
 
-/* Row `row` of a plane, `times` times as many columns from column `first` of those on: a filter of five taps each way
-   around sample floor(n / times). `scratch` holds 7 * (count / wide + 8) floats. */
+/* Samples of `wide` phases, one filter of five taps each, side by side. */
+INLINE void phases(const float *sums, const struct taps *taps, const int wide, int count, float *out) {
+    for (int i = 0; i < count; i++)
+        for (int phase = 0; phase < wide; phase++) {
+            const float *t = taps->across[phase], *s = sums + i;
+            out[i * wide + phase] = t[0] * s[0] + t[1] * s[1] + t[2] * s[2] + t[3] * s[3] + t[4] * s[4];
+        }
+}
+
+/* Row `row` of an interpolated plane, `count` samples from column `first` on: a filter of five taps each way around
+   sample floor(n / times). `scratch` holds 3 * (count + 24) floats. */
 INLINE void interpolate(const struct plane *plane, const struct taps *taps, int row, int first, int count, float gain,
                         float offset, float *scratch, float *out) {
-    int wide = taps->wide, high = taps->high, begin = floor_div(first, wide), width = count / wide + 8;
-    const float *down = taps->down[row - floor_div(row, high) * high];
-    float *line = scratch, *sums = scratch + width;
+    const int wide = taps->wide, begin = floor_div(first, wide), some = (first + count - begin * wide + wide - 1) / wide;
+    const float *down = taps->down[row - floor_div(row, taps->high) * taps->high];
+    float *line = scratch, *sums = line + some + 4, *made = sums + some + 4;
     for (int k = 0; k < 5; k++) {
-        fetch(plane, floor_div(row, high) + k - 2, begin - 2, width, gain, offset, line);
+        fetch(plane, floor_div(row, taps->high) + k - 2, begin - 2, some + 4, gain, offset, line);
         if (k)
-            for (int i = 0; i < width; i++) sums[i] += down[k] * line[i];
+            for (int i = 0; i < some + 4; i++) sums[i] += down[k] * line[i];
         else
-            for (int i = 0; i < width; i++) sums[i] = down[0] * line[i];
+            for (int i = 0; i < some + 4; i++) sums[i] = down[0] * line[i];
     }
-    for (int phase = 0; phase < wide; phase++) {
-        const float *t = taps->across[phase];
-        int skip = begin * wide + phase - first, i = skip < 0 ? 1 : 0; /* the first samples may lie before `first` */
-        for (; i * wide + skip < count; i++) {
-            const float *s = sums + i;
-            out[i * wide + skip] = t[0] * s[0] + t[1] * s[1] + t[2] * s[2] + t[3] * s[3] + t[4] * s[4];
-        }
-    }
+    if (wide == 2)
+        phases(sums, taps, 2, some, made);
+    else
+        phases(sums, taps, wide, some, made);
+    memcpy(out, made + (first - begin * wide), sizeof(float) * (size_t)count);
 }
 
 /* A row of a picture's first `colours` components, one after the other, at the resolution of its first plane. */
@@ -332,12 +350,6 @@ APART float finish(const float *rows, ptrdiff_t pitch, int across, int columns, 
     return sum;
 }
 
-static int power(int least_slots) {
-    int slots = 1;
-    while (slots < least_slots) slots *= 2;
-    return slots;
-}
-
 /* Columns on each side of a strip that are not finished. */
 static int FUNCTION(rim)(const struct network *net, const struct target *target) {
     int most = 0;
@@ -361,15 +373,15 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     for (int i = 0; i < target->planes; i++) samples += target->down[i] * target->across[i];
 
     /* Every ring holds the rows that are read in a step of two rows, and those that are written. */
-    struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, power(reach + 8)};
+    struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, reach + 10};
     struct ring features[MAX_BLOCKS + 1], wider[MAX_BLOCKS];
-    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + 8 * C + 2 * E + samples) + PART * wide;
+    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + TAPS * C + ROWS * E + samples) + PART * wide;
     for (int b = 0; b <= blocks; b++) {
-        features[b] = (struct ring){NULL, pitch, C, b < blocks ? 4 : 8};
+        features[b] = (struct ring){NULL, pitch, C, b < blocks ? 4 : TAPS};
         if (b < blocks) wider[b] = (struct ring){NULL, pitch, wide, 4};
         total += pitch * C * features[b].slots + (b < blocks ? pitch * wide * 4 : 0);
     }
-    total += 7 * (columns + 8) + 64;
+    total += 3 * (columns + 24);
     float *memory = aligned_alloc(64, ((size_t)total * sizeof(float) + 63) / 64 * 64), *free_from = memory;
     if (!memory) return -1;
     memset(memory, 0, (size_t)total * sizeof(float)); /* what is read before it is made must be finite */
@@ -380,15 +392,17 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
         features[b].memory = TAKE(pitch * C * features[b].slots);
         if (b < blocks) wider[b].memory = TAKE(pitch * wide * 4);
     }
-    float *spread = TAKE(PART * wide), *transformed = TAKE(pitch * 8 * C) + RIM, *codes = TAKE(pitch * 2 * E) + RIM;
-    float *summed = TAKE(pitch * samples) + RIM, *scratch = TAKE(7 * (columns + 8));
+    float *spread = TAKE(PART * wide), *transformed = TAKE(pitch * TAPS * C) + RIM;
+    float *codes = TAKE(pitch * ROWS * E) + RIM;
+    float *summed = TAKE(pitch * samples) + RIM, *scratch = TAKE(3 * (columns + 24));
 #undef TAKE
 
-    const float *r[8];
+    const float *r[TAPS];
     float sum = 0;
     /* Step i brings the picture's rows i - reach and the one below in; row n of a layer is made of rows around n of the
-       layer before, so every layer is a row behind, and what comes out are rows i - 2 reach and the one below. */
-    for (int i = 0; i < rows + 2 * reach; i += 2) {
+       layer before, so every layer is a row behind, and begins with row 1 more than that. In every second step four
+       rows come out, the last of them 2 reach before the last that came in. */
+    for (int i = 0, row = -ROWS; row + ROWS < rows; i += 2) {
         for (int k = i; k < i + 2; k++) {
             components(average, net->colours, taps, k - reach, first - rim, columns, scratch, at(&in, k), pitch);
             if (still == average)
@@ -407,10 +421,10 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
         for (int b = 0; b < blocks; b++) {
             const float *first_w = w, *depth_w = w + wide + wide * C, *last_w = depth_w + wide * 10;
             w = last_w + C + C * wide;
-            for (int k = n; k < n + 2; k++)
+            for (int k = n; k < n + 2 && n >= b; k++)
                 widen(at(&features[b], k), pitch, C, first_w + wide, first_w, at(&wider[b], k), wide, columns);
             n--;
-            for (int k = n; k < n + 2; k++) {
+            for (int k = n; k < n + 2 && n > b; k++) {
                 for (int t = 0; t < 3; t++) r[t] = at(&wider[b], k - 1 + t);
                 for (int x = 0; x < columns; x += PART) {
                     int some = columns - x < PART ? columns - x : PART;
@@ -420,14 +434,14 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
                 }
             }
         }
-        n -= 3;
-        int row = n - reach;
-        if (row < 0 || row >= rows) continue;
-        for (int t = 0; t < 8; t++) r[t] = at(&features[blocks], n - 3 + t);
+        n -= TAPS - 5; /* the last of these rows is n + 1 now, and three above the first result belong to it */
+        if (n < reach || (n - reach) % ROWS) continue;
+        row = n - reach;
+        for (int t = 0; t < TAPS; t++) r[t] = at(&features[blocks], n - 3 + t);
         transform(r, pitch, C, transformed, columns);
         tail(transformed, pitch, C, w + E, w, codes, pitch * E, E, columns);
-        w += E + 8 * E * C * 7;
-        for (int k = 0; k < 2 && row + k < rows; k++) {
+        w += E + TAPS * E * C * 7;
+        for (int k = 0; k < ROWS && row + k < rows; k++) {
             for (int t = 0; t < 3; t++) r[t] = at(&base, n + k - 1 + t);
             add_3x3(r, pitch, net->base_colours, w, codes + k * pitch * E, E, columns);
             const float *made = codes + k * pitch * E;
@@ -454,8 +468,8 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
 /* Rows `begin` to `end` of an interpolated plane. */
 int FUNCTION(enlarge)(const struct plane *source, const struct taps *taps, float gain, float offset, float peak,
                       const struct plane *target, int begin, int end) {
-    ptrdiff_t room = 7 * (target->columns + 16) + target->columns + 16;
-    float *memory = malloc((size_t)room * sizeof(float)), *line = memory + 7 * (target->columns + 16);
+    ptrdiff_t room = 3 * (target->columns + 24);
+    float *memory = malloc((size_t)(room + target->columns) * sizeof(float)), *line = memory + room;
     if (!memory) return -1;
     for (int y = begin; y < end; y++) {
         interpolate(source, taps, y, 0, target->columns, gain, offset, memory, line);
@@ -470,76 +484,89 @@ int FUNCTION(enlarge)(const struct plane *source, const struct taps *taps, float
 }
 
 /* exp(-x) of x >= 0, to 3e-6 of it: 2^n times the first terms of the series of 2^f, f in [-1/2, 1/2]. */
-INLINE float decay(float x) {
-    float z = x * -1.44269504f;
-    z = z > -126.0f ? z : -126.0f;
-    int32_t n = (int32_t)(z - 0.5f); /* to the nearest: z <= 0 */
-    float f = z - (float)n;
-    float p = 1.0f + f * (0.693147181f + f * (0.240226507f + f * (0.0555041087f + f * (0.00961812911f + f * 0.00133335581f))));
-    union {
-        int32_t bits;
-        float number;
-    } power_of_two = {(n + 127) << 23};
-    return p * power_of_two.number;
+INLINE vec decay(vec x) {
+    typedef int32_t whole __attribute__((vector_size(4 * LANES)));
+    vec z = most(splat(-126.0f), -1.44269504f * x);
+    whole n = __builtin_convertvector(z - 0.5f, whole); /* towards 0, so to the nearest: z <= 0 */
+    vec f = z - __builtin_convertvector(n, vec), p = splat(0.00133335581f);
+    p = p * f + 0.00961812911f;
+    p = p * f + 0.0555041087f;
+    p = p * f + 0.240226507f;
+    p = p * f + 0.693147181f;
+    p = p * f + 1.0f;
+    return p * (vec)((n + 127) << 23);
+}
+
+/* Adds `weights` times a plane's row to `sums`, and `weights` to `totals`. A weight of a subsampled plane is the mean
+   over a block: of `down` rows, `pitch` apart, and `across` columns. `row` and `means`: room for a row each. */
+INLINE void add_weighted(const struct plane *plane, int at_row, const float *weights, ptrdiff_t pitch, const int down,
+                         const int across, float *row, float *means, float *sums, float *totals) {
+    int columns = plane->columns;
+    fetch(plane, at_row, 0, columns, 1.0f, 0.0f, row);
+    if (down * across > 1) {
+        for (int x = 0; x < columns; x++) {
+            float sum = 0;
+            for (int y = 0; y < down; y++)
+                for (int i = 0; i < across; i++) sum += weights[y * pitch + x * across + i];
+            means[x] = sum / (float)(down * across);
+        }
+        weights = means;
+    }
+    for (int x = 0; x < columns; x++) sums[x] += weights[x] * row[x], totals[x] += weights[x];
 }
 
 /* `temporal.average` of `count` pictures, newest first, into float planes: rows `begin` to `end` of the last planes,
    and what belongs to them of the first. `inverse`: 1 / threshold^2. */
 int FUNCTION(average)(const struct picture *pictures, int count, int wide, int high, float inverse,
                       const struct picture *out, int begin, int end) {
-    int columns = out->planes[0].columns, rows = out->planes[0].rows, colours = out->colours;
-    ptrdiff_t pitch = columns + 2 * RIM;
-    float *memory = calloc((size_t)(pitch * (4 + 2 + high * count)), sizeof(float));
+    const int columns = out->planes[0].columns;
+    const ptrdiff_t pitch = columns + 2 * RIM;
+    /* Of the rows of a block and those around it: the newest picture's, the change of one other; then weights. */
+    float *memory = calloc((size_t)(pitch * (2 * (high + 2) + 3 + high * count)), sizeof(float));
     if (!memory) return -1;
-    float *row = memory + RIM, *change = row + pitch, *values = change + pitch, *guide = values + pitch;
-    float *weights = guide + pitch; /* of each row of a block, of each picture */
+    float *guides = memory + RIM, *changes = guides + pitch * (high + 2), *row = changes + pitch * (high + 2);
+    float *means = row + pitch, *totals = means + pitch, *weights = totals + pitch;
     for (int block = begin; block < end; block++) {
-        for (int y = 0; y < high; y++) {
-            int at_row = block * high + y;
-            float *own = weights + y * count * pitch;
-            for (int x = 0; x < columns; x++) own[x] = 1.0f;
-            for (int k = 1; k < count; k++) {
-                float *w = own + k * pitch;
-                for (int x = 0; x < columns; x++) change[x] = 0.0f;
-                for (int t = -1; t < 2; t++) {
-                    int near = at_row + t; /* both pictures repeat their edges */
-                    fetch(&pictures[0].planes[0], near, 0, columns, 1.0f, 0.0f, guide);
-                    fetch(&pictures[k].planes[0], near, 0, columns, 1.0f, 0.0f, row);
-                    for (int x = 0; x < columns; x++) change[x] += fabsf(row[x] - guide[x]);
+        for (int y = 0; y < high + 2; y++) /* beyond their edges pictures repeat them, and so do changes */
+            fetch(&pictures[0].planes[0], block * high + y - 1, 0, columns, 1.0f, 0.0f, guides + y * pitch);
+        for (int x = 0; x < columns + 4; x++)
+            for (int y = 0; y < high; y++) weights[y * count * pitch + x] = 1.0f;
+        for (int k = 1; k < count; k++) {
+            for (int y = 0; y < high + 2; y++) {
+                float *change = changes + y * pitch, *guide = guides + y * pitch;
+                fetch(&pictures[k].planes[0], block * high + y - 1, 0, columns, 1.0f, 0.0f, row);
+                for (int x = 0; x < columns; x++) change[x] = fabsf(row[x] - guide[x]);
+            }
+            for (int y = 0; y < high; y++) {
+                float *w = weights + (y * count + k) * pitch, *change = changes + y * pitch;
+                for (int x = 0; x < columns; x++) row[x] = change[x] + change[x + pitch] + change[x + 2 * pitch];
+                row[-1] = row[0];
+                for (int i = 0; i < LANES; i++) row[columns + i] = row[columns - 1];
+                for (int x = 0; x < columns; x += LANES) {
+                    vec d = (load(row + x - 1) + load(row + x) + load(row + x + 1)) * (1.0f / 9.0f);
+                    store(w + x, decay(d * d * inverse));
                 }
-                change[-1] = change[0], change[columns] = change[columns - 1];
-                for (int x = 0; x < columns; x++) {
-                    float d = (change[x - 1] + change[x] + change[x + 1]) * (1.0f / 9.0f);
-                    w[x] = decay(d * d * inverse);
-                }
+                for (int i = 0; i < 4; i++) w[columns + i] = w[columns - 1]; /* blocks reach beyond the edge */
             }
         }
-        for (int i = 0; i < colours; i++) {
-            int across = i ? wide : 1, down = i ? high : 1, width = out->planes[i].columns;
-            for (int y = 0; y < high / down; y++) {
-                int at_row = block * (high / down) + y;
-                if (at_row >= out->planes[i].rows || (i == 0 && at_row >= rows)) continue;
-                float *total = (float *)((char *)out->planes[i].data + at_row * out->planes[i].stride);
-                for (int x = 0; x < width; x++) total[x] = values[x] = 0.0f;
+        for (int i = 0; i < out->colours; i++) {
+            const struct plane *plane = &out->planes[i];
+            const int down = i ? high : 1, across = i ? wide : 1;
+            for (int y = 0; y < high / down && block * (high / down) + y < plane->rows; y++) {
+                const int at_row = block * (high / down) + y;
+                float *sums = (float *)((char *)plane->data + at_row * plane->stride);
+                for (int x = 0; x < plane->columns; x++) sums[x] = totals[x] = 0.0f;
                 for (int k = 0; k < count; k++) {
-                    fetch(&pictures[k].planes[i], at_row, 0, width, 1.0f, 0.0f, row);
-                    if (across == 1 && down == 1) {
-                        const float *w = weights + (y * count + k) * pitch;
-                        for (int x = 0; x < width; x++) total[x] += w[x] * row[x], values[x] += w[x];
-                        continue;
-                    }
-                    for (int x = 0; x < width; x++) { /* the mean over the block; beyond the edge, as at it */
-                        float mean = 0;
-                        for (int v = 0; v < down; v++)
-                            for (int u = 0; u < across; u++) {
-                                int column = x * across + u < columns ? x * across + u : columns - 1;
-                                mean += weights[(v * count + k) * pitch + column];
-                            }
-                        mean /= (float)(across * down);
-                        total[x] += mean * row[x], values[x] += mean;
-                    }
+                    const float *w = weights + (y * count + k) * pitch;
+                    if (down == 1 && across == 1)
+                        add_weighted(&pictures[k].planes[i], at_row, w, 0, 1, 1, row, means, sums, totals);
+                    else if (down == 2 && across == 2)
+                        add_weighted(&pictures[k].planes[i], at_row, w, count * pitch, 2, 2, row, means, sums, totals);
+                    else
+                        add_weighted(&pictures[k].planes[i], at_row, w, count * pitch, down, across, row, means, sums,
+                                     totals);
                 }
-                for (int x = 0; x < width; x++) total[x] /= values[x];
+                for (int x = 0; x < plane->columns; x++) sums[x] /= totals[x];
             }
         }
     }
