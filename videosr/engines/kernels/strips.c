@@ -31,9 +31,7 @@
 #define STEP (3 * LANES)
 #define ROWS 4  /* of results that the tail makes at a time */
 #define TAPS 10 /* rows that they are made of, transformed or not */
-#ifndef PART
-#define PART (4 * STEP) /* columns that go through the end of a block at a time, in the first cache */
-#endif
+#define PART 48 /* columns that go through the end of a block at a time, in the first cache; a multiple of STEP */
 #define RIM 16 /* floats beside a row of a ring that are read and never used */
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -147,24 +145,36 @@ INLINE vec gelu(vec x) {
     return x * (t * y + 0.5f);
 }
 
-/* Depthwise 3x3 and GELU, from column `first` on; of each channel `w` has nine factors and the bias. */
+/* Two rows of a depthwise 3x3 convolution and GELU, from column `first` on, from four; of each channel `w` has nine
+   factors and the bias. The second row of results lies behind all channels of the first. */
 APART void depthwise(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out, int first,
                      int columns) {
     for (int c = 0; c < channels; c++, w += 10) {
         ptrdiff_t place = c * pitch + first - 1;
-        const float *p = rows[0] + place, *q = rows[1] + place, *r = rows[2] + place;
+        const float *p = rows[0] + place, *q = rows[1] + place, *r = rows[2] + place, *s = rows[3] + place;
+        float *o = out + c * PART, *u = o + channels * PART;
         vec k[9], bias = splat(w[9]);
         for (int i = 0; i < 9; i++) k[i] = splat(w[i]);
         for (int x = 0; x < columns; x += LANES) {
-            vec a = bias + k[0] * load(p + x), b = k[1] * load(p + x + 1);
-            a += k[2] * load(p + x + 2);
-            b += k[3] * load(q + x);
-            a += k[4] * load(q + x + 1);
-            b += k[5] * load(q + x + 2);
-            a += k[6] * load(r + x);
-            b += k[7] * load(r + x + 1);
-            a += k[8] * load(r + x + 2);
-            store(out + c * PART + x, gelu(a + b));
+            __builtin_prefetch(p + x + pitch); /* of the next channel */
+            __builtin_prefetch(q + x + pitch);
+            __builtin_prefetch(r + x + pitch);
+            __builtin_prefetch(s + x + pitch);
+            vec v = load(q + x), a = bias + k[3] * v, b = bias + k[0] * v;
+            v = load(q + x + 1), a += k[4] * v, b += k[1] * v;
+            v = load(q + x + 2), a += k[5] * v, b += k[2] * v;
+            v = load(r + x), a += k[6] * v, b += k[3] * v;
+            v = load(r + x + 1), a += k[7] * v, b += k[4] * v;
+            v = load(r + x + 2), a += k[8] * v, b += k[5] * v;
+            a += k[0] * load(p + x), b += k[6] * load(s + x);
+            a += k[1] * load(p + x + 1), b += k[7] * load(s + x + 1);
+            a += k[2] * load(p + x + 2), b += k[8] * load(s + x + 2);
+            store(o + x, a);
+            store(u + x, b);
+        }
+        for (int x = 0; x < columns; x += LANES) {
+            store(o + x, gelu(load(o + x)));
+            store(u + x, gelu(load(u + x)));
         }
     }
 }
@@ -375,13 +385,13 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     /* Every ring holds the rows that are read in a step of two rows, and those that are written. */
     struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, reach + 10};
     struct ring features[MAX_BLOCKS + 1], wider[MAX_BLOCKS];
-    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + TAPS * C + ROWS * E + samples) + PART * wide;
+    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + TAPS * C + ROWS * E + samples);
+    total += 2 * PART * wide + 3 * (columns + 24);
     for (int b = 0; b <= blocks; b++) {
         features[b] = (struct ring){NULL, pitch, C, b < blocks ? 4 : TAPS};
         if (b < blocks) wider[b] = (struct ring){NULL, pitch, wide, 4};
         total += pitch * C * features[b].slots + (b < blocks ? pitch * wide * 4 : 0);
     }
-    total += 3 * (columns + 24);
     float *memory = aligned_alloc(64, ((size_t)total * sizeof(float) + 63) / 64 * 64), *free_from = memory;
     if (!memory) return -1;
     memset(memory, 0, (size_t)total * sizeof(float)); /* what is read before it is made must be finite */
@@ -392,7 +402,7 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
         features[b].memory = TAKE(pitch * C * features[b].slots);
         if (b < blocks) wider[b].memory = TAKE(pitch * wide * 4);
     }
-    float *spread = TAKE(PART * wide), *transformed = TAKE(pitch * TAPS * C) + RIM;
+    float *spread = TAKE(2 * PART * wide), *transformed = TAKE(pitch * TAPS * C) + RIM;
     float *codes = TAKE(pitch * ROWS * E) + RIM;
     float *summed = TAKE(pitch * samples) + RIM, *scratch = TAKE(3 * (columns + 24));
 #undef TAKE
@@ -424,14 +434,14 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
             for (int k = n; k < n + 2 && n >= b; k++)
                 widen(at(&features[b], k), pitch, C, first_w + wide, first_w, at(&wider[b], k), wide, columns);
             n--;
-            for (int k = n; k < n + 2 && n > b; k++) {
-                for (int t = 0; t < 3; t++) r[t] = at(&wider[b], k - 1 + t);
-                for (int x = 0; x < columns; x += PART) {
-                    int some = columns - x < PART ? columns - x : PART;
-                    depthwise(r, pitch, wide, depth_w, spread, x, some);
-                    narrow(spread, wide, last_w + C, last_w, at(&features[b + 1], k) + x, pitch, C,
-                           at(&features[b], k) + x, some);
-                }
+            if (n <= b) continue;
+            for (int t = 0; t < 4; t++) r[t] = at(&wider[b], n - 1 + t);
+            for (int x = 0; x < columns; x += PART) {
+                int some = columns - x < PART ? columns - x : PART;
+                depthwise(r, pitch, wide, depth_w, spread, x, some);
+                for (int k = 0; k < 2; k++)
+                    narrow(spread + k * wide * PART, wide, last_w + C, last_w, at(&features[b + 1], n + k) + x, pitch, C,
+                           at(&features[b], n + k) + x, some);
             }
         }
         n -= TAPS - 5; /* the last of these rows is n + 1 now, and three above the first result belong to it */
