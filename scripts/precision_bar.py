@@ -24,6 +24,7 @@ import numpy as np
 
 from videosr import color, temporal
 from videosr.engines import Engine, Picture, load
+from videosr.engines.choice import AUTO, Wish, choose
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting
 from videosr.media.decoder import Decoder
 from videosr.models import registry
@@ -143,12 +144,15 @@ def compare(engine: Engine, exact: Engine, window: list[Frame]) -> tuple[int, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=registry.DEFAULT)
+    parser.add_argument("--engine", default=AUTO)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--clip", type=Path, default=Path(__file__).parent.parent / "samples" / "bunny.mp4")
     options = parser.parse_args()
     path = registry.find(options.model)
-    engine, exact = load(path, precision=options.precision), load(path, precision="f32")
-    print(f"{engine.network.name}: {engine.precision} in planes against f32 in tensors; differences in output codes")
+    engine, wish, _ = choose(path, Wish(engine=options.engine, device="cpu", precision=options.precision))
+    exact = load(path, precision="f32")
+    form = f"{engine.network.name} by {wish.engine}: {engine.precision} in planes"
+    print(f"{form} against f32 in tensors; differences in output codes")
     print(f"{'format':<13}{'picture':<30}{'worst':>6}{'differing':>11}{'border':>8}")
     worst = 0
     for name in ("yuv420p", "yuv420p10le"):
