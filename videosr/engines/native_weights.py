@@ -146,7 +146,7 @@ def _tail(w: Constants) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _transformed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A kernel's seven rows as the ten that go with `transform` and GATHER of `strips.c`: G g."""
+    """A kernel's seven rows as the ten that go with `transform` and GATHER of `layers.h`: G g."""
     transformed: NDArray[np.float64] = np.einsum("iy,ocyx->ocix", winograd()[0], kernel)
     return transformed
 
@@ -154,12 +154,14 @@ def _transformed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
 def winograd() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """G (10, 7), B^T (10, 10) and A^T (4, 10): A^T [(G g) * (B^T d)] are four results of a filter g on ten samples d.
 
-    B^T, whose rows are the coefficients of the products of all (x - p) but one, and A^T, the powers of the points p, are
-    in `strips.c` too. G is what fits them.
+    The rows of B^T are the coefficients of the products of all (x - p) but one, p the points, A^T their powers; both
+    are in `kernels/layers.h` too. G is what fits them.
     """
     count = len(_POINTS) + 1
     rows = [[q for q in _POINTS if q != p] for p in _POINTS]
-    transform = np.array([[*poly.polyfromroots(roots), *[0.0] * (count - 1 - len(roots))] for roots in [*rows, _POINTS]])
+    transform = np.array(
+        [[*poly.polyfromroots(roots), *[0.0] * (count - 1 - len(roots))] for roots in [*rows, _POINTS]]
+    )
     gather = np.array([[p**r for p in _POINTS] + [float(r == _ROWS - 1)] for r in range(_ROWS)])
     known = np.array([[float(r + y == j) for y in range(_TAIL)] for r in range(_ROWS) for j in range(count)])
     unknown = np.einsum("ri,ij->rji", gather, transform).reshape(-1, count)
