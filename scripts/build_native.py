@@ -1,6 +1,6 @@
 """Compiles our own CPU kernels when videosr is installed, where a C compiler is there; runs without them otherwise.
 
-Hatchling runs it (`[tool.hatch.build.hooks.custom]`), for wheels and editable installs alike.
+Hatchling runs it (`[tool.hatch.build.targets.wheel.hooks.custom]`), for wheels and editable installs alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ FOLDER = Path("videosr") / "engines" / "kernels"
 LIBRARY = "native.so"
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=default")
-LEVELS = {8: "x86-64-v3", 16: "x86-64-v4"}  # lanes of a vector, and the least CPU that has them
+LEVELS = {8: ("-mavx2", "-mfma")}  # by lanes of a vector: what `dispatch.c` asks the CPU for, and no more
+LEVELS[16] = (*LEVELS[8], *(f"-mavx512{part}" for part in ("f", "dq", "bw", "vl", "cd")))
 
 
 class BuildHook(BuildHookInterface[Any]):
@@ -44,31 +45,41 @@ class BuildHook(BuildHookInterface[Any]):
 
 def compiled(folder: Path) -> str:
     """Compile the sources in a folder there; returns why that could not be done, or nothing."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or sys.platform not in ("linux", "darwin"):
-        return f"they are written for 64-bit x86 on Linux and macOS, not {platform.machine()} on {sys.platform}"
+    if platform.machine().lower() not in ("x86_64", "amd64") or sys.platform != "linux":
+        return f"they are written for 64-bit x86 on Linux, not {platform.machine()} on {sys.platform}"
     named = os.environ.get("CC")
-    command = shlex.split(named) if named else [next((c for c in COMPILERS if shutil.which(c)), "")]
-    if not command or not shutil.which(command[0]):
-        return f"no C compiler ({named or ', '.join(COMPILERS)})"
+    try:
+        command = shlex.split(named) if named else [next((c for c in COMPILERS if shutil.which(c)), "")]
+        if not command or not shutil.which(command[0]):
+            return f"no C compiler ({named or ', '.join(COMPILERS)})"
+        _compile(command, folder)
+    except subprocess.CalledProcessError as exc:
+        lines = exc.stderr.strip().splitlines() or [f"exit code {exc.returncode}"]
+        return f"{command[0]}: {next((line for line in lines if 'error' in line), lines[-1])}"
+    except (OSError, ValueError) as exc:  # a folder that cannot be written to, a CC that is no command
+        return str(exc)
+    return ""
+
+
+def _compile(command: list[str], folder: Path) -> None:
+    """Compile and link into the folder."""
+    build = shlex.join([*command[1:], *FLAGS])
+    facts = {"SOURCE": source_hash(folder), "BUILD": build.replace("\\", "/").replace('"', "'")}
     with tempfile.TemporaryDirectory() as scratch:
         objects = []
-        try:
-            for lanes, level in LEVELS.items():
-                objects.append(str(Path(scratch) / f"strips_{lanes}.o"))
-                names = [f"-DLANES={lanes}", f"-DFUNCTION(name)=name##_{lanes}", f"-march={level}"]
-                _run([*command, *FLAGS, *names, "-c", str(folder / "strips.c"), "-o", objects[-1]])
-            objects.append(str(Path(scratch) / "dispatch.o"))
-            source = f'-DSOURCE="{source_hash(folder)}"'
-            _run([*command, *FLAGS, source, "-c", str(folder / "dispatch.c"), "-o", objects[-1]])
-            made = Path(scratch) / LIBRARY
-            _run([*command, "-shared", *objects, "-o", str(made), "-lm"])
-        except subprocess.CalledProcessError as exc:
-            lines = exc.stderr.strip().splitlines() or [f"exit code {exc.returncode}"]
-            return f"{command[0]}: {next((line for line in lines if 'error' in line), lines[-1])}"
-        kept = folder / f"{LIBRARY}.new"
-        shutil.copyfile(made, kept)
-        kept.replace(folder / LIBRARY)  # whoever has the old one open goes on with it
-    return ""
+        for lanes, flags in LEVELS.items():
+            objects.append(str(Path(scratch) / f"strips_{lanes}.o"))
+            names = [f"-DLANES={lanes}", f"-DFUNCTION(name)=name##_{lanes}", *flags]
+            _run([*command, *FLAGS, *names, "-c", str(folder / "strips.c"), "-o", objects[-1]])
+        objects.append(str(Path(scratch) / "dispatch.o"))
+        names = [f'-D{name}="{value}"' for name, value in facts.items()]
+        _run([*command, *FLAGS, *names, "-c", str(folder / "dispatch.c"), "-o", objects[-1]])
+        made = Path(scratch) / LIBRARY
+        _run([*command, "-shared", *objects, "-o", str(made), "-lm"])
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{LIBRARY}.") as beside:
+            kept = Path(beside) / LIBRARY
+            shutil.copyfile(made, kept)
+            kept.replace(folder / LIBRARY)  # whoever has the old one open goes on with it
 
 
 def source_hash(folder: Path) -> str:
@@ -78,4 +89,4 @@ def source_hash(folder: Path) -> str:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")

@@ -173,6 +173,33 @@ def test_a_failure_in_a_thread_is_raised_by_result(engine, monkeypatch, error):
     assert equal(run(runner, frames, 20.0), good)  # and the runner lives on
 
 
+def test_threads_that_cannot_be_had_leave_no_ticket_open(engine, monkeypatch):
+    source = picture(30, 32)
+    runner = engine.planar(source, target_of(source, 2), 2)
+    frames = [planes_of(source, seed) for seed in range(2)]
+    start = type(runner)._start
+
+    def ending(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(runner._workers, "submit", lambda *_: (_ for _ in ()).throw(RuntimeError("shutdown")))
+            start(*arguments)
+
+    monkeypatch.setattr(type(runner), "_start", ending)
+    ticket = runner.submit(frames, 20.0)  # strips are posted when the average is there
+    with pytest.raises(EngineError, match="no thread for our own CPU kernels: shutdown"):
+        runner.result(ticket)
+
+
+def test_planes_of_one_column_and_of_another_size(engine):
+    source = picture(4, 1)
+    planes = planes_of(source)
+    runner = engine.planar(source, target_of(source, 2), 1)
+    lying = [np.ascontiguousarray(p.T).T for p in planes]
+    assert equal(run(runner, [lying]), run(runner, [planes]))
+    with pytest.raises(EngineError, match="were to come"):
+        runner.submit([planes_of(picture(6, 1))], 0.0)
+
+
 # How pictures are cut
 
 
@@ -224,7 +251,7 @@ def test_the_identity_names_what_the_bits_depend_on(kernels, engine, paragon):
 @pytest.mark.parametrize("machine", ["aarch64", "riscv64"])
 def test_other_cpus_are_refused(monkeypatch, machine):
     monkeypatch.setattr("platform.machine", lambda: machine)
-    with pytest.raises(UsageError, match="64-bit x86 CPUs on Linux and macOS: use --engine openvino"):
+    with pytest.raises(UsageError, match="64-bit x86 CPUs on Linux: use --engine openvino"):
         native_library.kernels()
 
 
@@ -282,3 +309,18 @@ def test_without_a_compiler_there_are_no_kernels_and_no_error(elsewhere, build, 
 def test_sources_that_do_not_compile_are_reported_by_their_error(kernels, elsewhere, build):
     (elsewhere / "dispatch.c").write_text("int nonsense(")
     assert "error" in build.compiled(elsewhere)
+
+
+@pytest.mark.parametrize("compiler", ["'", "/etc/passwd"])
+def test_a_compiler_that_is_none_is_no_error(elsewhere, build, monkeypatch, compiler):
+    monkeypatch.setenv("CC", compiler)
+    assert build.compiled(elsewhere)
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_error(kernels, elsewhere, build, monkeypatch):
+    def fail(*_):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr(build.shutil, "copyfile", fail)
+    assert build.compiled(elsewhere) == "read-only file system"
+    assert sorted(p.name for p in elsewhere.iterdir() if p.name.startswith("native.so")) == []

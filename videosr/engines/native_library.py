@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
+import sys
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_ssize_t, c_void_p
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,9 @@ MAX_BLOCKS, MAX_PARTS, MAX_PHASES = 16, 64, 8
 _KINDS = {"uint8": 0, "uint16": 1, "float32": 2}
 _X86 = ("x86_64", "amd64")
 _INSTEAD = "use --engine openvino"
-_REMEDY = "install a C compiler (gcc or clang) and then videosr again (uv sync --reinstall-package videosr)"
+_REMEDY = (
+    "install a C compiler (gcc 9, clang 10, or later) and then videosr again (uv sync --reinstall-package videosr)"
+)
 
 
 class Plane(Structure):
@@ -38,7 +40,7 @@ class Plane(Structure):
     @staticmethod
     def of(array: Array) -> Plane:
         """A 2-D array whose samples lie side by side in a row; it has to outlive what is done with it."""
-        if array.strides[1] != array.itemsize:
+        if array.shape[1] > 1 and array.strides[1] != array.itemsize:
             raise ValueError(f"samples {array.strides[1]} bytes apart do not lie side by side")
         return Plane(array.ctypes.data, array.strides[0], *array.shape, _KINDS[array.dtype.name])
 
@@ -108,7 +110,7 @@ class Kernels(NamedTuple):
 
     Attributes:
         lanes: float32 numbers of a vector.
-        source: a hash of what they were compiled from, and by what.
+        source: a hash of what they were compiled from, by what, and how.
     """
 
     lanes: int
@@ -167,8 +169,8 @@ def kernels() -> tuple[Kernels, ...]:
         UsageError: there are none for it.
         EngineError: they were not compiled when videosr was installed, or from other sources than those here.
     """
-    if platform.machine().lower() not in _X86 or os.name != "posix":
-        raise UsageError(f"the native engine is for 64-bit x86 CPUs on Linux and macOS: {_INSTEAD}")
+    if platform.machine().lower() not in _X86 or sys.platform != "linux":
+        raise UsageError(f"the native engine is for 64-bit x86 CPUs on Linux: {_INSTEAD}")
     library, source, most = _library()
     if most < min(LANES):
         raise UsageError(f"the native engine needs AVX2 and FMA, which this CPU lacks: {_INSTEAD}")
@@ -182,9 +184,9 @@ def _library() -> tuple[ctypes.CDLL, str, int]:
         raise EngineError(f"the native engine's kernels were not compiled: {_REMEDY}, or {_INSTEAD}")
     try:
         library = ctypes.CDLL(str(path))
-        for name in ("videosr_source", "videosr_compiler"):
+        for name in ("videosr_source", "videosr_build"):
             getattr(library, name).restype = ctypes.c_char_p
-        source, compiler = library.videosr_source().decode(), library.videosr_compiler().decode()
+        source, build = library.videosr_source().decode(), library.videosr_build().decode()
         most: int = library.videosr_lanes()
     except (OSError, AttributeError) as exc:
         raise EngineError(f"{path}: cannot be loaded: {exc}; {_REMEDY}, or {_INSTEAD}") from exc
@@ -193,7 +195,7 @@ def _library() -> tuple[ctypes.CDLL, str, int]:
     for lanes in LANES:
         for name in ("strip", "enlarge", "average"):
             getattr(library, f"{name}_{lanes}").restype = c_int
-    return library, f"{source} {compiler}", most
+    return library, f"{source} {build}", most
 
 
 def source_hash() -> str:

@@ -46,7 +46,7 @@ class _Ticket:
         self._missing, self._then = tasks, then
 
     def run(self, task: Callable[[], None]) -> None:
-        """One of them. Whatever it raises, `result` raises it; a ticket left open would wait forever."""
+        """One of them. Whatever it or `then` raises, `result` raises it; a ticket left open would wait forever."""
         try:
             if self.error is None:
                 task()
@@ -56,7 +56,11 @@ class _Ticket:
             self._missing -= 1
             last = self._missing == 0
         if last:
-            self._then()
+            try:
+                self._then()
+            except Exception as exc:
+                self.error = self.error or exc
+                self.done.set()
 
 
 class NativeRunner(PlanarRunner):
@@ -115,6 +119,10 @@ class NativeRunner(PlanarRunner):
         height, width = self._source.height * scale, self._source.width * scale
         planes = tuple(np.empty(fmt.plane_shape(i, height, width), fmt.dtype) for i in range(colour_planes(fmt)))
         count = colour_planes(self._source.format)
+        shapes = [self._source.format.plane_shape(i, self._source.height, self._source.width) for i in range(count)]
+        for frame in frames:  # the kernels write by these
+            if [plane.shape for plane in frame[:count]] != shapes:
+                raise EngineError(f"planes of {[plane.shape for plane in frame[:count]]} where {shapes} were to come")
         ticket = _Ticket(planes, [tuple(map(_rows, frame[:count])) for frame in frames])
         pictures = [self._picture(sources) for sources in ticket.sources]
         if len(pictures) == 1 or threshold <= 0:
@@ -141,7 +149,10 @@ class NativeRunner(PlanarRunner):
         return ticket.planes
 
     def _post(self, ticket: _Ticket, task: Callable[[], None]) -> None:
-        self._workers.submit(ticket.run, task)
+        try:
+            self._workers.submit(ticket.run, task)
+        except RuntimeError as exc:  # the interpreter ends, or there can be no more threads
+            raise EngineError(f"no thread for our own CPU kernels: {exc}") from exc
 
     def _average(
         self, pictures: list[native.Picture], mean: native.Picture, threshold: float, band: tuple[int, int]
@@ -237,4 +248,4 @@ def _parts(packed: Packed) -> list[tuple[int, int, int]]:
 
 def _rows(plane: Array) -> Array:
     """The plane, its samples side by side."""
-    return plane if plane.strides[1] == plane.itemsize else np.ascontiguousarray(plane)
+    return plane if plane.shape[1] == 1 or plane.strides[1] == plane.itemsize else np.ascontiguousarray(plane)

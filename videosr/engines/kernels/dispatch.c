@@ -10,4 +10,4 @@ int videosr_lanes(void) {
 
 const char *videosr_source(void) { return SOURCE; }
 
-const char *videosr_compiler(void) { return __VERSION__; }
+const char *videosr_build(void) { return __VERSION__ " " BUILD; }
