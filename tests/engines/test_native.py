@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import differences, picture, planes_of, target_of
+from pictures import LEFT, differences, picture, planes_of, target_of
 
 pytest.importorskip("torch")
 
@@ -26,6 +26,7 @@ from videosr.engines.native_strips import NativeRunner, strips
 from videosr.engines.native_weights import read, winograd
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
+from videosr.frame import Siting
 from videosr.models import registry
 
 ROOT = Path(__file__).parents[2]
@@ -226,10 +227,11 @@ def test_four_results_of_a_filter_are_made_with_ten_products():
 # What is refused, and by whom it is made instead
 
 
-def test_what_the_kernels_do_not_make_openvino_makes(engine):
-    source = picture(30, 41)
-    assert isinstance(engine.planar(source, target_of(source, 2), 4, 0.5), StripRunner)
-    assert isinstance(engine.planar(source, target_of(source, 2), 4, 0.0), NativeRunner)
+def test_what_the_kernels_do_not_make_openvino_makes(kernels, paragon):
+    engine = load(paragon.deploy, "native", threads=1)
+    for siting, runner in ((Siting.LEFT, NativeRunner), (Siting.TOPLEFT, StripRunner)):
+        source = picture(30, 41, "yuv420p", replace(LEFT, siting=siting))
+        assert isinstance(engine.planar(source, target_of(source, 2), 4), runner)
 
 
 def test_other_networks_are_refused_by_name(kernels, paragon, tmp_path):

@@ -1,7 +1,7 @@
 """Our own kernels on a CPU: networks of Nano blocks (realtime, light, fine), planes in and planes out.
 
-`kernels/strips.c` says how they work, `native_strips` how pictures go through them. All else, tensors, formats that
-they do not make, denoising, is OpenVINO's, whose engine this is but for that.
+`kernels/strips.c` says how they work, `native_strips` how pictures go through them. All else, tensors and formats
+that they do not make, is OpenVINO's, whose engine this is but for that.
 """
 
 from __future__ import annotations
@@ -56,9 +56,18 @@ class NativeEngine(OpenVINOEngine):
         """See `Engine.planar`."""
         apart = self.network.chroma_apart(source.format, target.format)
         formats = supported(self.network, source.format, target.format, self.scale)
-        if denoise or not formats or not able(source, target, self.scale, apart=apart):
+        if not formats or not able(source, target, self.scale, apart=apart):
             return super().planar(source, target, window, denoise)
-        return NativeRunner(self._kernels, self._workers, self._nano, source, target, apart=apart, threads=self.threads)
+        return NativeRunner(
+            self._kernels,
+            self._workers,
+            self._nano,
+            source,
+            target,
+            apart=apart,
+            threads=self.threads,
+            denoise=denoise if window > 1 else 0.0,
+        )
 
 
 def _alike(able: Sequence[Kernels], nano: Nano, network: Network) -> Kernels:

@@ -74,6 +74,7 @@ class NativeRunner(PlanarRunner):
         target: format and colour of the output.
         apart: the network makes luma alone.
         threads: of the workers.
+        denoise: how far the base path, and chroma beside the network, are moved towards the average, 0..1.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class NativeRunner(PlanarRunner):
         *,
         apart: bool,
         threads: int,
+        denoise: float = 0.0,
     ) -> None:
-        self._kernels, self._workers = kernels, workers
+        self._kernels, self._workers, self._denoise = kernels, workers, np.float32(denoise)
         self._source, self._target, self._scale = source, target, nano.scale
         self._packed = packed = pack(nano, source, target, apart=apart)
         self._weights = native.Weights(
@@ -133,7 +135,7 @@ class NativeRunner(PlanarRunner):
         mean = self._picture(averages)
         rows = averages[-1].shape[0]
         bands = [(top, min(top + _BAND, rows)) for top in range(0, rows, _BAND)]
-        ticket.expect(len(bands), lambda: self._start(ticket, pictures[0], mean))
+        ticket.expect(len(bands), lambda: self._start(ticket, self._still(ticket, pictures[0]), mean))
         for band in bands:
             self._post(ticket, partial(self._average, pictures, mean, threshold, band))
         return ticket
@@ -153,6 +155,14 @@ class NativeRunner(PlanarRunner):
             self._workers.submit(ticket.run, task)
         except RuntimeError as exc:  # the interpreter ends, or there can be no more threads
             raise EngineError(f"no thread for our own CPU kernels: {exc}") from exc
+
+    def _still(self, ticket: _Ticket, newest: native.Picture) -> native.Picture:
+        """What the base path sees, when the average is there."""
+        if not self._denoise:
+            return newest
+        frame, *_, mean = ticket.sources
+        ticket.sources[0] = tuple(f + self._denoise * (m - f) for f, m in zip(frame, mean, strict=True))
+        return self._picture(ticket.sources[0])
 
     def _average(
         self, pictures: list[native.Picture], mean: native.Picture, threshold: float, band: tuple[int, int]
