@@ -71,18 +71,6 @@ def test_strips_with_a_window_leave_no_seams(engine, monkeypatch):
         assert np.mean(d > 0) < 0.01
 
 
-def test_pictures_in_flight_do_not_mix(paragon, monkeypatch):
-    engine = load(paragon.deploy, precision="f32", threads=2)
-    many_strips(monkeypatch)
-    source = picture(48, 32)
-    runner = engine.planar(source, target_of(source, 2), 1)
-    frames = [planes_of(source, seed) for seed in range(6)]
-    alone = [runner.result(runner.submit([f], 0.0)) for f in frames]
-    tickets = [runner.submit([f], 0.0) for f in frames]
-    for ticket, wanted in reversed(list(zip(tickets, alone, strict=True))):
-        assert all(np.array_equal(a, b) for a, b in zip(runner.result(ticket), wanted, strict=True))
-
-
 def test_the_strip_plan_covers_every_row_once_and_holds_the_memory():
     for height in (1, 2, 17, 360, 1079, 1080, 2160):
         for width in (1, 640, 1920, 3840):

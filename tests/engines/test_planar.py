@@ -22,7 +22,7 @@ pytest.importorskip("torch")
 import networks
 
 from videosr import temporal
-from videosr.engines import load
+from videosr.engines import load, native_strips, openvino_strips
 from videosr.frame import ColorSpec, Matrix, Range, Siting
 
 
@@ -182,8 +182,11 @@ def test_a_scale_that_chroma_cannot_divide_works_beside_the_network(tmp_path, na
     assert load(three.deploy, name, precision="f32", threads=1).planar(source, target, 1) is None
 
 
-def test_pictures_in_flight_do_not_mix(paragon, name):
-    engine = load(paragon.luma, name, precision="f32", threads=2)
+@pytest.mark.parametrize("form", ["deploy", "luma"])
+def test_pictures_in_flight_do_not_mix(paragon, name, form, monkeypatch):
+    monkeypatch.setattr(openvino_strips, "_STRIP_PIXELS", 400)
+    monkeypatch.setattr(native_strips, "_WIDEST", 32)
+    engine = load(getattr(paragon, form), name, precision="f32", threads=2)
     source = picture(48, 32)
     runner = engine.planar(source, target_of(source, 2), 1)
     frames = [planes_of(source, seed) for seed in range(6)]

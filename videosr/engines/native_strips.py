@@ -9,16 +9,15 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_float
-from fractions import Fraction
 from functools import partial
 
 import numpy as np
 
-from videosr.color import chroma_enlargement, levels, siting_offsets, upsampling_taps
+from videosr.color import levels, siting_offsets, upsampling_taps
 from videosr.engines import native_library as native
 from videosr.engines.base import NotFinite, Picture, PlanarRunner
 from videosr.engines.native_weights import Nano, Packed, pack
-from videosr.engines.openvino_planes import colour_planes, emission
+from videosr.engines.openvino_planes import colour_planes, emission, enlargements
 from videosr.errors import EngineError
 from videosr.frame import Array
 
@@ -109,7 +108,7 @@ class NativeRunner(PlanarRunner):
         )
         self._chroma = None
         if apart:
-            ways = _enlargements(source, target, nano.scale)
+            ways = enlargements(source, target, nano.scale)
             self._chroma = native.Taps.of(*(upsampling_taps(int(factor), offset)[1] for factor, offset in ways))
         rim = len(nano.blocks) + 4 + max((abs(column) for _, _, column in _parts(packed)), default=0)
         self._columns, self._starts = strips(source.width, rim)
@@ -227,7 +226,7 @@ def able(source: Picture, target: Picture, scale: int, *, apart: bool) -> bool:
     eight times.
     """
     if apart:
-        return all(f.denominator == 1 and f <= native.MAX_PHASES for f, _ in _enlargements(source, target, scale))
+        return all(f.denominator == 1 and f <= native.MAX_PHASES for f, _ in enlargements(source, target, scale))
     plan = emission(target, scale, colour_planes(target.format))
     return plan.gather is None or (plan.gather.shape[2] == 1 and plan.gather.shape[1] <= native.MAX_PARTS)
 
@@ -237,14 +236,6 @@ def strips(width: int, rim: int) -> tuple[int, list[int]]:
     sizes = [n for n in range(_STEP, _WIDEST + 1, _STEP) if n > 2 * rim]
     columns = min(sizes, key=lambda n: (n * -(-width // (n - 2 * rim)), -n))
     return columns, list(range(0, width, columns - 2 * rim))
-
-
-def _enlargements(source: Picture, target: Picture, scale: int) -> list[tuple[Fraction, float]]:
-    """(factor, offset) of planes of chroma beside the network, of rows and of columns."""
-    factors = [(1 << p.format.log2_w, 1 << p.format.log2_h) for p in (source, target)]
-    sitings = [siting_offsets(p.color.siting, *f) for p, f in zip((source, target), factors, strict=True)]
-    pairs = [[(f[along], o[along]) for f, o in zip(factors, sitings, strict=True)] for along in (1, 0)]
-    return [chroma_enlargement(scale, *pair) for pair in pairs]
 
 
 def _parts(packed: Packed) -> list[tuple[int, int, int]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from videosr.engines.base import Picture
 from videosr.engines.native_library import MAX_BLOCKS
 from videosr.engines.network import Network
-from videosr.engines.openvino_planes import Emission, colour_planes, emission, rgb_from_values
+from videosr.engines.openvino_planes import Emission, colour_planes, emission, joined, rgb_from_values
 from videosr.errors import NetworkError
 
 type Constants = Mapping[str, NDArray[np.float64]]
@@ -115,7 +115,7 @@ def pack(nano: Nano, source: Picture, target: Picture, *, apart: bool) -> Packed
         first, base = (kernel.sum(axis=1, keepdims=True) for kernel in (first, base))
     elif apart and not base[:, 1:].round(9).any():
         base = base[:, :1]  # what the base path makes of luma depends on luma alone
-    kernel, bias = _tail(w)
+    kernel, bias = joined(*((w[f"{layer}.weight"], w[f"{layer}.bias"]) for layer in ("conv_mid", "tail")))
     fill = -len(plan.offset) % 4
     kernel = np.pad(np.einsum("eo,ocyx->ecyx", plan.weights, kernel), ((0, fill), (0, 0), (0, 0), (0, 0)))
     parts = [w["conv_in.bias"], _fours(first)]
@@ -134,15 +134,6 @@ def pack(nano: Nano, source: Picture, target: Picture, *, apart: bool) -> Packed
 def _fours(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     """(outputs, inputs, rows, columns) as (outputs / 4, rows, inputs, columns, 4)."""
     return kernel.reshape(-1, 4, *kernel.shape[1:]).transpose(0, 3, 2, 4, 1)
-
-
-def _tail(w: Constants) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`conv_mid` and the tail as one convolution: kernel and bias."""
-    tail, middle = w["tail.weight"], w["conv_mid.weight"]
-    kernel = np.zeros((len(tail), middle.shape[1], _TAIL, _TAIL))
-    for y, x in np.ndindex(tail.shape[2:]):
-        kernel[:, :, y : y + 3, x : x + 3] += np.einsum("om,mcyx->ocyx", tail[:, :, y, x], middle)
-    return kernel, w["tail.bias"] + tail.sum(axis=(2, 3)) @ w["conv_mid.bias"]
 
 
 def _transformed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ network makes of the halo; everywhere else the two agree to one code.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -215,10 +216,19 @@ def _tail(model: ov.Model, path: Path, plan: Emission) -> tuple[str, NDArray[np.
 
     if products(size + more) >= products(size) + middle.size:
         return "tail", tail, bias
+    return "conv_mid", *joined((middle, offset), (tail, bias))
+
+
+def joined(
+    first: tuple[NDArray[np.float64], NDArray[np.float64]], second: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Kernel and bias of the convolution that two make, one after the other, each given as its kernel and bias."""
+    (middle, offset), (tail, bias) = first, second
+    size, more = tail.shape[-1], middle.shape[-1] - 1
     kernel = np.zeros((len(tail), middle.shape[1], size + more, size + more))
     for y, x in np.ndindex(size, size):
         kernel[:, :, y : y + more + 1, x : x + more + 1] += np.einsum("om,mcyx->ocyx", tail[:, :, y, x], middle)
-    return "conv_mid", kernel, bias + tail.sum(axis=(2, 3)) @ offset.ravel()
+    return kernel, bias + tail.sum(axis=(2, 3)) @ offset.ravel()
 
 
 def _biased(x: Node, bias: NDArray[Any]) -> Node:
@@ -264,22 +274,24 @@ def _components(planes: list[Node], source: Picture) -> Node:
     return ops.concat([values[0], chroma], axis=1)
 
 
-def _chroma(planes: list[Node], source: Picture, target: Picture, scale: int) -> tuple[Node, Layout]:
-    """Chroma beside the network (see `color.from_rgb`): (2, rows, columns, samples) integers, and their layout."""
+def enlargements(source: Picture, target: Picture, scale: int) -> list[tuple[Fraction, float]]:
+    """`color.chroma_enlargement` of planes of chroma beside the network, of rows and of columns."""
     factors = [(1 << p.format.log2_w, 1 << p.format.log2_h) for p in (source, target)]
     sitings = [siting_offsets(p.color.siting, *f) for p, f in zip((source, target), factors, strict=True)]
-    taps = []
-    for along in (1, 0):  # rows, columns
-        pairs = [(f[along], o[along]) for f, o in zip(factors, sitings, strict=True)]
-        factor, offset = chroma_enlargement(scale, *pairs)
-        taps.append(upsampling_taps(int(factor), offset)[1])
+    pairs = [[(f[along], o[along]) for f, o in zip(factors, sitings, strict=True)] for along in (1, 0)]
+    return [chroma_enlargement(scale, *pair) for pair in pairs]
+
+
+def _chroma(planes: list[Node], source: Picture, target: Picture, scale: int) -> tuple[Node, Layout]:
+    """Chroma beside the network (see `color.from_rgb`): (2, rows, columns, samples) integers, and their layout."""
+    taps = [upsampling_taps(int(factor), offset)[1] for factor, offset in enlargements(source, target, scale)]
     down, across = (len(t) for t in taps)
     (offset_in, gain_in), (offset_out, gain_out) = (levels(p.format, p.color.range, 1) for p in (source, target))
     kernel = np.einsum("aj,bi->abji", *taps).reshape(-1, 1, 5, 5) * (gain_out / gain_in)
     values = ops.subtract(ops.concat(planes, axis=0), ops.constant(np.float32(offset_in)))
     codes = ops.add(_conv(values, kernel, "chroma_planes"), ops.constant(np.float32(offset_out)))
     samples = tuple(Sample(1, row, column) for row in range(down) for column in range(across))
-    return _finish(codes, target), Layout(samples, (factors[0][1], factors[0][0]))
+    return _finish(codes, target), Layout(samples, (1 << source.format.log2_h, 1 << source.format.log2_w))
 
 
 def _average(frames: list[list[Node]], inverse_square: Node, active: Node, source: Picture) -> list[Node]:
