@@ -22,9 +22,9 @@ _BLOCK = re.compile(r"body\.(\d+)\.blocks\.(\d+)\.conv1\.weight")
 _LAYERS = ("conv1", "dw", "conv2")
 _TAIL = 7
 """Edge of the kernel that conv_mid and the tail are together."""
-_ROWS = 4
+_ROWS = 8
 """Rows of its results that are made at a time."""
-_POINTS = (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0, 4.0, -4.0)
+_POINTS = (0.0, 0.25, -0.25, 0.5, -0.5, 0.75, -0.75, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0)
 """And infinity."""
 
 
@@ -123,7 +123,7 @@ def pack(nano: Nano, source: Picture, target: Picture, *, apart: bool) -> Packed
         conv1, dw, conv2 = (f"{name}.{layer}" for layer in _LAYERS)
         parts += [w[f"{conv1}.bias"], _fours(w[f"{conv1}.weight"])]
         parts += [np.concatenate([w[f"{dw}.weight"].reshape(-1, 9), w[f"{dw}.bias"][:, None]], axis=1)]
-        parts += [w[f"{conv2}.bias"], _fours(w[f"{conv2}.weight"])]
+        parts += [w[f"{conv2}.bias"], _fours(w[f"{conv2}.weight"] / 2)]  # the kernels give it twice GELU
     parts += [np.pad(plan.weights @ bias + plan.offset, (0, fill))]
     parts += [_fours(row[:, :, None]) for row in np.moveaxis(_transformed(kernel), 2, 0)]
     parts += [_fours(np.pad(base, ((0, fill), (0, 0), (0, 0), (0, 0))))]
@@ -137,13 +137,14 @@ def _fours(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _transformed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A kernel's seven rows as the ten that go with `transform` and GATHER of `layers.h`: G g."""
+    """A kernel's seven rows as the fourteen that go with `transform` and POWERS of `layers.h`: G g."""
     transformed: NDArray[np.float64] = np.einsum("iy,ocyx->ocix", winograd()[0], kernel)
     return transformed
 
 
 def winograd() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """G (10, 7), B^T (10, 10) and A^T (4, 10): A^T [(G g) * (B^T d)] are four results of a filter g on ten samples d.
+    """G (14, 7), B^T (14, 14), A^T (8, 14): A^T [(G g) * (B^T d)] are eight results of a filter g on fourteen samples
+    d.
 
     The rows of B^T are the coefficients of the products of all (x - p) but one, p the points, A^T their powers; both
     are in `kernels/layers.h` too. G is what fits them.

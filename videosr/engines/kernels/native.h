@@ -33,8 +33,8 @@ struct taps {
 /* Weights lie in the order in which they are used:
    conv_in: bias [channels]; factors [channels / 4][3 rows][colours][3 columns][4 outputs]
    each block: conv1: bias [2 channels], factors [2 channels / 4][channels][4]; depthwise [2 channels][9 factors, bias];
-               conv2: bias [channels], factors [channels / 4][2 channels][4]
-   tail: bias [outputs], in codes; factors [10 transformed rows][outputs / 4][channels][7 columns][4]
+               conv2: bias [channels], halves of factors [channels / 4][2 channels][4]
+   tail: bias [outputs], in codes; factors [14 transformed rows][outputs / 4][channels][7 columns][4]
    base: [outputs / 4][3 rows][base_colours][3 columns][4] */
 struct network {
     const float *weights;

@@ -3,7 +3,7 @@
 #ifndef VIDEOSR_SAMPLES_H
 #define VIDEOSR_SAMPLES_H
 
-#include <string.h>
+#include <limits.h>
 
 #include "native.h"
 #include "vectors.h"
@@ -38,38 +38,58 @@ INLINE void phases(const float *sums, const struct taps *taps, const int wide, i
         }
 }
 
-/* Row `row` of an interpolated plane, `count` samples from column `first` on: a filter of five taps each way around
-   sample floor(n / times). `scratch` holds 3 * (count + 24) floats. */
-INLINE void interpolate(const struct plane *plane, const struct taps *taps, int row, int first, int count, float gain,
-                        float offset, float *scratch, float *out) {
-    const int wide = taps->wide, begin = floor_div(first, wide);
-    const int some = (first + count - begin * wide + wide - 1) / wide;
-    const float *down = taps->down[row - floor_div(row, taps->high) * taps->high];
-    float *line = scratch, *sums = line + some + 4, *made = sums + some + 4;
-    for (int k = 0; k < 5; k++) {
-        fetch(plane, floor_div(row, taps->high) + k - 2, begin - 2, some + 4, gain, offset, line);
-        if (k)
-            for (int i = 0; i < some + 4; i++) sums[i] += down[k] * line[i];
-        else
-            for (int i = 0; i < some + 4; i++) sums[i] = down[0] * line[i];
-    }
-    if (wide == 2)
-        phases(sums, taps, 2, some, made);
-    else
-        phases(sums, taps, wide, some, made);
-    memcpy(out, made + (first - begin * wide), sizeof(float) * (size_t)count);
+/* Rows of a plane as floats, and a row made of them: what is interpolated goes from row to row. */
+struct lines {
+    float *memory; /* LINES rows of `room` floats */
+    ptrdiff_t room;
+    int held[5]; /* which row lies where; NONE: none */
+};
+
+#define LINES 6
+#define NONE INT_MIN
+
+INLINE struct lines lines_of(float *memory, ptrdiff_t room) {
+    return (struct lines){memory, room, {NONE, NONE, NONE, NONE, NONE}};
 }
 
-/* A row of a picture's first `colours` components, one after the other, at the resolution of its first plane. */
+/* Row `row` of an interpolated plane, `count` samples from column `first` on: a filter of five taps each way around
+   sample floor(n / times). Writes less than `wide` samples more on either side. The lines are of this plane alone, for
+   the same `first` and `count`. */
+INLINE void interpolate(const struct plane *plane, const struct taps *taps, int row, int first, int count, float gain,
+                        float offset, struct lines *lines, float *out) {
+    const int wide = taps->wide, begin = floor_div(first, wide), source = floor_div(row, taps->high);
+    const int some = (first + count - begin * wide + wide - 1) / wide;
+    const float *down = taps->down[row - source * taps->high], *line[5];
+    float *sums = lines->memory + 5 * lines->room;
+    for (int k = 0; k < 5; k++) {
+        const int wanted = source + k - 2, slot = wanted - 5 * floor_div(wanted, 5);
+        line[k] = lines->memory + slot * lines->room;
+        if (lines->held[slot] != wanted) {
+            fetch(plane, wanted, begin - 2, some + 4, gain, offset, lines->memory + slot * lines->room);
+            lines->held[slot] = wanted;
+        }
+    }
+    for (int i = 0; i < some + 4; i++)
+        sums[i] = down[0] * line[0][i] + down[1] * line[1][i] + down[2] * line[2][i] + down[3] * line[3][i] +
+                  down[4] * line[4][i];
+    out -= first - begin * wide;
+    if (wide == 2)
+        phases(sums, taps, 2, some, out);
+    else
+        phases(sums, taps, wide, some, out);
+}
+
+/* A row of a picture's first `colours` components, one after the other, at the resolution of its first plane. `lines`:
+   of its second and third. */
 APART void components(const struct picture *picture, int colours, const struct taps *taps, int row, int first,
-                      int count, float *scratch, float *out, ptrdiff_t pitch) {
+                      int count, struct lines *lines, float *out, ptrdiff_t pitch) {
     fetch(&picture->planes[0], row, first, count, picture->gain[0], picture->offset[0], out);
     for (int i = 1; i < colours; i++)
         if (taps->wide == 1 && taps->high == 1)
             fetch(&picture->planes[i], row, first, count, picture->gain[i], picture->offset[i], out + i * pitch);
         else
-            interpolate(&picture->planes[i], taps, row, first, count, picture->gain[i], picture->offset[i], scratch,
-                        out + i * pitch);
+            interpolate(&picture->planes[i], taps, row, first, count, picture->gain[i], picture->offset[i],
+                        &lines[i - 1], out + i * pitch);
 }
 
 /* Rounds to the nearest code, halves to even, and clamps. NaN becomes some code. */

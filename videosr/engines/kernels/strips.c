@@ -56,10 +56,11 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     for (int i = 0; i < target->planes; i++) samples += target->down[i] * target->across[i];
 
     /* Every ring holds the rows that are read in a step of two rows, and those that are written. */
-    struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, reach + 10};
+    struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, reach + TAPS};
     struct ring features[MAX_BLOCKS + 1], wider[MAX_BLOCKS];
     ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + TAPS * C + ROWS * E + samples);
-    total += 2 * PART * wide + 3 * (columns + 24);
+    const ptrdiff_t room = columns + 24;
+    total += 2 * PART * wide + 4 * LINES * room;
     for (int b = 0; b <= blocks; b++) {
         features[b] = (struct ring){NULL, pitch, C, b < blocks ? 4 : TAPS};
         if (b < blocks) wider[b] = (struct ring){NULL, pitch, wide, 4};
@@ -77,21 +78,23 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     }
     float *spread = TAKE(2 * PART * wide), *transformed = TAKE(pitch * TAPS * C) + RIM;
     float *codes = TAKE(pitch * ROWS * E) + RIM;
-    float *summed = TAKE(pitch * samples) + RIM, *scratch = TAKE(3 * (columns + 24));
+    float *summed = TAKE(pitch * samples) + RIM;
+    struct lines lines[2][2]; /* of the picture that the detail path sees, and of the other one */
+    for (int i = 0; i < 4; i++) lines[i / 2][i % 2] = lines_of(TAKE(LINES * room), room);
 #undef TAKE
 
     const float *r[TAPS];
     float sum = 0;
     /* Step i brings the picture's rows i - reach and the one below in; row n of a layer is made of rows around n of the
-       layer before, so every layer is a row behind, and begins with row 1 more than that. In every second step four
-       rows come out, the last of them 2 reach before the last that came in. */
+       layer before, so every layer is a row behind, and begins with row 1 more than that. In every
+       fourth step eight rows come out, the last of them 2 reach before the last that came in. */
     for (int i = 0, row = -ROWS; row + ROWS < rows; i += 2) {
         for (int k = i; k < i + 2; k++) {
-            components(average, net->colours, taps, k - reach, first - rim, columns, scratch, at(&in, k), pitch);
+            components(average, net->colours, taps, k - reach, first - rim, columns, lines[0], at(&in, k), pitch);
             if (still == average)
                 memcpy(at(&base, k), at(&in, k), sizeof(float) * (size_t)(pitch * base.channels - RIM));
             else
-                components(still, net->base_colours, taps, k - reach, first - rim, columns, scratch, at(&base, k),
+                components(still, net->base_colours, taps, k - reach, first - rim, columns, lines[1], at(&base, k),
                            pitch);
         }
         const float *w = net->weights;
@@ -151,11 +154,12 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
 /* Rows `begin` to `end` of an interpolated plane. */
 int FUNCTION(enlarge)(const struct plane *source, const struct taps *taps, float gain, float offset, float peak,
                       const struct plane *target, int begin, int end) {
-    ptrdiff_t room = 3 * (target->columns + 24);
-    float *memory = malloc((size_t)(room + target->columns) * sizeof(float)), *line = memory + room;
+    const ptrdiff_t room = target->columns + 24;
+    float *memory = malloc((size_t)((LINES + 1) * room) * sizeof(float)), *line = memory + LINES * room;
     if (!memory) return -1;
+    struct lines lines = lines_of(memory, room);
     for (int y = begin; y < end; y++) {
-        interpolate(source, taps, y, 0, target->columns, gain, offset, memory, line);
+        interpolate(source, taps, y, 0, target->columns, gain, offset, &lines, line);
         char *out = (char *)target->data + y * target->stride;
         if (target->kind == U8)
             for (int x = 0; x < target->columns; x++) ((uint8_t *)out)[x] = (uint8_t)code(line[x], peak);
@@ -168,7 +172,6 @@ int FUNCTION(enlarge)(const struct plane *source, const struct taps *taps, float
 
 /* exp(-x) of x >= 0, to 3e-6 of it: 2^n times the first terms of the series of 2^f, f in [-1/2, 1/2]. */
 INLINE vec decay(vec x) {
-    typedef int32_t whole __attribute__((vector_size(4 * LANES)));
     vec z = most(splat(-126.0f), -1.44269504f * x);
     whole n = __builtin_convertvector(z - 0.5f, whole); /* towards 0, so to the nearest: z <= 0 */
     vec f = z - __builtin_convertvector(n, vec), p = splat(0.00133335581f);
