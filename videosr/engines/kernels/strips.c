@@ -215,8 +215,8 @@ int FUNCTION(average)(const struct picture *pictures, int count, int wide, int h
     for (int block = begin; block < end; block++) {
         for (int y = 0; y < high + 2; y++) /* beyond their edges pictures repeat them, and so do changes */
             fetch(&pictures[0].planes[0], block * high + y - 1, 0, columns, 1.0f, 0.0f, guides + y * pitch);
-        for (int x = 0; x < columns + 4; x++)
-            for (int y = 0; y < high; y++) weights[y * count * pitch + x] = 1.0f;
+        for (int y = 0; y < high; y++)
+            for (int x = 0; x < columns + 4; x++) weights[y * count * pitch + x] = 1.0f;
         for (int k = 1; k < count; k++) {
             for (int y = 0; y < high + 2; y++) {
                 float *change = changes + y * pitch, *guide = guides + y * pitch;
