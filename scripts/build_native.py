@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,15 @@ def _compile(command: list[str], folder: Path) -> None:
     build = shlex.join([*command[1:], *FLAGS])
     facts = {"SOURCE": source_hash(folder), "BUILD": build.replace("\\", "/").replace('"', "'")}
     with tempfile.TemporaryDirectory() as scratch:
-        objects = []
-        for lanes, flags in LEVELS.items():
-            objects.append(str(Path(scratch) / f"strips_{lanes}.o"))
-            names = [f"-DLANES={lanes}", f"-DFUNCTION(name)=name##_{lanes}", *flags]
-            _run([*command, *FLAGS, *names, "-c", str(folder / "strips.c"), "-o", objects[-1]])
+
+        def strips(lanes: int) -> str:
+            made = str(Path(scratch) / f"strips_{lanes}.o")
+            names = [f"-DLANES={lanes}", f"-DFUNCTION(name)=name##_{lanes}", *LEVELS[lanes]]
+            _run([*command, *FLAGS, *names, "-c", str(folder / "strips.c"), "-o", made])
+            return made
+
+        with ThreadPoolExecutor() as workers:  # some seconds each
+            objects = list(workers.map(strips, LEVELS))
         objects.append(str(Path(scratch) / "dispatch.o"))
         names = [f'-D{name}="{value}"' for name, value in facts.items()]
         _run([*command, *FLAGS, *names, "-c", str(folder / "dispatch.c"), "-o", objects[-1]])
