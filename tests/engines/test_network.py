@@ -169,6 +169,8 @@ def test_cheaper_networks_are_smaller_and_enlarge_as_much(paragon):
     assert registry.cheaper("realtime-4x", 4) == []
     assert registry.cheaper(registry.DEFAULT, 2) == ["light-2x"]
     assert registry.cheaper(registry.DEFAULT, 2, gpu=True) == []
+    assert registry.cheaper("realtime-2x-video", 2) == ["light-2x-video"]
+    assert registry.cheaper("fine-2x-anime", 2) == ["realtime-2x-video", "light-2x-video"]
     assert registry.cheaper(str(paragon.deploy), 2, gpu=True) == [registry.DEFAULT]
     names = registry.cheaper(str(paragon.deploy), 2)
     assert registry.DEFAULT in names

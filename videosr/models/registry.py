@@ -11,6 +11,8 @@ from videosr.errors import NetworkError
 DEFAULT = "realtime-2x"
 FAST = ("realtime-2x", "light-2x")
 """For a machine that cannot keep up, the costliest first."""
+FAST_COMPRESSED = ("realtime-2x-video", "light-2x-video")
+"""The same for those who chose a network for compressed sources, as all `video` and `anime` ones are."""
 _FOLDER = Path(__file__).parent
 
 
@@ -54,11 +56,11 @@ def cheaper(model: str, scale: int, *, gpu: bool = False) -> list[str]:
     """The shipped networks of that scale that cost less than `model`, the costliest first.
 
     Args:
-        model: a shipped model's name, or the path of a file; what is not in `FAST` is taken to cost more than those.
+        model: a shipped model's name, or the path of a file; what is not among the fast ones is taken to cost more.
         scale: of it.
         gpu: where it runs: there the smallest are no faster, and an engine would have to be built for them.
     """
-    fast = FAST[:1] if gpu else FAST
-    rest = FAST[FAST.index(model) + 1 :] if model in FAST else FAST
+    fast = FAST_COMPRESSED if model.endswith(("-video", "-anime")) else FAST
+    rest = fast[fast.index(model) + 1 :] if model in fast else fast
     scales = {m.name: m.scale for m in shipped()}
-    return [name for name in rest if name in fast and scales[name] == scale]
+    return [name for name in rest if scales[name] == scale and not (gpu and name == fast[-1])]
