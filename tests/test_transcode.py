@@ -226,6 +226,44 @@ def test_a_part(rich, options, first, last, videosr):
     assert all(-0.1 < p.pts * p.time_base < end for p in audio)
 
 
+def sound(path):
+    """When it begins, and its samples."""
+    with av.open(str(path)) as container:
+        decoded = list(container.decode(audio=0))
+    return decoded[0].time, np.concatenate([frame.to_ndarray() for frame in decoded], axis=1)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_part_has_its_sound_from_the_first_sample_on(tmp_path, suffix, videosr):
+    """Decoders throw away what an encoder put before the beginning; where that is cut off, they take the beginning."""
+    source = make_clip(tmp_path / "in.mp4", frames=48, audio=[("aac", "eng")])
+    output = tmp_path / f"out.{suffix}"
+    assert videosr("upscale", source, output, *FAST, "--frames", "12").code == 0
+    (began, whole), (begins, part) = sound(source), sound(output)
+    assert (began, begins) == (0, 0)
+    assert 0.4 < part.shape[1] / 48000 < 0.6
+    np.testing.assert_array_equal(part, whole[:, : part.shape[1]])
+    assert videosr("upscale", source, output, *FAST, "--start", "1", "--overwrite").code == 0
+    begins, part = sound(output)
+    assert 0 <= begins < 1024 / 48000 + 0.001, "not more than a packet late"
+    at = 48000 + round(begins * 48000)
+    shift = min(
+        range(-48, 49), key=lambda n: np.abs(part[:, 2048:6144] - whole[:, at + n + 2048 : at + n + 6144]).max()
+    )
+    np.testing.assert_allclose(part[:, 2048:6144], whole[:, at + shift + 2048 : at + shift + 6144], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "size"), [(0, (214, 160)), (90, (160, 120)), (180, (214, 160)), (-90, (160, 120))]
+)
+def test_the_height_is_that_of_what_is_seen(tmp_path, rotation, size, videosr):
+    source = make_clip(tmp_path / "in.mp4", frames=2, rotation=rotation)
+    output = tmp_path / "out.mp4"
+    assert videosr("upscale", source, output, *FAST, "--height", "160").code == 0
+    with Decoder(output) as decoder:
+        assert (decoder.info.width, decoder.info.height, decoder.info.rotation % 360) == (*size, rotation % 360)
+
+
 def test_repeated_frames_are_not_computed_twice(tmp_path, videosr):
     source = make_clip(tmp_path / "in.mkv", frames=6, codec="ffv1")
     doubled = tmp_path / "doubled.mkv"

@@ -169,7 +169,7 @@ _OPTIONS = [
         help="Interlaced video: auto looks at its pictures, and matches the fields of telecined film.",
     ),
     click.option("--field-rate", is_flag=True, help="Of interlaced video, make a frame of each field."),
-    click.option("--height", type=int, help="Resample the result to this many rows, such as 1080."),
+    click.option("--height", type=int, help="Resample the result to this many rows as it is shown, such as 1080."),
     click.option("--size", type=Size(), help="Resample the result to this size; its shape on the screen stays."),
     click.option("--start", type=Clock(), help="Begin at this time: seconds or [HH:]MM:SS."),
     click.option("--duration", type=Clock(), help="Take this much: seconds or [HH:]MM:SS."),

@@ -43,8 +43,8 @@ class TranscodeOptions:
     Attributes:
         upscale: how frames are upscaled.
         encoder: how the video is encoded; empty fields are chosen by the picture and the container.
-        width: columns of the output; None follows the network, or `height`.
-        height: rows of the output; None follows the network, or `width`.
+        width: columns of the output as it is shown; None follows the network, or `height`.
+        height: rows of the output as it is shown; None follows the network, or `width`.
         start: seconds into the source at which to begin.
         duration: seconds to take.
         frames: frames to take.

@@ -51,6 +51,22 @@ class StreamCopy:
             self._sample = Fraction(1, context.sample_rate)
             self._length = context.frame_size * self._sample
         self._expected: Fraction | None = None
+        self._rate = context.sample_rate if isinstance(context, av.AudioCodecContext) else 0
+        self._lead = Fraction(0)
+        self._first_of_all = True
+
+    def lead(self, packet: Packet) -> Fraction:
+        """Seconds at the beginning of the stream that decoders throw away, as the first of its packets says.
+
+        Every copy of the stream says so too, in its header: where it is cut, as much has to stand before the cut. It is
+        AV_PKT_DATA_SKIP_SAMPLES, whose first four bytes count samples, low byte first.
+        """
+        if self._rate and self._first_of_all:
+            self._first_of_all = False
+            if packet.has_sidedata("skip_samples"):
+                skipped = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+                self._lead = Fraction(skipped, self._rate)
+        return self._lead
 
     def storable(self, packet: Packet) -> bool:
         """False for what the mp4 muxer refuses: raw AAC, described in the header, that begins like a framed one."""

@@ -387,7 +387,12 @@ class _Mux:
             index = packet.stream_index
             tick = Fraction(packet.time_base.num, packet.time_base.den)
             stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is not None and self._window is not None and not self._cut(packet, stamp, tick, self._window):
+            lead = self._copies[index].lead(packet) if index in self._copies else Fraction(0)
+            if (
+                stamp is not None
+                and self._window is not None
+                and not self._cut(packet, stamp, tick, self._window, lead)
+            ):
                 continue
             when = packet.dts if packet.dts is not None else packet.pts  # before its ticks become the output's
             if index in self._converters:
@@ -400,17 +405,15 @@ class _Mux:
             yield (when or 0) * tick, made
 
     @staticmethod
-    def _cut(packet: Packet, stamp: int, tick: Fraction, window: Window) -> bool:
-        """Move a packet into the window; False if it lies outside."""
+    def _cut(packet: Packet, stamp: int, tick: Fraction, window: Window, lead: Fraction) -> bool:
+        """Move a packet into the window; False if it lies outside, and more than `lead` seconds before it."""
         begin = stamp * tick
         length = (packet.duration or 0) * tick
-        if begin >= window.end or (begin + length <= window.start and begin < window.start):
-            return False
         subtitle = packet.stream.type == "subtitle"
-        if begin < window.start and not subtitle:
+        if begin >= window.end or (begin < window.start - lead and (not subtitle or begin + length <= window.start)):
             return False
         shift = round(window.start / tick)
-        if begin < window.start:  # a subtitle that is already on the screen
+        if begin < window.start and subtitle:  # that is already on the screen
             late = round((window.start - begin) / tick)
             packet.duration = (packet.duration or 0) - late
             packet.pts = stamp + late

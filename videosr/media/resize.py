@@ -16,15 +16,24 @@ from videosr.media.planes import PlaneReader, to_av_frame
 def wanted_size(info: StreamInfo, width: int | None, height: int | None, multiple: int = 2) -> tuple[int, int]:
     """The size asked for; one of the two may be left open and then follows the picture's shape.
 
+    What is asked for is what is seen: of a picture that is shown on its side, rows and columns change places.
+
     Args:
         info: of the upscaled picture.
         width: columns or None.
         height: rows or None.
         multiple: of this number is what was left open; most video needs even sizes.
 
+    Returns:
+        columns and rows of the coded picture.
+
     Raises:
         UsageError: a size under 16 or over 16384.
     """
+    if info.rotation % 180 == 90:
+        shown = replace(info, width=info.height, height=info.width, rotation=0)
+        rows, columns = wanted_size(shown, width, height, multiple)
+        return columns, rows
     if width is None:
         width = info.width if height is None else round(info.width * height / info.height / multiple) * multiple
     if height is None:
