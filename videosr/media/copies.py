@@ -65,7 +65,8 @@ class StreamCopy:
             self._first_of_all = False
             if packet.has_sidedata("skip_samples"):
                 skipped = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
-                self._lead = Fraction(skipped, self._rate)
+                if skipped <= self._rate:  # encoders put some hundredths of a second there
+                    self._lead = Fraction(skipped, self._rate)
         return self._lead
 
     def storable(self, packet: Packet) -> bool:
