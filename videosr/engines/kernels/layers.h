@@ -19,7 +19,7 @@
 #define ROWS 8  /* of results that the tail makes at a time */
 #define TAPS 14 /* rows that they are made of, transformed or not */
 #define PAIRS 6 /* of points at which polynomials are multiplied, besides 0 and infinity */
-#define PART 48 /* columns that go through the end of a block at a time, in the first cache; a multiple of STEP */
+#define PART 48 /* columns that go through the end of a block at a time, in the first cache; whole STEPs and LINEs */
 
 /* Sums of products: four outputs of `vectors` vectors from column x on. `w` goes by row, channel, column, output.
    `start` and `add` (with `pitch`): what is added, a number an output or a row an output; NULL: nothing. */
@@ -164,8 +164,8 @@ APART void depthwise(const float *const *rows, ptrdiff_t pitch, int channels, co
     }
 }
 
-/* The points but 0 and infinity, each with its negative; then coefficients: of the product of all (x^2 - p^2) and of
-   those of all but one, without the highest, which is 1. */
+/* The points but 0 and infinity, each with its negative; then the coefficients, without the highest, which is 1, of
+   the product of all (x^2 - p^2) and of the products of all but one. */
 static const float POINTS[PAIRS] = {0.25f, 0.5f, 0.75f, 1.0f, 2.0f, 3.0f};
 static const float ALL[PAIRS] = {0.31640625f, -7.3212890625f, 41.001953125f, -81.5634765625f, 61.44140625f, -14.875f};
 static const float BUT_ONE[PAIRS][PAIRS - 1] = {
