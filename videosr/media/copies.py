@@ -52,8 +52,7 @@ class StreamCopy:
             self._length = context.frame_size * self._sample
         self._expected: Fraction | None = None
         self._rate = context.sample_rate if isinstance(context, av.AudioCodecContext) else 0
-        self._lead = Fraction(0)
-        self._first_of_all = True
+        self._lead: Fraction | None = None
 
     def lead(self, packet: Packet) -> Fraction:
         """Seconds at the beginning of the stream that decoders throw away, as the first of its packets says.
@@ -61,9 +60,9 @@ class StreamCopy:
         Every copy of the stream says so too, in its header: where it is cut, as much has to stand before the cut. It is
         AV_PKT_DATA_SKIP_SAMPLES, whose first four bytes count samples, low byte first.
         """
-        if self._rate and self._first_of_all:
-            self._first_of_all = False
-            if packet.has_sidedata("skip_samples"):
+        if self._lead is None:
+            self._lead = Fraction(0)
+            if self._rate and packet.has_sidedata("skip_samples"):
                 skipped = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
                 if skipped <= self._rate:  # encoders put some hundredths of a second there
                     self._lead = Fraction(skipped, self._rate)

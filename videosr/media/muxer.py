@@ -387,13 +387,10 @@ class _Mux:
             index = packet.stream_index
             tick = Fraction(packet.time_base.num, packet.time_base.den)
             stamp = packet.pts if packet.pts is not None else packet.dts
-            lead = self._copies[index].lead(packet) if index in self._copies else Fraction(0)
-            if (
-                stamp is not None
-                and self._window is not None
-                and not self._cut(packet, stamp, tick, self._window, lead)
-            ):
-                continue
+            if stamp is not None and self._window is not None:
+                lead = self._copies[index].lead(packet) if index in self._copies else Fraction(0)
+                if not self._cut(packet, stamp, tick, self._window, lead):
+                    continue
             when = packet.dts if packet.dts is not None else packet.pts  # before its ticks become the output's
             if index in self._converters:
                 made = self._converters[index].feed(packet)
