@@ -27,7 +27,7 @@ SHOWN = """(() => {
 def test_the_page_plays(tmp_path):
     clip = make_clip(tmp_path / "clip.mkv", frames=24 * 90, width=96, height=64, audio=[("aac", "eng")])
     options = ServeOptions(
-        source=SourceSpec(url=str(clip)), targets=(parse_target("http://127.0.0.1:0/"),), latency=5.0, token="word"
+        source=SourceSpec(url=str(clip)), targets=(parse_target("http://127.0.0.1:0/"),), latency=60.0, token="word"
     )
     server = Server(options, lambda _: None)
     thread = threading.Thread(target=server.run)

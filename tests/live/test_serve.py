@@ -43,7 +43,7 @@ def clip(tmp_path_factory) -> Path:
 
 
 def options(source: Path | str, *targets: str, **more) -> ServeOptions:
-    more.setdefault("latency", 5.0)  # the machine that runs the tests may be busy
+    more.setdefault("latency", 60.0)  # the machine that runs the tests may be busy
     more.setdefault("steps", False)
     return ServeOptions(
         source=SourceSpec(url=str(source)), targets=tuple(parse_target(text) for text in targets), **more
@@ -426,7 +426,7 @@ def test_signals_end_it_cleanly(tmp_path, clip, number, code):
     playlist = tmp_path / "live.m3u8"
     command = [sys.executable, "-m", "videosr", "serve", str(clip), "-o", str(playlist), "-o", "tcp://127.0.0.1:0"]
     command += ["-o", "http://127.0.0.1:0/"]
-    process = subprocess.Popen([*command, "--latency", "5s"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--latency", "60s"], stderr=subprocess.PIPE, text=True)
     until(playlist.exists)
     process.send_signal(number)
     _, errors = process.communicate()
