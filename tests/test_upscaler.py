@@ -18,7 +18,7 @@ import networks  # noqa: E402
 
 from videosr import color, temporal  # noqa: E402
 from videosr.engines import Engine, load  # noqa: E402
-from videosr.errors import NetworkError, UsageError  # noqa: E402
+from videosr.errors import UsageError  # noqa: E402
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting, StreamInfo  # noqa: E402
 from videosr.temporal import HISTORY, Mode  # noqa: E402
 from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
@@ -477,7 +477,7 @@ def test_impossible_options_are_refused(bad, said):
 
 
 def test_unknown_models_and_formats_are_refused(engine):
-    with pytest.raises(NetworkError, match="no-such-model"):
+    with pytest.raises(UsageError, match="no-such-model"):
         Upscaler(UpscaleOptions(model="no-such-model"))
     with pytest.raises(ValueError, match="nv12"):
         upscale(Upscaler(UpscaleOptions(pix_fmt="nv12"), engine), clip()[:1])

@@ -179,7 +179,7 @@ def test_weight_files_say_which_network_they_hold(tmp_path, scale, frequency):
     checkpoint.save(path, network, name="n", training="none", license="MIT")
     loaded, info = checkpoint.load(path)
     assert (loaded.variant, loaded.scale, loaded.window_size, loaded.frequency) == ("nexus_tiny", scale, 4, frequency)
-    assert (info.metadata["architecture"], info.metadata["padding"], info.generation) == ("NEXUS", "zero", "")
+    assert (info.metadata["architecture"], info.metadata["padding"], info.generation) == ("NEXUS", "replicate", "")
     x = torch.rand(1, 3, 9, 6)
     with torch.no_grad():
         assert torch.equal(loaded(x), network(x))

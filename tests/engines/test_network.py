@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 import networks  # noqa: E402
 
 from videosr.engines.network import PREFIX, Network  # noqa: E402
-from videosr.errors import NetworkError  # noqa: E402
+from videosr.errors import NetworkError, UsageError  # noqa: E402
 from videosr.frame import FORMATS  # noqa: E402
 from videosr.models import registry  # noqa: E402
 
@@ -180,7 +180,7 @@ def test_cheaper_networks_are_smaller_and_enlarge_as_much(paragon):
 
 @pytest.mark.parametrize("name", ["no-such-model", "../models/realtime-2x", "realtime-2x.onnx.onnx", "", "\0"])
 def test_unknown_models_are_refused_with_the_known_ones(name):
-    with pytest.raises(NetworkError, match=registry.DEFAULT):
+    with pytest.raises(UsageError, match=registry.DEFAULT):
         registry.find(name)
 
 

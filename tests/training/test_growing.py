@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from videosr.archs import checkpoint  # noqa: E402
+from videosr.archs import checkpoint, nexus  # noqa: E402
 from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
 from videosr.errors import NetworkError  # noqa: E402
 from videosr.export import natural_picture  # noqa: E402
@@ -18,6 +18,7 @@ from videosr.training.growing import grown  # noqa: E402
 from videosr.training.trainer import new_network  # noqa: E402
 
 SMALL = registry.find("realtime-2x").with_suffix(".safetensors")
+FINE = registry.find("fine-2x").with_suffix(".safetensors")
 PHOTO = NetworkConfig(variant="photo", scale=2, weights=SMALL)
 
 
@@ -52,6 +53,42 @@ def test_all_of_it_learns(variant: str, mode: Literal["sdpa", "off"]) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     picture = natural_picture(48, 48, torch.Generator().manual_seed(0))
     for _ in range(2):
+        optimizer.zero_grad()
+        network(picture).square().mean().backward()
+        optimizer.step()
+    silent = [name for name, value in network.named_parameters() if value.requires_grad and not value.grad.any()]
+    assert silent == []
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks a group instead of six."""
+    monkeypatch.setitem(nexus.VARIANTS, "nexus_tiny", replace(nexus.VARIANTS["nexus_tiny"], depths=(2,) * 4))
+
+
+@pytest.mark.usefixtures("shallow")
+def test_nexus_begins_as_a_fine_network_but_at_the_borders() -> None:
+    small, _ = checkpoint.load(FINE)
+    assert isinstance(small, ParagonSR2)
+    torch.manual_seed(1)
+    large, header = new_network(NetworkConfig(variant="nexus_tiny", scale=2, weights=FINE))
+    assert header["name"] == "fine-2x"
+    picture = natural_picture(40, 36, torch.Generator().manual_seed(99))
+    with torch.no_grad():
+        difference = large(picture) - small(picture)
+    border = 2 * small.reach
+    assert difference[:, :, border:-border, border:-border].square().mean() < 1e-5  # 50 dB
+
+
+@pytest.mark.usefixtures("shallow")
+def test_of_a_grown_nexus_the_blocks_learn_and_what_carries_the_picture_stays() -> None:
+    torch.manual_seed(1)
+    network, _ = new_network(NetworkConfig(variant="nexus_tiny", scale=2, weights=FINE))
+    learning = {name for name, value in network.named_parameters() if value.requires_grad}
+    assert learning == {name for name, _ in network.named_parameters() if ".blocks." in name}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-2)
+    picture = natural_picture(16, 16, torch.Generator().manual_seed(0))
+    for _ in range(5):
         optimizer.zero_grad()
         network(picture).square().mean().backward()
         optimizer.step()

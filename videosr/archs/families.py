@@ -106,7 +106,7 @@ PARAGON = Family(
 NEXUS = Family(
     name="NEXUS",
     variants=tuple(nexus.VARIANTS),
-    halo=0,
+    halo=HALO,
     averages=False,
     new=lambda variant, scale, start: Nexus(variant, scale, layer_scale=start.layer_scale),
     read=lambda weights, _, window_size: (nexus_weights.read(weights, window_size), ""),

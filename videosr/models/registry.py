@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videosr.engines.network import Network
-from videosr.errors import NetworkError
+from videosr.errors import UsageError
 
 DEFAULT = "realtime-2x"
 FAST = ("realtime-2x", "light-2x")
@@ -40,7 +40,7 @@ def find(model: str) -> Path:
     """The network file for a shipped model's name, or for the path of a file.
 
     Raises:
-        NetworkError: there is no such model or file.
+        UsageError: there is no such model or file.
     """
     path = _FOLDER / f"{model}.onnx"
     if path.is_file() and Path(model).name == model:
@@ -49,7 +49,7 @@ def find(model: str) -> Path:
     if path.is_file():
         return path
     names = ", ".join(m.name for m in shipped())
-    raise NetworkError(f"model {model!r} is neither a shipped one ({names}) nor a file")
+    raise UsageError(f"model {model!r} is neither a shipped one ({names}) nor a file")
 
 
 def cheaper(model: str, scale: int, *, gpu: bool = False) -> list[str]:

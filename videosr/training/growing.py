@@ -1,9 +1,9 @@
-"""Larger networks that begin as what a realtime network has learned.
+"""Larger networks that begin as what a smaller one has learned.
 
 Training from random weights spends its first hours on what `realtime` knows already. All of ParagonSR2's networks are
 rows of residual blocks of 1x1 and depthwise 3x3 convolutions, so the small network fits into the large one: its
 channels become the first ones, its blocks every few blocks, and what is new begins random but without a say in the
-output (after Net2Net: Chen, Goodfellow and Shlens 2016).
+output (after Net2Net: Chen, Goodfellow and Shlens 2016). For NEXUS, which is built otherwise, see `growing_nexus`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videosr.archs.families import Network
 from videosr.archs.paragonsr2 import NanoBlock, ParagonSR2, PhotoBlock, RMSNorm, StreamBlock
 from videosr.export import natural_picture
+from videosr.training.growing_nexus import grown_nexus
 from videosr.training.start import whitening
 
-GROWN = ("fine", "photo", "stream")
-"""The variants that can begin so."""
+GROWN = {"fine": "realtime", "photo": "realtime", "stream": "realtime", "nexus_tiny": "fine"}
+"""The variants that can begin so, and from what."""
 
 ANCHOR = 32.0
 """The value of one channel that is the same everywhere. Beside it the other features do not count in the root mean
@@ -29,16 +31,18 @@ _PICTURES = 16
 
 
 @torch.no_grad()
-def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool = True) -> ParagonSR2:
-    """A network that computes what a realtime network does, and can go on from there.
+def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool = True) -> Network:
+    """A network that computes what a smaller one does, and can go on from there.
 
     Args:
-        small: a realtime network; left as it is.
-        variant: "fine", which begins as it; "photo", within 71 dB of it; or "stream", which has products in place of
-            GELU and begins within half a decibel of its quality.
-        layer_scale: of the channels that are new.
-        windows: with window attention, where the variant has it.
+        small: a network of the variant in `GROWN`; left as it is.
+        variant: "fine", which begins as it; "photo", within 71 dB of it; "stream", which has products in place of GELU
+            and begins within half a decibel of its quality; or "nexus_tiny", within 52 dB of it but at the borders.
+        layer_scale: of what is new.
+        windows: with window attention, where the variant can do without.
     """
+    if variant == "nexus_tiny":
+        return grown_nexus(small, layer_scale)
     large = ParagonSR2(
         variant, small.scale, upsampler_alpha=small.base.alpha, layer_scale=layer_scale, export_safe=not windows
     )

@@ -113,7 +113,7 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
     network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
     if (network.variant, network.scale) == (config.variant, config.scale):
         return network.train(), info.metadata
-    grows = network.variant == "realtime" and config.variant in GROWN and config.scale == network.scale
+    grows = GROWN.get(config.variant) == network.variant and config.scale == network.scale
     if grows and isinstance(network, ParagonSR2):
         return grown(network, config.variant, config.layer_scale, windows=windows), info.metadata
     raise NetworkError(
