@@ -139,9 +139,9 @@ def test_wrong_outputs(clip, tmp_path, videosr):
 def test_wrong_networks(clip, tmp_path, content, videosr):
     network = tmp_path / "net.onnx"
     network.write_bytes(content)
-    for model in (network, "nosuch"):
+    for model, code in ((network, 1), ("nosuch", 2)):
         done = videosr("upscale", clip, tmp_path / "out.mkv", "-m", model)
-        assert done.code == 1
+        assert done.code == code
         (line,) = done.err.splitlines()
         assert str(model) in line
 

@@ -67,8 +67,8 @@ def test_the_exported_network_says_how_it_is_to_be_tiled(tier, variant):
     assert metadata == report.metadata
     assert "reach" not in metadata
     assert metadata["window_size"] == str(WINDOW)
-    form, halo = ("image", "0") if variant == "nexus_tiny" else ("deploy", "8")
-    assert (metadata["variant"], metadata["form"], metadata["halo"]) == (variant, form, halo)
+    form = "image" if variant == "nexus_tiny" else "deploy"
+    assert (metadata["variant"], metadata["form"], metadata["halo"]) == (variant, form, "8")
     assert ("alpha" in metadata) == (variant != "nexus_tiny")
     assert len(report.lines()) == 6
 
