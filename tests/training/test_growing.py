@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from videosr.archs import checkpoint, nexus  # noqa: E402
 from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
-from videosr.errors import NetworkError  # noqa: E402
+from videosr.errors import NetworkError, UsageError  # noqa: E402
 from videosr.export import natural_picture  # noqa: E402
 from videosr.models import registry  # noqa: E402
 from videosr.training.config import NetworkConfig  # noqa: E402
@@ -20,6 +20,18 @@ from videosr.training.trainer import new_network  # noqa: E402
 SMALL = registry.find("realtime-2x").with_suffix(".safetensors")
 FINE = registry.find("fine-2x").with_suffix(".safetensors")
 PHOTO = NetworkConfig(variant="photo", scale=2, weights=SMALL)
+
+
+def silent(network: torch.nn.Module, steps: int, rate: float, size: int) -> list[str]:
+    """What of it that is to learn has no gradient after so many steps."""
+    trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    optimizer = torch.optim.SGD(trained.values(), lr=rate)
+    picture = natural_picture(size, size, torch.Generator().manual_seed(0))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        network(picture).square().mean().backward()
+        optimizer.step()
+    return [name for name, value in trained.items() if not value.grad.any()]
 
 
 @pytest.mark.parametrize(
@@ -50,14 +62,7 @@ def test_all_of_it_learns(variant: str, mode: Literal["sdpa", "off"]) -> None:
     network, header = new_network(replace(PHOTO, variant=variant, attention_mode=mode))
     assert network.has_windows == ((variant, mode) == ("photo", "sdpa"))
     assert header["name"] == "realtime-2x"
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
-    picture = natural_picture(48, 48, torch.Generator().manual_seed(0))
-    for _ in range(2):
-        optimizer.zero_grad()
-        network(picture).square().mean().backward()
-        optimizer.step()
-    silent = [name for name, value in network.named_parameters() if value.requires_grad and not value.grad.any()]
-    assert silent == []
+    assert silent(network, steps=2, rate=1e-3, size=48) == []
 
 
 @pytest.fixture
@@ -86,14 +91,7 @@ def test_of_a_grown_nexus_the_blocks_learn_and_what_carries_the_picture_stays() 
     network, _ = new_network(NetworkConfig(variant="nexus_tiny", scale=2, weights=FINE))
     learning = {name for name, value in network.named_parameters() if value.requires_grad}
     assert learning == {name for name, _ in network.named_parameters() if ".blocks." in name}
-    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-2)
-    picture = natural_picture(16, 16, torch.Generator().manual_seed(0))
-    for _ in range(5):
-        optimizer.zero_grad()
-        network(picture).square().mean().backward()
-        optimizer.step()
-    silent = [name for name, value in network.named_parameters() if value.requires_grad and not value.grad.any()]
-    assert silent == []
+    assert silent(network, steps=5, rate=1e-2, size=16) == []
 
 
 @pytest.mark.parametrize("change", [{"variant": "light"}, {"variant": "pro"}, {"scale": 4}])
@@ -101,3 +99,9 @@ def test_what_cannot_grow_from_it_is_refused(change: dict[str, object]) -> None:
     config = replace(PHOTO, **change)
     with pytest.raises(NetworkError, match=rf"{Path(SMALL).name}: is realtime 2x and not {config.variant}"):
         new_network(config)
+
+
+def test_a_nexus_that_enlarges_in_two_steps_cannot_grow() -> None:
+    weights = registry.find("fine-4x").with_suffix(".safetensors")
+    with pytest.raises(UsageError, match="scale 4 cannot begin as a fine network"):
+        new_network(NetworkConfig(variant="nexus_tiny", scale=4, weights=weights))

@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from videosr.archs.families import Network
 from videosr.archs.paragonsr2 import NanoBlock, ParagonSR2, PhotoBlock, RMSNorm, StreamBlock
-from videosr.export import natural_picture
 from videosr.training.growing_nexus import grown_nexus
-from videosr.training.start import whitening
+from videosr.training.start import bias_of, natural_pictures, whitening
 
 GROWN = {"fine": "realtime", "photo": "realtime", "stream": "realtime", "nexus_tiny": "fine"}
 """The variants that can begin so, and from what."""
@@ -26,9 +25,6 @@ ANCHOR = 32.0
 square, so that the normalisation of photo's blocks begins as a division by a constant, which its learned scale
 undoes."""
 
-_PICTURES = 16
-"""How many pictures of 96 x 96 decide what stands in for GELU, and what the new features of stream are."""
-
 
 @torch.no_grad()
 def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool = True) -> Network:
@@ -37,7 +33,7 @@ def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool 
     Args:
         small: a network of the variant in `GROWN`; left as it is.
         variant: "fine", which begins as it; "photo", within 71 dB of it; "stream", which has products in place of GELU
-            and begins within half a decibel of its quality; or "nexus_tiny", within 52 dB of it but at the borders.
+            and begins within half a decibel of its quality; or "nexus_tiny", within 51 dB of it but at the borders.
         layer_scale: of what is new.
         windows: with window attention, where the variant can do without.
     """
@@ -63,7 +59,7 @@ def _fine(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
     known = small.conv_in.out_channels
     for block in new:  # nothing is added to what is known
         block.conv2.weight[:known] = 0
-        _bias(block.conv2)[:known] = 0
+        bias_of(block.conv2)[:known] = 0
     for nano, block in zip(old, _spread(new, len(old)), strict=True):
         _put_block(nano, block, known)
 
@@ -81,7 +77,7 @@ def _photo(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
     known, channels = small.conv_in.out_channels, large.conv_in.out_channels
     anchor = channels - 1
     large.conv_in.weight[anchor] = 0
-    _bias(large.conv_in)[anchor] = ANCHOR
+    bias_of(large.conv_in)[anchor] = ANCHOR
     new = [module for module in large.body.modules() if isinstance(module, PhotoBlock)]
     for block in new:
         norms: list[RMSNorm] = [block.norm]
@@ -96,7 +92,7 @@ def _photo(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
         for layer in layers:  # nothing is added to what is known, nor to the anchor
             for rows in (slice(known), slice(anchor, None)):
                 layer.weight[rows] = 0
-                _bias(layer)[rows] = 0
+                bias_of(layer)[rows] = 0
     for nano, block in zip(old, _spread(new, len(old)), strict=True):
         _put_block(nano, block, known)
 
@@ -107,10 +103,9 @@ def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
     Fitted to the first block, then to the second on what the first makes of it, and so on.
     """
     known, channels = small.conv_in.out_channels, large.conv_in.out_channels
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.cat([natural_picture(96, 96, generator) for _ in range(_PICTURES)])
+    pictures = natural_pictures()
     kernels, biases = whitening(pictures, channels - known)
-    large.conv_in.weight[known:], _bias(large.conv_in)[known:] = kernels, biases
+    large.conv_in.weight[known:], bias_of(large.conv_in)[known:] = kernels, biases
     new = [module for module in large.body.modules() if isinstance(module, StreamBlock)]
     for block in new:
         block.dw1.weight.zero_()
@@ -118,10 +113,10 @@ def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
         block.fuse.weight[:known] = 0
         block.fuse.weight[:known, :known, 0, 0] = torch.eye(known)
         block.out.weight[:known] = 0  # nothing is added to what is known
-        _bias(block.dw1).zero_()
+        bias_of(block.dw1).zero_()
         for layer in (block.fuse, block.out):
-            _bias(layer)[:known] = 0
-        _bias(block.gate)[2 * channels :] = 1  # open, as in `start.open_gates`
+            bias_of(layer)[:known] = 0
+        bias_of(block.gate)[2 * channels :] = 1  # open, as in `start.open_gates`
     features = small.conv_in(pictures)
     for nano, block in zip(old, _spread(new, len(old)), strict=True):
         wide = nano.dw.out_channels
@@ -131,12 +126,12 @@ def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
         for rows in (slice(wide), second):  # both factors see what GELU saw
             block.proj.weight[rows] = 0
             block.proj.weight[rows, :known] = nano.conv1.weight
-            _bias(block.proj)[rows] = _bias(nano.conv1)
-        block.gate.weight[:wide], _bias(block.gate)[:wide] = nano.dw.weight, _bias(nano.dw)
+            bias_of(block.proj)[rows] = bias_of(nano.conv1)
+        block.gate.weight[:wide], bias_of(block.gate)[:wide] = nano.dw.weight, bias_of(nano.dw)
         block.gate.weight[second] = nano.dw.weight * square[:, None, None, None]
-        _bias(block.gate)[second] = _bias(nano.dw) * square + linear
+        bias_of(block.gate)[second] = bias_of(nano.dw) * square + linear
         _put(nano.conv2, block.out, known, wide)
-        _bias(block.out)[:known] += nano.conv2.weight[:, :, 0, 0] @ constant
+        bias_of(block.out)[:known] += nano.conv2.weight[:, :, 0, 0] @ constant
         block.scale.gamma[:, :known] = nano.scale.gamma
         after = constant.view(-1, 1, 1) + before * (linear.view(-1, 1, 1) + before * square.view(-1, 1, 1))
         features = features + nano.scale(nano.conv2(after))
@@ -161,9 +156,4 @@ def _put(known: nn.Module, layer: nn.Module, rows: int, columns: int) -> None:
     assert isinstance(layer, nn.Conv2d)
     layer.weight[:rows] = 0
     layer.weight[:rows, :columns] = known.weight
-    _bias(layer)[:rows] = _bias(known)
-
-
-def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias
+    bias_of(layer)[:rows] = bias_of(known)

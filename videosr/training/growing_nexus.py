@@ -32,9 +32,11 @@ from videosr.archs.nexus import (
     Group,
     LayerNorm,
     Nexus,
+    steps,
 )
 from videosr.archs.paragonsr2 import BLUR_TAPS, LayerScale, NanoBlock, ParagonSR2
-from videosr.export import natural_picture
+from videosr.errors import UsageError
+from videosr.training.start import bias_of, natural_pictures
 
 ANCHOR = 96.0
 """The value of that channel: beside it the others hardly count in a variance."""
@@ -45,13 +47,10 @@ _SIZE = 0.2
 _LEAK = 0.01
 """What LeakyReLU leaves of what is negative."""
 
-_PICTURES = 16
-"""How many pictures of 96 x 96 decide what does least, and what is how large."""
-
 
 @torch.no_grad()
 def grown_nexus(small: ParagonSR2, layer_scale: float) -> Nexus:
-    """A nexus_tiny that computes what a fine network does, within 52 dB but at the borders, and can go on from there.
+    """A nexus_tiny that computes what a fine network does, within 51 dB but at the borders, and can go on from there.
 
     Only its blocks learn (`requires_grad`): the picture itself runs through all the rest, of which every step of an
     optimiser would be an error of the whole picture, and none is ever left out (`DropPath`), as what is known has no
@@ -60,11 +59,15 @@ def grown_nexus(small: ParagonSR2, layer_scale: float) -> Nexus:
     Args:
         small: a fine network of scale 2 or 3; left as it is.
         layer_scale: of every stage. Those that are new begin without a say in the output.
+
+    Raises:
+        UsageError: another scale.
     """
+    if len(steps(small.scale)) > 1:
+        raise UsageError(f"network: a NEXUS of scale {small.scale} cannot begin as a fine network: leave weights out")
     large = Nexus("nexus_tiny", small.scale, layer_scale=layer_scale)
     channels = _Channels(small.conv_in.out_channels, large.conv_in.out_channels)
-    generator = torch.Generator().manual_seed(0)
-    features = small.conv_in(torch.cat([natural_picture(96, 96, generator) for _ in range(_PICTURES)]))
+    features = small.conv_in(natural_pictures())
     nanos = []
     for module in small.body.modules():
         if isinstance(module, NanoBlock):
@@ -134,18 +137,18 @@ def _reduced(nano: NanoBlock, features: Tensor, room: int) -> _Nano:
     kept, least = order[:room].sort().values, order[room:]
     return _Nano(
         mix=(nano.conv1.weight[:, :, 0, 0] / size[:, None])[kept],
-        mix_bias=(_bias(nano.conv1) / size)[kept],
+        mix_bias=(bias_of(nano.conv1) / size)[kept],
         depthwise=(nano.dw.weight * size[:, None, None, None])[kept],
-        depthwise_bias=_bias(nano.dw)[kept],
+        depthwise_bias=bias_of(nano.dw)[kept],
         out=out[:, kept],
-        out_bias=nano.scale.gamma.flatten() * _bias(nano.conv2) + out[:, least] @ given.mean((0, 2, 3))[least],
+        out_bias=nano.scale.gamma.flatten() * bias_of(nano.conv2) + out[:, least] @ given.mean((0, 2, 3))[least],
     )
 
 
 def _begin(large: Nexus, channels: _Channels, conv_in: nn.Conv2d, first: _Nano) -> None:
     """The small network's features, of a picture whose mean has been taken off, and what is mixed from them."""
     weight, bias = _cleared(large.conv_in)
-    offset = _bias(conv_in) + torch.einsum("oiyx,i->o", conv_in.weight, large.mean.flatten())
+    offset = bias_of(conv_in) + torch.einsum("oiyx,i->o", conv_in.weight, large.mean.flatten())
     weight[channels.x], bias[channels.x] = conv_in.weight, offset
     weight[channels.mixed] = torch.einsum("mo,oiyx->miyx", first.mix, conv_in.weight)
     bias[channels.mixed] = first.mix @ offset + first.mix_bias
@@ -183,16 +186,16 @@ def _compute(block: Block, channels: _Channels, now: _Nano, after: _Nano | None)
     for layer in (depthwise, still):
         weight, _ = _cleared(layer)
         weight[:, 0, 1, 1] = 1
-    depthwise.weight[channels.mixed], _bias(depthwise)[channels.mixed] = now.depthwise, now.depthwise_bias
+    depthwise.weight[channels.mixed], bias_of(depthwise)[channels.mixed] = now.depthwise, now.depthwise_bias
     # gelu(v) - gelu(-v) = v: x passes GELU unchanged in two units of opposite sign.
     mixed = slice(channels.room)
     passing = [(slice(channels.room + i * known, channels.room + (i + 1) * known), 1 - 2 * i) for i in range(2)]
     used = slice(channels.room + 2 * known)
-    dense.weight[used], _bias(dense)[used] = 0, 0
+    dense.weight[used], bias_of(dense)[used] = 0, 0
     dense.weight[mixed, channels.mixed, 0, 0] = torch.eye(channels.room)
     for units, sign in passing:
         dense.weight[units, channels.x, 0, 0] = sign * torch.eye(known)
-    weight, bias = out.weight[:, :, 0, 0], _bias(out)
+    weight, bias = out.weight[:, :, 0, 0], bias_of(out)
     weight[channels.change, mixed], bias[channels.change] = now.out, now.out_bias
     if after is not None:
         weight[channels.mixed, mixed] = after.mix @ now.out
@@ -244,7 +247,7 @@ def _enlarge(small: ParagonSR2, large: Nexus, channels: _Channels, features: Ten
     """
     known, enlarged = channels.known, small.scale**2
     weight, bias = _cleared(large.conv_body)
-    weight[channels.change, channels.change], bias[channels.change] = small.conv_mid.weight, _bias(small.conv_mid)
+    weight[channels.change, channels.change], bias[channels.change] = small.conv_mid.weight, bias_of(small.conv_mid)
 
     up, new_up = small.up[0], large.up[0]
     assert isinstance(up, nn.Conv2d)
@@ -265,7 +268,7 @@ def _enlarge(small: ParagonSR2, large: Nexus, channels: _Channels, features: Ten
     weight, bias = _cleared(new_up)
     detail = torch.einsum("o,ocyx,cd->odyx", shrunk, up.weight, back) / (1 + _LEAK)
     weight[: known * enlarged, :pairs], weight[: known * enlarged, pairs : 2 * pairs] = detail, -detail
-    bias[: known * enlarged] = shrunk * (_bias(up) + torch.einsum("ocyx,c->o", up.weight, lost))
+    bias[: known * enlarged] = shrunk * (bias_of(up) + torch.einsum("ocyx,c->o", up.weight, lost))
     base = _base_path(small.scale)
     for colour in range(3):
         first = (known + colour) * enlarged
@@ -274,7 +277,7 @@ def _enlarge(small: ParagonSR2, large: Nexus, channels: _Channels, features: Ten
     weight, bias = _cleared(large.conv_out)
     weight[:, :known] = small.conv_out.weight * small.detail_gain * size[:, None, None]
     weight[:, known : known + 3, 1, 1] = torch.eye(3)
-    bias.copy_(_bias(small.conv_out) * small.detail_gain - large.mean.flatten())
+    bias.copy_(bias_of(small.conv_out) * small.detail_gain - large.mean.flatten())
 
 
 def _directions(features: Tensor, kernel: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -303,10 +306,4 @@ def _cleared(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Its weight and bias, filled with zeros."""
     assert isinstance(layer, nn.Conv2d)
     with torch.no_grad():
-        return layer.weight.zero_(), _bias(layer).zero_()
-
-
-def _bias(layer: nn.Module) -> Tensor:
-    assert isinstance(layer, nn.Conv2d)
-    assert layer.bias is not None
-    return layer.bias
+        return layer.weight.zero_(), bias_of(layer).zero_()

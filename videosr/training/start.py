@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videosr.archs.paragonsr2 import ParagonSR2, StreamBlock
+from videosr.export import natural_picture
 
 FLOOR = 1e-4
 """Added to variances, of values in 0..1: what is weaker than about two code values is noise, not a feature."""
@@ -57,3 +58,16 @@ def open_gates(network: ParagonSR2) -> None:
         if isinstance(module, StreamBlock) and module.gate.bias is not None:
             module.gate.bias[len(module.gate.bias) // 2 :] = 1
     network.conv_out.weight.mul_(0.1)  # the base path is a good picture already: begin near it
+
+
+def natural_pictures() -> Tensor:
+    """Always the same pictures, (16, 3, 96, 96) in 0..1, to see what features a network makes of such."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat([natural_picture(96, 96, generator) for _ in range(16)])
+
+
+def bias_of(layer: nn.Module) -> Tensor:
+    """The bias of a convolution or of a linear layer that has one."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    assert layer.bias is not None
+    return layer.bias
