@@ -72,6 +72,7 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
             "leaves 8 output pixels to losses that need 11",
         ),
         ("[output]", "[discriminator]\nch_mult = []\n[output]", "ch_mult must be positive"),
+        ("[output]", '[teacher]\nweights = "a"\nshare = 0\n[output]', "teacher: share 0.0 must be above 0"),
         ('folder = "run"', 'folder = "run"\nlog_every = 0', "must be positive"),
     ],
 )

@@ -187,6 +187,19 @@ class DiscriminatorConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherConfig:
+    """A trained network to learn from (see `teacher`).
+
+    Attributes:
+        weights: its .safetensors, of the run's scale and any variant.
+        share: what it says of what is to be learned; the rest is the original.
+    """
+
+    weights: Path
+    share: float = 0.8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
     """How it learns.
 
@@ -251,4 +264,5 @@ class TrainingConfig:
     regularisation: RegularisationConfig = field(default_factory=RegularisationConfig)
     loss_weights: LossWeights = field(default_factory=LossWeights)
     perceptual: PerceptualConfig | None = None
+    teacher: TeacherConfig | None = None
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)

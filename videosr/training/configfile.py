@@ -120,6 +120,10 @@ def _check(config: TrainingConfig, where: str) -> None:
             min(dataclasses.astuple(weights)) >= 0 < max(dataclasses.astuple(weights)),
             "loss_weights: must not be negative, nor all be 0",
         ),
+        (
+            config.teacher is None or 0 < config.teacher.share <= 1,
+            f"teacher: share {config.teacher and config.teacher.share} must be above 0 and at most 1",
+        ),
         (config.discriminator.num_feat > 0, "discriminator: num_feat must be positive"),
         (min(config.discriminator.ch_mult, default=0) > 0, "discriminator: ch_mult must be positive"),
         (config.discriminator.learning_rate > 0, "discriminator: learning_rate must be positive"),

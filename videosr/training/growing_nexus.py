@@ -52,9 +52,10 @@ _LEAK = 0.01
 def grown_nexus(small: ParagonSR2, layer_scale: float) -> Nexus:
     """A nexus_tiny that computes what a fine network does, within 51 dB but at the borders, and can go on from there.
 
-    Only its blocks learn (`requires_grad`): the picture itself runs through all the rest, of which every step of an
-    optimiser would be an error of the whole picture, and none is ever left out (`DropPath`), as what is known has no
-    second block to do it. Training that starts from the weights it leaves trains everything.
+    Only what is new in its blocks learns (`requires_grad`). The picture itself runs through all the rest, and what the
+    fine network knows is in its channel attention to many digits: every step of an optimiser would be an error of the
+    whole picture. No block is ever left out (`DropPath`), as what is known has no second one to do it. Training that
+    starts from the weights it leaves trains everything.
 
     Args:
         small: a fine network of scale 2 or 3; left as it is.
@@ -76,6 +77,7 @@ def grown_nexus(small: ParagonSR2, layer_scale: float) -> Nexus:
     _begin(large, channels, small.conv_in, nanos[0])
     groups = [module for module in large.body if isinstance(module, Group)]
     each = len(nanos) // len(groups)
+    known: list[nn.Module] = []
     for index, group in enumerate(groups):
         blocks = [block for block in group.blocks if isinstance(block, Block)]
         for block in blocks:
@@ -84,12 +86,16 @@ def grown_nexus(small: ParagonSR2, layer_scale: float) -> Nexus:
         first = index * each
         own, following = nanos[first : first + each], nanos[first + each : first + each + 1]
         for place, (nano, after) in enumerate(zip(own, [*own[1:], None], strict=True)):
-            _compute(blocks[len(blocks) * place // each], channels, nano, after)
+            block = blocks[len(blocks) * place // each]
+            _compute(block, channels, nano, after)
+            known += [block.norms[0], block.stages[0], block.scales[0]]
         _close(group.conv, channels, own[0], following[0] if following else None, len(groups))
     _enlarge(small, large, channels, small.conv_mid(features))
     large.requires_grad_(False)
     for group in groups:
         group.blocks.requires_grad_(True)
+    for module in known:
+        module.requires_grad_(False)
     return large
 
 

@@ -9,12 +9,12 @@ _OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon and AdamW"}
 
 def history(config: TrainingConfig, iterations: int) -> str:
     """Data, length, degradations, objective and optimiser of a run of which `iterations` are done."""
-    n, d, s = config.network, config.data, config.schedule
+    n, d, s, t = config.network, config.data, config.schedule, config.teacher
     parts = [
         ", ".join(folder.name for folder in d.train),
         f"{iterations} of {s.iterations} iterations, {d.batch} patches of {d.patch}x{d.patch} input pixels each",
         _inputs(config),
-        f"{_loss(config)} loss",
+        f"{_loss(config)} loss" + (f", {t.share:.0%} of what {t.weights.stem} makes of it" if t else ""),
         f"{_OPTIMIZERS[s.optimizer]}, {s.learning_rate:g} to {s.least_rate:g} by cosine"
         + f", anew every {s.cycle} iterations" * (s.cycle > 0),
         f"weights averaged at {s.ema:g}",

@@ -40,6 +40,7 @@ from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
 from videosr.training.resident import ResidentSampler
 from videosr.training.start import open_gates, whitening
+from videosr.training.teacher import Teacher
 
 _OF_DEVICE = ("lr", "capturable", "fused")
 """Options of an optimiser that depend on the device."""
@@ -164,6 +165,7 @@ class Trainer:
         rate = self._rate if cuda else config.schedule.learning_rate
         self.optimizers = optimizers(self._trained, config.schedule.optimizer, rate)
         self.objective = Objective(config).to(self.device)
+        self.teacher = Teacher(config.teacher, config.network.scale, self.device) if config.teacher else None
         self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
         # What the host draws at random in every step, a recorded one would draw once.
         drawn = config.regularisation.frequency_dropout or any(
@@ -257,6 +259,8 @@ class Trainer:
     def _learn(self, lr: Tensor, hr: Tensor, average: Tensor | None = None) -> dict[str, Tensor]:
         """All of `step` that the device does, at the rate and the decay that lie there."""
         schedule = self.config.schedule
+        if self.teacher:
+            hr = self.teacher.target(lr, hr)
         with (
             parametrize.cached(),  # every kernel is folded once
             torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"),
