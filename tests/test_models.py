@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -15,10 +17,13 @@ from videosr.archs import checkpoint
 from videosr.engines import load
 from videosr.engines.network import Network
 from videosr.export import natural_picture
+from videosr.metrics import imresize, psnr
 from videosr.models import registry
 from videosr.training.patterns import KINDS, pattern
+from videosr.training.trainer import upscaler
 
 MODELS = {model.name: model for model in registry.shipped()}
+SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 @pytest.fixture(params=MODELS)
@@ -61,3 +66,21 @@ def test_dithered_pictures_stay_pictures(path):
         dithered = (picture > rng.random(picture.shape)).astype(np.float32)
         enlarged = dithered.repeat(engine.scale, 2).repeat(engine.scale, 3)
         assert np.abs(engine.run(dithered) - enlarged).max() < 3
+
+
+def test_the_nexus_among_the_samples_restores_what_shrinking_lost():
+    network, info = checkpoint.load(SAMPLES / "nexus_tiny-2x.safetensors")
+    assert (network.variant, network.scale) == ("nexus_tiny", 2)
+    assert info.metadata["license"] == "MIT"
+    card = (SAMPLES / "nexus_tiny-2x.md").read_text(encoding="utf-8")
+    assert f"{sum(parameter.numel() for parameter in network.parameters()):,} parameters" in card
+    with av.open(str(SAMPLES / "bunny.mp4")) as clip:
+        frame = next(islice(clip.decode(video=0), 40, None)).to_ndarray(format="rgb24")
+    original = imresize(frame, 0.5)[40:120, 100:180]  # sharp, and free of what compression did
+    small = imresize(original, 0.5)
+    made = upscaler(network)(small.astype(np.float32) / 255)
+    assert psnr(np.rint(made.clip(0, 1) * 255).astype(np.uint8), original) > psnr(imresize(small, 2), original) + 1
+    rng = np.random.default_rng(11)
+    for _ in KINDS:
+        wanted = pattern(32, 2, rng).astype(np.float32) / 255
+        assert np.abs(upscaler(network)(np.ascontiguousarray(wanted[::2, ::2])) - wanted).max() < 2

@@ -39,10 +39,11 @@ def quiet(_: str) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_how_the_shipped_networks_were_trained_still_loads(path: Path) -> None:
-    """And what begins as a shipped network finds it."""
-    weights = load_config(path).network.weights
-    if weights is not None and weights.parent.name == "models":
-        assert checkpoint.load(weights)
+    """And what begins as a shipped network, or learns from one, finds it."""
+    config = load_config(path)
+    for weights in (config.network.weights, config.teacher and config.teacher.weights):
+        if weights is not None and weights.parent.name == "models":
+            assert checkpoint.load(weights)
 
 
 def vgg19(path: Path) -> Path:
