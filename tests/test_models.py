@@ -19,11 +19,13 @@ from videosr.engines.network import Network
 from videosr.export import natural_picture
 from videosr.metrics import imresize, psnr
 from videosr.models import registry
+from videosr.training.configfile import load_config
 from videosr.training.patterns import KINDS, pattern
 from videosr.training.trainer import upscaler
 
 MODELS = {model.name: model for model in registry.shipped()}
-SAMPLES = Path(__file__).parent.parent / "samples"
+ROOT = Path(__file__).parent.parent
+SAMPLES, RECIPES = ROOT / "samples", sorted((ROOT / "scripts").glob("train_*.toml"))
 
 
 @pytest.fixture(params=MODELS)
@@ -66,6 +68,15 @@ def test_dithered_pictures_stay_pictures(path):
         dithered = (picture > rng.random(picture.shape)).astype(np.float32)
         enlarged = dithered.repeat(engine.scale, 2).repeat(engine.scale, 3)
         assert np.abs(engine.run(dithered) - enlarged).max() < 3
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_how_the_shipped_networks_were_trained_still_loads(path):
+    """And what begins as a shipped network, or learns from one, finds it."""
+    config = load_config(path)
+    for weights in (config.network.weights, config.teacher and config.teacher.weights):
+        if weights is not None and weights.parent.name == "models":
+            assert checkpoint.load(weights)
 
 
 def test_the_nexus_among_the_samples_restores_what_shrinking_lost():

@@ -23,7 +23,6 @@ from videosr.training.trainer import Trainer, upscaler
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = sorted((ROOT / "samples").glob("*.toml"))
-SHIPPED = sorted((ROOT / "scripts").glob("train_*.toml"))
 
 
 @pytest.fixture(autouse=True)
@@ -35,15 +34,6 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def quiet(_: str) -> None:
     pass
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_how_the_shipped_networks_were_trained_still_loads(path: Path) -> None:
-    """And what begins as a shipped network, or learns from one, finds it."""
-    config = load_config(path)
-    for weights in (config.network.weights, config.teacher and config.teacher.weights):
-        if weights is not None and weights.parent.name == "models":
-            assert checkpoint.load(weights)
 
 
 def vgg19(path: Path) -> Path:
