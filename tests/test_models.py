@@ -89,9 +89,10 @@ def test_the_nexus_among_the_samples_restores_what_shrinking_lost():
         frame = next(islice(clip.decode(video=0), 40, None)).to_ndarray(format="rgb24")
     original = imresize(frame, 0.5)[40:120, 100:180]  # sharp, and free of what compression did
     small = imresize(original, 0.5)
-    made = upscaler(network)(small.astype(np.float32) / 255)
+    upscale = upscaler(network)
+    made = upscale(small.astype(np.float32) / 255)
     assert psnr(np.rint(made.clip(0, 1) * 255).astype(np.uint8), original) > psnr(imresize(small, 2), original) + 1
     rng = np.random.default_rng(11)
     for _ in KINDS:
         wanted = pattern(32, 2, rng).astype(np.float32) / 255
-        assert np.abs(upscaler(network)(np.ascontiguousarray(wanted[::2, ::2])) - wanted).max() < 2
+        assert np.abs(upscale(np.ascontiguousarray(wanted[::2, ::2])) - wanted).max() < 2

@@ -33,7 +33,7 @@ def grown(small: ParagonSR2, variant: str, layer_scale: float, *, windows: bool 
     Args:
         small: a network of the variant in `GROWN`; left as it is.
         variant: "fine", which begins as it; "photo", within 71 dB of it; "stream", which has products in place of GELU
-            and begins within half a decibel of its quality; or "nexus_tiny", within 51 dB of it but at the borders.
+            and begins within half a decibel of its quality; or "nexus_tiny", within 48 dB of it but at the borders.
         layer_scale: of what is new.
         windows: with window attention, where the variant can do without.
     """

@@ -50,7 +50,7 @@ _LEAK = 0.01
 
 @torch.no_grad()
 def grown_nexus(small: ParagonSR2, layer_scale: float) -> Nexus:
-    """A nexus_tiny that computes what a fine network does, within 51 dB but at the borders, and can go on from there.
+    """A nexus_tiny that computes what a fine network does, within 48 dB but at the borders, and can go on from there.
 
     Only what is new in its blocks learns (`requires_grad`). The picture itself runs through all the rest, and what the
     fine network knows is in its channel attention to many digits: every step of an optimiser would be an error of the
