@@ -296,6 +296,16 @@ def test_probe_and_verify(clip, tmp_path, videosr):
     assert any("16 frames, expected 9" in line for line in json.loads(checked.out)["problems"])
 
 
+def test_probe_says_what_the_encoder_loses_of_the_picture(tmp_path, videosr):
+    source = make_clip(tmp_path / "in.mkv", frames=2, codec="ffv1", pix_fmt="yuva444p")
+    for suffix, line in (("mkv", "the alpha plane is lost"), ("jpg", "the alpha plane is lost"), ("png", None)):
+        probed = videosr("probe", source, "--to", suffix).out
+        assert line is None or line in probed
+        assert probed.endswith("everything is kept\n" if line is None else "not all is kept, see above\n")
+        told = json.loads(videosr("probe", source, "--to", suffix, "--json").out)["picture_losses"]
+        assert [line] == [x[: len(line)] for x in told] if line else told == []
+
+
 def test_a_line_is_a_line_whatever_names_and_titles_hold(tmp_path, videosr):
     odd = make_clip(tmp_path / "in.mkv", frames=2, metadata={"title": "\x1b]0;x\x07"}, audio=[("aac", "e\x1b[31mn")])
     odd = odd.rename(tmp_path / "two\nlines \udcff.mkv")

@@ -30,7 +30,7 @@ from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
 from videosr.models import registry
 from videosr.progress import Progress
-from videosr.transcode import Crew, transcode
+from videosr.transcode import Crew, picture_losses, transcode
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
@@ -109,7 +109,7 @@ cli.add_command(batch)
 
 @cli.command()
 @click.argument("file", type=FileName())
-@click.option("--to", metavar="SUFFIX", default="mkv", help="The output's kind: mkv, mp4, mov or webm.")
+@click.option("--to", metavar="SUFFIX", default="mkv", help="The output's kind: mkv, mp4, mov, webm, png ...")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def probe(file: Path, to: str, as_json: bool) -> None:
     """Show what a file holds, and what would be kept of it."""
@@ -118,6 +118,7 @@ def probe(file: Path, to: str, as_json: bool) -> None:
     plan = None if info.video is None else plan_streams(file, container)
     if as_json:
         data = {"file": asdict(info), "plan": asdict(plan) if plan else None}
+        data["picture_losses"] = picture_losses(file, to) if plan else []
         click.echo(json.dumps(data, indent=2, default=_jsonable))
         return
     length = f"{float(info.duration):.3f} s" if info.duration is not None else "unknown length"
@@ -128,10 +129,11 @@ def probe(file: Path, to: str, as_json: bool) -> None:
         _say(f"  {entry or f'stream {stream.index} ({stream.type}, {stream.codec})'}  [{about}]")
     if plan is None:
         raise InputError(f"{file}: has no video stream to upscale")
-    for line in plan.losses:
+    lost = [*plan.losses, *picture_losses(file, to)]
+    for line in lost:
         if line not in map(str, plan.streams):
             _say(f"  {line}")
-    click.echo(f"As .{to.removeprefix('.')}: {'not all is kept, see above' if plan.losses else 'everything is kept'}")
+    click.echo(f"As .{to.removeprefix('.')}: {'not all is kept, see above' if lost else 'everything is kept'}")
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from videosr.errors import InputError, OutputError, StrictError, UsageError
 from videosr.film import Film, TranscodeOptions, open_source
 from videosr.graph import Timing
 from videosr.journal import Journal, fingerprint
-from videosr.media.codecs import notes
+from videosr.media.codecs import EncoderSettings, notes, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.images import image_losses, image_settings, without_idle_alpha, working_format, write_image
@@ -23,7 +23,7 @@ from videosr.media.resize import Resizer, wanted_size
 from videosr.progress import Progress
 from videosr.upscaler import Upscaler
 
-__all__ = ["Crew", "Result", "TranscodeOptions", "transcode"]
+__all__ = ["Crew", "Result", "TranscodeOptions", "picture_losses", "transcode"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +176,30 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         timings=(),
         warnings=tuple(report.said),
     )
+
+
+def picture_losses(source: Path, suffix: str) -> list[str]:
+    """What the usual encoder of such an output would not keep of the picture, doubled: one line for each.
+
+    Args:
+        source: what PyAV can read; its first frame is decoded.
+        suffix: of the output, "mkv" or "png" say.
+
+    Raises:
+        VideosrError: `source` has no picture, or there are no such outputs.
+    """
+    output = Path(f"output.{suffix.removeprefix('.')}")
+    container = container_format(output)
+    with Decoder(source) as decoder:
+        info = decoder.info
+        if container == "image":
+            info = replace(info, format=without_idle_alpha(next(iter(decoder))).format)
+            found = image_losses(output, image_settings(output, EncoderSettings(), info), info)
+        else:
+            doubled = replace(info, width=2 * info.width, height=2 * info.height)
+            settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
+            found = notes(settings, info, decoder.hdr)
+        return [*found, *(f"{what} cannot be kept" for what in decoder.losses)]
 
 
 def _not_finite(upscaler: Upscaler) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures that no camera takes: noise, stripes and checkerboards of single pixels in any two colours, flat fields.
+"""Pictures that no camera takes: noise, dithered pictures, stripes and checkerboards of single pixels, flat fields.
 
 A network that multiplies features is a polynomial of its input, bounded only where it was trained. Photographs have
 little contrast from one pixel to the next; screens, fields of interlaced video and test charts have all there is. Nor
@@ -11,7 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-KINDS = ("noise", "bits", "stripes", "checkerboard", "flat")
+KINDS = ("noise", "bits", "dithered", "stripes", "checkerboard", "flat")
+
+MOSAIC = 4
+"""Shades along either edge of a dithered picture."""
 
 
 def pattern(size: int, scale: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -39,6 +42,10 @@ def pattern(size: int, scale: int, rng: np.random.Generator) -> NDArray[np.uint8
         mix = rng.random((cells, cells, depth))
     elif kind == "bits":
         mix = rng.integers(0, 2, (cells, cells, depth)).astype(np.float64)
+    elif kind == "dithered":  # a mosaic of greys or colours, each by as many cells of either extreme
+        patch = -(-cells // MOSAIC)
+        shades = rng.random((MOSAIC, MOSAIC, depth)).repeat(patch, 0).repeat(patch, 1)[:cells, :cells]
+        mix = (rng.random((cells, cells, depth)) < shades).astype(np.float64)
     else:
         width = int(rng.integers(1, 4))
         rows, columns = np.arange(cells)[:, None] // width, np.arange(cells)[None] // width
