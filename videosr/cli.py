@@ -117,8 +117,8 @@ def probe(file: Path, to: str, as_json: bool) -> None:
     info = probe_file(file)
     plan = None if info.video is None else plan_streams(file, container)
     if as_json:
-        data = {"file": asdict(info), "plan": asdict(plan) if plan else None}
-        data["picture_losses"] = picture_losses(file, to) if plan else []
+        lost = picture_losses(file, to) if plan else []
+        data = {"file": asdict(info), "plan": asdict(plan) if plan else None, "picture_losses": lost}
         click.echo(json.dumps(data, indent=2, default=_jsonable))
         return
     length = f"{float(info.duration):.3f} s" if info.duration is not None else "unknown length"

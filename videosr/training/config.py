@@ -186,6 +186,10 @@ class DiscriminatorConfig:
     learning_rate: float = 1e-4
 
 
+RIM = 8
+"""LR pixels of a region's rim that no patch is cut from: the teacher did not see what lies beyond it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
     """A trained network to learn from (see `teacher`).
@@ -193,10 +197,15 @@ class TeacherConfig:
     Attributes:
         weights: its .safetensors, of the run's scale and any variant.
         share: what it says of what is to be learned; the rest is the original.
+        regions: of the pictures that it is shown, once; patches are then cut from those. 0: it looks at every patch,
+            which takes many times as long where it is the larger one.
+        edge: of such a region in LR pixels.
     """
 
     weights: Path
     share: float = 0.8
+    regions: int = 0
+    edge: int = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from videosr.errors import InputError, UsageError
-from videosr.training.config import TrainingConfig
+from videosr.training.config import RIM, TrainingConfig
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 """What libx264 and libx265 both have."""
@@ -120,10 +120,7 @@ def _check(config: TrainingConfig, where: str) -> None:
             min(dataclasses.astuple(weights)) >= 0 < max(dataclasses.astuple(weights)),
             "loss_weights: must not be negative, nor all be 0",
         ),
-        (
-            config.teacher is None or 0 < config.teacher.share <= 1,
-            f"teacher: share {config.teacher and config.teacher.share} must be above 0 and at most 1",
-        ),
+        *_teacher_rules(config),
         (config.discriminator.num_feat > 0, "discriminator: num_feat must be positive"),
         (min(config.discriminator.ch_mult, default=0) > 0, "discriminator: ch_mult must be positive"),
         (config.discriminator.learning_rate > 0, "discriminator: learning_rate must be positive"),
@@ -137,6 +134,27 @@ def _least_size(config: TrainingConfig) -> int:
     """The edge, in output pixels, that the losses need: SSIM's window, VGG19's poolings, the discriminator's."""
     w = config.loss_weights
     return max(11 * (w.ssim > 0), 16 * (w.perceptual > 0), (w.gan > 0) << len(config.discriminator.ch_mult))
+
+
+def _teacher_rules(config: TrainingConfig) -> list[tuple[bool, str]]:
+    """Of whom it learns from."""
+    teacher = config.teacher
+    if teacher is None:
+        return []
+    needed = config.data.patch + 2 * RIM
+    return [
+        (0 < teacher.share <= 1, f"teacher: share {teacher.share} must be above 0 and at most 1"),
+        (teacher.regions >= 0, f"teacher: regions {teacher.regions} must not be negative"),
+        (
+            not teacher.regions or teacher.edge >= needed,
+            f"teacher: edge {teacher.edge} must be at least {needed}, data.patch and {RIM} more on either side",
+        ),
+        (
+            not teacher.regions or (config.schedule.window == "off" and not config.loss_weights.consistency),
+            "teacher: regions are single pictures: schedule.window and loss_weights.consistency need regions = 0",
+        ),
+        (not teacher.regions or not config.regularisation.cutblur, "teacher: regularisation.cutblur needs regions = 0"),
+    ]
 
 
 def _degradation_rules(config: TrainingConfig) -> list[tuple[bool, str]]:

@@ -32,12 +32,12 @@ class Batch(NamedTuple):
 
     Attributes:
         lr: (N, patch, patch, 3) RGB, uint8, or float32 nominally in 0..1 where the patches have been video.
-        hr: (N, patch * scale, patch * scale, 3), uint8.
+        hr: (N, patch * scale, patch * scale, 3), uint8, or float32 from a teacher (see `taught`).
         average: what the detail path sees instead of `lr`, float32; None without a temporal window.
     """
 
     lr: NDArray[Any]
-    hr: Pixels
+    hr: NDArray[Any]
     average: NDArray[np.float32] | None = None
 
 
@@ -198,7 +198,7 @@ class PatchSampler:
                     top, left = (y + margin) // scale, (x + margin) // scale
                     picture = self.entries[entry].pictures(self.pixels)[frame]
                     found.append((picture[area], degraded[top : top + size, left : left + size]))
-                region, small = max(found, key=lambda pair: _texture(pair[0])) if len(found) > 1 else found[0]
+                region, small = max(found, key=lambda pair: texture(pair[0])) if len(found) > 1 else found[0]
             step = -1 if plan.mirrored[i] else 1
             regions.append(np.rot90(region, plan.turned[i])[:, ::step])
             inputs.append(np.rot90(small, plan.turned[i])[:, ::step])
@@ -253,7 +253,7 @@ class PatchSampler:
             return np.broadcast_to(self.made(plan.made[i]), (self.data.frames, self.hr_size, self.hr_size, 3))
         places = zip(plan.entry[i], plan.top[i], plan.left[i], strict=True)
         clips = [self._cut(*place, rng) for place in places]
-        clip = max(clips, key=lambda clip: _texture(clip[-1])) if len(clips) > 1 else clips[0]
+        clip = max(clips, key=lambda clip: texture(clip[-1])) if len(clips) > 1 else clips[0]
         clip = np.rot90(clip, plan.turned[i], (1, 2))
         return clip[:, :, ::-1] if plan.mirrored[i] else clip
 
@@ -304,7 +304,7 @@ class PatchSampler:
                 yield ahead.pop(0).result()
 
 
-def _texture(patch: Pixels) -> int:
+def texture(patch: NDArray[Any]) -> int:
     """Gradient energy of the green channel, on every third row: it only ranks candidates."""
     green = patch[::3, :, 1].astype(np.int64)
     return int(np.square(np.diff(green, axis=1)).sum() + np.square(np.diff(green, axis=0)).sum())

@@ -25,6 +25,9 @@ class Teacher:
         scale: of the network that learns.
         device: torch device.
 
+    Attributes:
+        device: as given.
+
     Raises:
         NetworkError: its weights cannot be used, or are of another scale.
     """
@@ -35,7 +38,7 @@ class Teacher:
             raise NetworkError(f"{config.weights}: is {network.variant} {network.scale}x: no teacher of {scale}x")
         family = family_of(network.variant)
         self._network = family.deployed(network, family.halo, False).to(device).to(memory_format=torch.channels_last)
-        self._share = config.share
+        self.device, self._share = device, config.share
 
     @torch.no_grad()
     def target(self, lr: Tensor, hr: Tensor) -> Tensor:

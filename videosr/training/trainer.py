@@ -40,6 +40,7 @@ from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
 from videosr.training.resident import ResidentSampler
 from videosr.training.start import open_gates, whitening
+from videosr.training.taught import TaughtSampler, build_taught
 from videosr.training.teacher import Teacher
 
 _OF_DEVICE = ("lr", "capturable", "fused")
@@ -166,6 +167,7 @@ class Trainer:
         self.optimizers = optimizers(self._trained, config.schedule.optimizer, rate)
         self.objective = Objective(config).to(self.device)
         self.teacher = Teacher(config.teacher, config.network.scale, self.device) if config.teacher else None
+        self._taught = config.teacher is not None and config.teacher.regions > 0  # what it says is there already
         self.adversary = Adversary(config.discriminator, self.device) if config.loss_weights.gan else None
         # What the host draws at random in every step, a recorded one would draw once.
         drawn = config.regularisation.frequency_dropout or any(
@@ -259,7 +261,7 @@ class Trainer:
     def _learn(self, lr: Tensor, hr: Tensor, average: Tensor | None = None) -> dict[str, Tensor]:
         """All of `step` that the device does, at the rate and the decay that lie there."""
         schedule = self.config.schedule
-        if self.teacher:
+        if self.teacher and not self._taught:
             hr = self.teacher.target(lr, hr)
         with (
             parametrize.cached(),  # every kernel is folded once
@@ -311,7 +313,7 @@ class Trainer:
         Raises:
             VideosrError: the training diverged.
         """
-        sampler = PatchSampler(self.folder, self.config)
+        sampler = (TaughtSampler if self._taught else PatchSampler)(self.folder, self.config)
         if self.iteration == 0 and self.config.network.weights is None:
             self._whiten(sampler)
         reports: list[dict[str, Tensor]] = []
@@ -334,7 +336,7 @@ class Trainer:
     def _batches(self, sampler: PatchSampler) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """What is left of the run: LR and HR patches, and the averages that the detail path sees, for `step`."""
         span = self.iteration, self.config.schedule.iterations
-        if self.device.type == "cuda" and ResidentSampler.fits(sampler, self.device):
+        if self.device.type == "cuda" and not self._taught and ResidentSampler.fits(sampler, self.device):
             yield from ((*pair, None) for pair in ResidentSampler(sampler, self.device).batches(*span))
             return
         for batch in sampler.batches(*span):
@@ -408,8 +410,11 @@ def run(
         trainer.load_checkpoint()
         say(f"resuming at iteration {trainer.iteration}")
     # A pair needs its own pixels and those that the LR filter reaches beyond them.
-    build_pack(trainer.folder, config.data, (config.data.patch + 4) * config.network.scale, say)
+    regions = config.teacher.edge if config.teacher and config.teacher.regions else 0
+    build_pack(trainer.folder, config.data, (max(config.data.patch, regions) + 4) * config.network.scale, say)
     if config.degradation.copies:
         build_copies(trainer.folder, config, say)
+    if trainer.teacher and regions:
+        build_taught(trainer.folder, config, trainer.teacher, say)
     trainer.run()
     return trainer.folder / "best.safetensors"
