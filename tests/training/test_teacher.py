@@ -121,7 +121,8 @@ def test_what_was_taught_is_the_original_and_the_teacher_and_patterns_are_themse
     build_pack(tmp_path, config.data, 36 * 2, lambda _: None)
     teacher = Teacher(config.teacher, 2, CPU)
     build_taught(tmp_path, config, teacher, lambda _: None)
-    lr, target = (values(np.load(tmp_path / f"taught_{name}.npy")) for name in ("lr", "target"))
+    lr, target = (values(np.fromfile(tmp_path / f"taught_{name}.npy", np.uint16)) for name in ("lr", "target"))
+    lr, target = lr.reshape(6, 32, 32, 3), target.reshape(6, 64, 64, 3)
     whole = replace(config.data, patch=32, batch=4)
     drawn = PatchSampler(tmp_path, replace(config, data=whole)).batch(0)
     assert np.abs(lr[:4] - drawn.lr / 255).max() < 1 / 65000

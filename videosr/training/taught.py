@@ -50,8 +50,12 @@ class TaughtSampler(PatchSampler):
 
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
         super().__init__(folder, config)
-        self._lr = np.load(folder / "taught_lr.npy", "r")
-        self._target = np.load(folder / "taught_target.npy", "r")
+        assert config.teacher is not None
+        edge = config.teacher.edge
+        self._lr, self._target = (
+            np.memmap(folder / f"taught_{name}.npy", np.uint16, "r").reshape(-1, size, size, 3)
+            for name, size in (("lr", edge), ("target", edge * self.scale))
+        )
 
     def batch(self, iteration: int) -> Batch:
         """What one iteration learns from: both float32, nominally in 0..1."""
@@ -87,7 +91,7 @@ class TaughtSampler(PatchSampler):
 
 
 def build_taught(folder: Path, config: TrainingConfig, teacher: Teacher, say: Callable[[str], None]) -> None:
-    """Have the teacher look at `teacher.regions` regions: `taught_lr.npy`, `taught_target.npy`, `taught.json`.
+    """Have the teacher look at `teacher.regions` regions: `taught_lr.npy`, `taught_target.npy` (flat), `taught.json`.
 
     The regions are drawn as patches are, each the most textured of its candidates, with the degradations of the run.
     What was made from the same pack, teacher and settings is kept.
@@ -111,23 +115,18 @@ def build_taught(folder: Path, config: TrainingConfig, teacher: Teacher, say: Ca
     data = replace(config.data, patch=lessons.edge, batch=_AT_ONCE, patterns=0.0)
     sampler = PatchSampler(folder, replace(config, data=data))
     edge, count = lessons.edge, lessons.regions
-    lr, target = (
-        np.lib.format.open_memmap(folder / f"taught_{name}.npy", "w+", np.uint16, (count, size, size, 3))
-        for name, size in (("lr", edge), ("target", edge * sampler.scale))
-    )
     say(f"having {lessons.weights.stem} look at {count} regions of {edge}x{edge}")
-    for first in range(0, count, _AT_ONCE):
-        batch = sampler.batch(first // _AT_ONCE)
-        inputs = _nominal(batch.lr)
-        pair = (torch.from_numpy(x).to(teacher.device).permute(0, 3, 1, 2) for x in (inputs, _nominal(batch.hr)))
-        made = teacher.target(*pair).permute(0, 2, 3, 1).cpu().numpy()
-        part = slice(first, min(first + _AT_ONCE, count))
-        lr[part] = coded(inputs)[: part.stop - first]
-        target[part] = coded(made)[: part.stop - first]
-        if part.stop * 10 // count > first * 10 // count:
-            say(f"{part.stop} of {count} regions")
-    lr.flush()
-    target.flush()
+    with (folder / "taught_lr.npy").open("wb") as inputs, (folder / "taught_target.npy").open("wb") as targets:
+        for first in range(0, count, _AT_ONCE):
+            batch, part = sampler.batch(first // _AT_ONCE), slice(min(_AT_ONCE, count - first))
+            lr, hr = _nominal(batch.lr[part]), _nominal(batch.hr[part])
+            pair = (torch.from_numpy(x).to(teacher.device).permute(0, 3, 1, 2) for x in (lr, hr))
+            target = teacher.target(*pair).permute(0, 2, 3, 1).cpu().numpy()
+            inputs.write(coded(lr).tobytes())
+            targets.write(coded(target).tobytes())
+            done = first + len(lr)
+            if done * 10 // count > first * 10 // count:
+                say(f"{done} of {count} regions")
     write_atomically(index_path, json.dumps({"key": key}).encode())
 
 
