@@ -75,6 +75,38 @@ def test_pictures_are_packed_at_every_factor_but_not_smaller_than_a_patch(tmp_pa
     assert sum(e.weight for e in sampler.entries if e.height * e.width == 60 * 75) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("softness", [0.0, 1.0])
+def test_folders_are_sampled_by_their_shares_however_textured_they_are(tmp_path: Path, softness: float) -> None:
+    for number, (name, contrast) in enumerate((("smooth", 10), ("busy", 200), ("middling", 60))):
+        (tmp_path / name).mkdir()
+        image = np.random.default_rng(number).integers(0, contrast, (80, 90, 3))
+        image[..., 0], image[..., 2] = number * 100, 255 - number * 100  # tells the folders apart
+        write_image(tmp_path / name / "a.png", image.clip(0, 255).astype(np.uint8))
+    folders = tuple(tmp_path / name for name in ("smooth", "busy", "middling"))
+    config = DataConfig(train=folders, shares=(5, 1, 2), factors=(1.0, 1.3), softness=softness, patch=12, batch=800)
+    packed(tmp_path, config)
+    hr = PatchSampler(tmp_path / "run", run_of(config)).batch(0).hr
+    found = np.rint(hr[:, 0, 0, 0] / 100).astype(int)
+    assert np.bincount(found) / 800 == pytest.approx([5 / 8, 1 / 8, 2 / 8], abs=0.05)
+    assert sorted(packed(tmp_path, replace(config, shares=(1, 1, 1)))) != []
+
+
+def test_softened_pictures_are_half_of_what_is_seen_and_lr_is_made_from_them(tmp_path: Path, photos: Path) -> None:
+    config = DataConfig(train=(photos,), factors=(1.0,), softness=1.0, patch=12, batch=400, candidates=4)
+    packed(tmp_path, config)
+    sampler = PatchSampler(tmp_path / "run", run_of(config))
+    assert [e.group for e in sampler.entries] == [0] * 3 + [1] * 3
+    sharp, soft = (sampler.entries[i].pictures(sampler.pixels)[0].astype(int) for i in (1, 4))
+    assert (sharp == scene(1)).all()
+    assert 0 < np.abs(np.diff(soft, axis=1)).mean() < 0.9 * np.abs(np.diff(sharp, axis=1)).mean()
+    chosen = sampler.plan(0).entry
+    assert ((chosen < 3) == (chosen[:, :1] < 3)).all()  # of the patches that compete all are softened, or none is
+    assert (chosen[:, 0] < 3).mean() == pytest.approx(0.5, abs=0.08)
+    lr, hr, _ = sampler.batch(0)
+    for small, large in zip(lr, hr, strict=True):
+        assert (small[2:-2, 2:-2] == imresize(large, 0.5)[2:-2, 2:-2]).all()
+
+
 def test_a_pack_is_made_again_only_when_something_changed(tmp_path: Path, photos: Path) -> None:
     config = DataConfig(train=(photos,))
     assert packed(tmp_path, config)

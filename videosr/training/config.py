@@ -45,13 +45,16 @@ class DataConfig:
         train: folders of HR images and videos (read recursively).
         validation: folders of HR images measured during training; the first one decides which weights are the best.
         never_train: folders whose images and videos must not be among the training data, under whatever name or size.
+        shares: how often patches come from each folder of `train`, in any unit; none: from all alike.
         factors: every image is packed once for each factor, shrunk by it (Lanczos): shrunk photographs are pixel-sharp.
+        softness: if above 0, each of those is packed once more, after a Gaussian blur of random standard deviation, up
+            to this many HR pixels: most pictures, and nearly all video, are softer than shrunk photographs.
         frames: length of the clips that are trained on; of videos as many consecutive frames are kept together, images
             are panned. 1 trains on still pictures; codecs and the temporal window need some 6.
         video_interval: seconds of a video from one kept clip to the next.
         patch: edge of a training patch in LR pixels.
         batch: patches an iteration.
-        candidates: patches drawn for each one used; the most textured is taken.
+        candidates: patches drawn for each one used, from the same folder; the most textured is taken.
         patterns: share of patches that are noise, stripes, checkerboards or flat fields instead (see `patterns`).
         workers: threads that prepare batches ahead; 0 prepares them in line.
     """
@@ -59,7 +62,9 @@ class DataConfig:
     train: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     never_train: tuple[Path, ...] = ()
+    shares: tuple[float, ...] = ()
     factors: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    softness: float = 0.0
     frames: int = 1
     video_interval: float = 1.0
     patch: int = 48

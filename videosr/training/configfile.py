@@ -81,7 +81,12 @@ def _check(config: TrainingConfig, where: str) -> None:
     inside, needed = data.patch * config.network.scale - 2 * schedule.loss_border, _least_size(config)
     rules = [
         (bool(data.train), "data: train names no folder"),
+        (
+            not data.shares or (len(data.shares) == len(data.train) and min(data.shares) > 0),
+            f"data: shares must be one positive number for each of the {len(data.train)} folders of train",
+        ),
         (all(f >= 1 for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
+        (0 <= data.softness <= 4, f"data: softness {data.softness:g} must be within 0..4"),
         (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
         (inside >= needed, f"data: patch {data.patch} leaves {inside} output pixels to losses that need {needed}"),
         (data.batch > 0, f"data: batch {data.batch} must be positive"),

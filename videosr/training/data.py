@@ -76,6 +76,8 @@ class PatchSampler:
         _, self.entries = read_entries(folder)
         self.sizes = np.array([(e.height, e.width) for e in self.entries])
         self.cumulative = np.cumsum([e.weight for e in self.entries])
+        ends = np.flatnonzero(np.diff([e.group for e in self.entries], append=-1))  # each group's last entry
+        self.groups = np.concatenate(([-1], ends))
         self.pixels = np.memmap(folder / "pack.npy", np.uint8, "r")
         self.config, self.data, self.scale = config, config.data, config.network.scale
         # The taps of one LR pixel, the same all over the interior, and how far they reach beyond its own HR pixels.
@@ -104,8 +106,11 @@ class PatchSampler:
         rng = rng or self._random(iteration)
         paired = self.config.loss_weights.consistency > 0
         count, candidates = -(-self.data.batch // 2) if paired else self.data.batch, self.data.candidates
-        entry = np.searchsorted(self.cumulative, rng.random((count, candidates)) * self.cumulative[-1], side="right")
-        entry = np.minimum(entry, len(self.entries) - 1)
+        bounds = np.concatenate(([0.0], self.cumulative))[self.groups + 1]
+        group = np.searchsorted(bounds[1:-1], rng.random((count, 1)) * bounds[-1], side="right")
+        place = bounds[group] + rng.random((count, candidates)) * (bounds[group + 1] - bounds[group])
+        entry = np.searchsorted(self.cumulative, place, side="right")
+        entry = np.clip(entry, self.groups[group] + 1, self.groups[group + 1])
         room = self.sizes[entry] - self.hr_size + 1
         corner = (rng.random(room.shape) * room).astype(np.int64)
         if self.copies:  # patches begin where an LR pixel of the whole picture does

@@ -11,7 +11,7 @@ def history(config: TrainingConfig, iterations: int) -> str:
     """Data, length, degradations, objective and optimiser of a run of which `iterations` are done."""
     n, d, s, t = config.network, config.data, config.schedule, config.teacher
     parts = [
-        ", ".join(folder.name for folder in d.train),
+        _pictures(config),
         f"{iterations} of {s.iterations} iterations, {d.batch} patches of {d.patch}x{d.patch} input pixels each",
         _inputs(config),
         f"{_loss(config)} loss" + (f", {t.share:.0%} of what {t.weights.stem} makes of it" if t else ""),
@@ -21,6 +21,15 @@ def history(config: TrainingConfig, iterations: int) -> str:
         f"convolutions over-parameterised {n.expansion} times" * bool(n.expansion),
     ]
     return "; ".join(filter(None, parts))
+
+
+def _pictures(config: TrainingConfig) -> str:
+    """The folders, and how much of each where it is not the same."""
+    data = config.data
+    names = [folder.name for folder in data.train]
+    if data.shares:
+        names = [f"{name} {share / sum(data.shares):.0%}" for name, share in zip(names, data.shares, strict=True)]
+    return ", ".join(names) + f", half of it softened by up to {data.softness:g} pixels" * bool(data.softness)
 
 
 def _inputs(config: TrainingConfig) -> str:

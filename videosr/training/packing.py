@@ -20,6 +20,7 @@ from videosr.frame import Frame
 from videosr.media.decoder import Decoder
 from videosr.metrics import imresize
 from videosr.training.config import DataConfig
+from videosr.training.degradations import blur
 
 type Pixels = NDArray[np.uint8]
 
@@ -144,13 +145,22 @@ def _digest(image: Pixels) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One packed picture or clip: where it starts, its size, how likely a patch comes from it, how many frames."""
+    """One packed picture or clip.
+
+    Attributes:
+        offset: of its first byte in the pack.
+        height, width: of its frames.
+        weight: how likely a patch comes from it.
+        frames: how many there are.
+        group: number of those that compete for a patch: one folder's, softened or not. Groups follow one another.
+    """
 
     offset: int
     height: int
     width: int
     weight: float
     frames: int = 1
+    group: int = 0
 
     def pictures(self, pixels: Pixels) -> Pixels:
         """Its frames in the pack's pixels, (frames, height, width, 3)."""
@@ -167,15 +177,16 @@ def read_entries(folder: Path) -> tuple[str, list[Entry]]:
 def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[str], None]) -> None:
     """Decode and shrink the training pictures once: `pack.npy` (flat uint8) and `pack.json` in `folder`.
 
-    Every (training folder, factor) is sampled equally often, within it every pixel. Pictures smaller than `min_size`
-    are left out. A pack made from the same files and settings is kept.
+    Folders are sampled as often as their shares say, half of it softened where the run wants that, and of a folder all
+    factors equally often, within those every pixel. Pictures smaller than `min_size` are left out. A pack made from the
+    same files and settings is kept.
 
     Raises:
         InputError: a training picture is one of the forbidden ones, or none is large enough.
     """
     images, videos = list_files(config.train)
     listing = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for _, p in [*images, *videos]]
-    settings = [listing, [str(f) for f in config.never_train], config.factors, min_size]
+    settings = [listing, [str(f) for f in config.never_train], config.factors, min_size, config.shares, config.softness]
     if videos:
         settings += [config.frames, config.video_interval]
     key = hashlib.sha256(repr(tuple(settings)).encode()).hexdigest()
@@ -185,7 +196,8 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
     forbidden = Forbidden(config.never_train)
     also = f" and {len(videos)} videos" if videos else ""
     say(f"packing {len(images)} images{also}; {len(forbidden.names)} images must not be among them")
-    cells: dict[tuple[int, float], list[tuple[int, int, int, int]]] = {}
+    groups: dict[tuple[int, bool], dict[float, list[tuple[int, int, int, int]]]] = {}
+    rng = np.random.default_rng(len(images))
     offset = 0
     temporary = data_path.with_suffix(".partial")
     with temporary.open("wb") as pack:
@@ -197,19 +209,29 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
                 height, width, _ = small[0].shape
                 if min(height, width) < min_size:
                     continue
-                for picture in small:
-                    pack.write(picture.tobytes())
-                cells.setdefault((source, factor), []).append((offset, height, width, len(small)))
-                offset += len(small) * small[0].size
-    if not cells:
+                for soft in (False, True) if config.softness else (False,):
+                    pictures = soften(small, rng.uniform(0, config.softness)) if soft else small
+                    for picture in pictures:
+                        pack.write(picture.tobytes())
+                    group = groups.setdefault((source, soft), {})
+                    group.setdefault(factor, []).append((offset, height, width, len(small)))
+                    offset += len(small) * small[0].size
+    if not groups:
         raise InputError(f"{', '.join(map(str, config.train))}: no image of at least {min_size} pixels a side")
     entries = []
-    for cell in cells.values():
-        area = sum(h * w for _, h, w, _ in cell)
-        entries += [(start, h, w, h * w / area / len(cells), count) for start, h, w, count in cell]
+    for number, ((source, _), group) in enumerate(groups.items()):
+        share = config.shares[source] if config.shares else 1.0
+        for cell in group.values():
+            area = sum(h * w for _, h, w, _ in cell) * len(group)
+            entries += [(start, h, w, share * h * w / area, count, number) for start, h, w, count in cell]
     temporary.replace(data_path)
     write_atomically(index_path, json.dumps({"key": key, "entries": entries}).encode())
     say(f"packed {len(entries)} pictures, {offset / 3e6:.0f} megapixels; none of them is forbidden")
+
+
+def soften(clip: Sequence[Pixels], sigma: float) -> list[Pixels]:
+    """Every picture after a Gaussian blur of standard deviation `sigma`, pixels."""
+    return [blur(picture[None], (sigma, sigma), 0.0)[0] for picture in clip]
 
 
 def _sources(
