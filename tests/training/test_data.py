@@ -88,7 +88,7 @@ def test_folders_are_sampled_by_their_shares_however_textured_they_are(tmp_path:
     hr = PatchSampler(tmp_path / "run", run_of(config)).batch(0).hr
     found = np.rint(hr[:, 0, 0, 0] / 100).astype(int)
     assert np.bincount(found) / 800 == pytest.approx([5 / 8, 1 / 8, 2 / 8], abs=0.05)
-    assert sorted(packed(tmp_path, replace(config, shares=(1, 1, 1)))) != []
+    assert packed(tmp_path, replace(config, shares=(1, 1, 1)))
 
 
 def test_softened_pictures_are_half_of_what_is_seen_and_lr_is_made_from_them(tmp_path: Path, photos: Path) -> None:

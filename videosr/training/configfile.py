@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from pathlib import Path
 from types import UnionType
@@ -82,7 +83,7 @@ def _check(config: TrainingConfig, where: str) -> None:
     rules = [
         (bool(data.train), "data: train names no folder"),
         (
-            not data.shares or (len(data.shares) == len(data.train) and min(data.shares) > 0),
+            not data.shares or (len(data.shares) == len(data.train) and all(0 < s < math.inf for s in data.shares)),
             f"data: shares must be one positive number for each of the {len(data.train)} folders of train",
         ),
         (all(f >= 1 for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),

@@ -75,9 +75,10 @@ class PatchSampler:
     def __init__(self, folder: Path, config: TrainingConfig) -> None:
         _, self.entries = read_entries(folder)
         self.sizes = np.array([(e.height, e.width) for e in self.entries])
-        self.cumulative = np.cumsum([e.weight for e in self.entries])
-        ends = np.flatnonzero(np.diff([e.group for e in self.entries], append=-1))  # each group's last entry
-        self.groups = np.concatenate(([-1], ends))
+        cumulative = np.cumsum([0.0, *(e.weight for e in self.entries)])
+        # Where each group of entries begins, and the last one ends: its number, and the sum of the weights before it.
+        self.starts = np.flatnonzero(np.diff([e.group for e in self.entries], prepend=-1, append=-1))
+        self.bounds, self.cumulative = cumulative[self.starts], cumulative[1:]
         self.pixels = np.memmap(folder / "pack.npy", np.uint8, "r")
         self.config, self.data, self.scale = config, config.data, config.network.scale
         # The taps of one LR pixel, the same all over the interior, and how far they reach beyond its own HR pixels.
@@ -106,11 +107,10 @@ class PatchSampler:
         rng = rng or self._random(iteration)
         paired = self.config.loss_weights.consistency > 0
         count, candidates = -(-self.data.batch // 2) if paired else self.data.batch, self.data.candidates
-        bounds = np.concatenate(([0.0], self.cumulative))[self.groups + 1]
-        group = np.searchsorted(bounds[1:-1], rng.random((count, 1)) * bounds[-1], side="right")
-        place = bounds[group] + rng.random((count, candidates)) * (bounds[group + 1] - bounds[group])
-        entry = np.searchsorted(self.cumulative, place, side="right")
-        entry = np.clip(entry, self.groups[group] + 1, self.groups[group + 1])
+        group = np.searchsorted(self.bounds[1:-1], rng.random((count, 1)) * self.bounds[-1], side="right")
+        low, high = self.bounds[group], self.bounds[group + 1]
+        entry = np.searchsorted(self.cumulative, low + rng.random((count, candidates)) * (high - low), side="right")
+        entry = np.minimum(entry, self.starts[group + 1] - 1)
         room = self.sizes[entry] - self.hr_size + 1
         corner = (rng.random(room.shape) * room).astype(np.int64)
         if self.copies:  # patches begin where an LR pixel of the whole picture does

@@ -197,7 +197,7 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
     also = f" and {len(videos)} videos" if videos else ""
     say(f"packing {len(images)} images{also}; {len(forbidden.names)} images must not be among them")
     groups: dict[tuple[int, bool], dict[float, list[tuple[int, int, int, int]]]] = {}
-    rng = np.random.default_rng(len(images))
+    rng = np.random.default_rng(0)  # the same pack however often it is made
     offset = 0
     temporary = data_path.with_suffix(".partial")
     with temporary.open("wb") as pack:
@@ -210,9 +210,9 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
                 if min(height, width) < min_size:
                     continue
                 for soft in (False, True) if config.softness else (False,):
-                    pictures = soften(small, rng.uniform(0, config.softness)) if soft else small
-                    for picture in pictures:
-                        pack.write(picture.tobytes())
+                    sigma = rng.uniform(0, config.softness) if soft else 0.0
+                    for picture in small:
+                        pack.write((blur(picture[None], (sigma, sigma), 0.0) if soft else picture).tobytes())
                     group = groups.setdefault((source, soft), {})
                     group.setdefault(factor, []).append((offset, height, width, len(small)))
                     offset += len(small) * small[0].size
@@ -227,11 +227,6 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
     temporary.replace(data_path)
     write_atomically(index_path, json.dumps({"key": key, "entries": entries}).encode())
     say(f"packed {len(entries)} pictures, {offset / 3e6:.0f} megapixels; none of them is forbidden")
-
-
-def soften(clip: Sequence[Pixels], sigma: float) -> list[Pixels]:
-    """Every picture after a Gaussian blur of standard deviation `sigma`, pixels."""
-    return [blur(picture[None], (sigma, sigma), 0.0)[0] for picture in clip]
 
 
 def _sources(
