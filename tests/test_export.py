@@ -87,6 +87,20 @@ def test_every_export_of_published_weights_agrees_with_torch(tmp_path, variant, 
     assert metadata.get("blend") == ("0.2" if form == "video" else None)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_limit_of_stream_products_is_exported(tmp_path, precision):
+    """So tight that it shows: with the published one the same weights make another picture."""
+    source, outputs = tmp_path / "net.safetensors", []
+    x = torch.rand(1, 3, 12, 12)
+    for limit in (65504.0, 1e-3):
+        model = network("stream", layer_scale=1.0, product_limit=limit)
+        checkpoint.save(source, model, name="ours", training="none", license="MIT")
+        report = export(source, tmp_path / "net.onnx", precision=precision)  # has compared it with torch
+        assert report.metadata["product_limit"] == repr(limit)
+        outputs.append(run(tmp_path / "net.onnx", input=x, average=x)[0])
+    assert np.abs(outputs[0] - outputs[1]).max() > 5e-3
+
+
 def test_our_own_weights_get_a_replicated_rim_and_need_no_settings(tmp_path, ours):
     model, source = ours
     report = export(source, tmp_path / "net.onnx")

@@ -46,6 +46,7 @@ METADATA_KEYS = {
     "precision": "of weights and activations, fp32 or fp16",
     "alpha": "strength of the base path's pre-filter; absent without a base path",
     "window_size": "of window attention; absent without",
+    "product_limit": "what stream's products are clamped to; absent in other networks",
     "halo": "input pixels of replicated rim inside the network; 0: zero padding",
     "reach": "how many input pixels away an output pixel sees; absent where that is the whole picture",
     "chroma": "who makes subsampled chroma: network, or interpolated where it has seen only full-resolution chroma",
@@ -184,6 +185,8 @@ def export(
     }
     if isinstance(model, ParagonSR2):
         metadata["alpha"] = repr(float(model.base.alpha))
+        if model.variant == "stream":
+            metadata["product_limit"] = repr(model.product_limit)
     if reach is not None:
         metadata["reach"] = str(reach)
     if model.has_windows:

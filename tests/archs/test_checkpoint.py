@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from videosr.archs import checkpoint  # noqa: E402
-from videosr.archs.paragonsr2 import SCALES, VARIANTS, ParagonSR2  # noqa: E402
+from videosr.archs.paragonsr2 import SCALES, VARIANTS, ParagonSR2, StreamBlock  # noqa: E402
 from videosr.errors import NetworkError, UsageError  # noqa: E402
 
 
@@ -59,6 +59,20 @@ def test_generations_9_and_10_have_no_layer_scale(tmp_path, variant):
     loaded, info = checkpoint.load(tmp_path / "net.safetensors", alpha=0.0)
     assert info.generation == "9 or 10"
     assert same_function(model, loaded)
+
+
+def test_the_limit_of_products_is_in_our_own_header(tmp_path):
+    path = tmp_path / "net.safetensors"
+    for limit in (65504.0, 3.5):
+        checkpoint.save(path, network("stream", product_limit=limit), name="n", training="none", license="MIT")
+        loaded, info = checkpoint.load(path)
+        assert loaded.product_limit == limit
+        assert {module.limit for module in loaded.modules() if isinstance(module, StreamBlock)} == {limit}
+        assert ("product_limit" in info.metadata) == (limit == 3.5)  # published files have none
+    for wrong in ("0", "nan", "1e6", "tight"):
+        save_file(loaded.state_dict(), path, info.metadata | {"product_limit": wrong})
+        with pytest.raises(NetworkError, match=f"product_limit='?{re.escape(wrong.removesuffix('e6'))}"):
+            checkpoint.load(path)
 
 
 @pytest.mark.parametrize("variant", ["photo", "pro"])

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from videosr.archs.paragonsr2 import SCALES, VARIANTS, DilatedDepthwise, ParagonSR2  # noqa: E402
+from videosr.archs.paragonsr2 import SCALES, VARIANTS, DilatedDepthwise, ParagonSR2, StreamBlock  # noqa: E402
 from videosr.export import padded_forward  # noqa: E402
 
 COUNTS = {
@@ -56,6 +56,20 @@ def test_reach_is_how_far_gradients_go():
         assert seen == [False] * 2 + [True] * (2 * reach + 1) + [False] * 2
     assert ParagonSR2("photo", 2).reach is None
     assert ParagonSR2("photo", 2, export_safe=True).reach == 20
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_products_of_our_own_stream_networks_are_bounded(training):
+    torch.manual_seed(0)
+    block = StreamBlock(8, 1.0, limit=2.0).train(training)
+    published = StreamBlock(8, 1.0).train(training)
+    published.load_state_dict(block.state_dict())
+    x = torch.rand(1, 8, 9, 9)
+    with torch.no_grad():
+        assert 0 < block.products(x).abs().max() < 2
+        assert torch.equal(block(x), published(x))  # what is usual is as it was
+        assert published.products(1000 * x).abs().max() > 1000
+        assert block.products(1000 * x).abs().max() == 2
 
 
 def test_unknown_arguments_are_refused():

@@ -41,7 +41,7 @@ def silent(network: torch.nn.Module, steps: int, rate: float, size: int) -> list
 )
 def test_the_large_network_begins_as_the_small_one(variant: str, windows: bool, share: float) -> None:
     """Photo all but exactly; stream as near as parabolas come to GELU, on a picture they were not fitted to."""
-    small, _ = checkpoint.load(SMALL)
+    small, _ = checkpoint.load(FINE if variant == "stream" else SMALL)
     assert isinstance(small, ParagonSR2)
     before = {name: value.clone() for name, value in small.state_dict().items()}
     torch.manual_seed(1)
@@ -60,9 +60,10 @@ def test_the_large_network_begins_as_the_small_one(variant: str, windows: bool, 
 def test_all_of_it_learns(variant: str, mode: Literal["sdpa", "off"]) -> None:
     """Nothing that is new is cut off from the loss for good: after one step every parameter has a gradient."""
     torch.manual_seed(1)
-    network, header = new_network(replace(PHOTO, variant=variant, attention_mode=mode))
+    weights = FINE if variant == "stream" else SMALL
+    network, header = new_network(replace(PHOTO, variant=variant, attention_mode=mode, weights=weights))
     assert network.has_windows == ((variant, mode) == ("photo", "sdpa"))
-    assert header["name"] == "realtime-2x"
+    assert header["name"] == weights.stem
     assert silent(network, steps=2, rate=1e-3, size=48) == []
 
 
@@ -95,6 +96,16 @@ def test_of_a_grown_nexus_what_is_new_in_the_blocks_learns_and_what_carries_the_
     new = re.compile(r"body\.\d\.blocks\.\d\.(norms|stages|scales)\.[12]\.")
     assert learning == {name for name, _ in network.named_parameters() if new.match(name)}
     assert silent(network, steps=5, rate=1e-2, size=16) == []
+
+
+def test_a_grown_stream_network_stays_within_bounds() -> None:
+    """Six products one after the other are a polynomial of degree 64, which nothing held back outside of pictures."""
+    torch.manual_seed(1)
+    network, _ = new_network(NetworkConfig(variant="stream", scale=2, weights=FINE))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        wild = network.eval()((torch.rand(8, 3, 40, 40, generator=generator) > 0.5).float())
+    assert wild.abs().max() < 6
 
 
 @pytest.mark.parametrize("change", [{"variant": "light"}, {"variant": "pro"}, {"scale": 4}])

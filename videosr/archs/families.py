@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from videosr.archs import nexus, nexus_weights, paragon_weights, paragonsr2
 from videosr.archs.fold import HALO, Deployed
 from videosr.archs.nexus import Nexus
-from videosr.archs.paragonsr2 import ParagonSR2
+from videosr.archs.paragonsr2 import HALF_MAX, PRODUCT_LIMIT, ParagonSR2
 from videosr.archs.weights import Weights
 
 type Network = ParagonSR2 | Nexus
@@ -86,6 +86,13 @@ class Whole(nn.Module):
         return output[:, :, edge : output.shape[2] - edge, edge : output.shape[3] - edge]
 
 
+def _paragon_header(network: ParagonSR2) -> dict[str, str]:
+    header = {"upsampler_alpha": repr(float(network.base.alpha))}
+    if network.variant == "stream" and network.product_limit < HALF_MAX:
+        header["product_limit"] = repr(network.product_limit)
+    return header
+
+
 PARAGON = Family(
     name="ParagonSR2",
     variants=tuple(paragonsr2.VARIANTS),
@@ -98,9 +105,10 @@ PARAGON = Family(
         detail_gain=start.detail_gain,
         layer_scale=start.layer_scale,
         export_safe=not start.windows,
+        product_limit=PRODUCT_LIMIT,
     ),
     read=paragon_weights.read,
-    header=lambda network: {"upsampler_alpha": repr(float(network.base.alpha))},
+    header=_paragon_header,
     deployed=lambda network, halo, half: Deployed(network, halo, half=half),
 )
 NEXUS = Family(

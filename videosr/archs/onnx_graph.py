@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from videosr.archs import fold
 from videosr.archs.onnx_writer import Form, GraphWriter
 from videosr.archs.paragonsr2 import (
+    HALF_MAX,
     NanoBlock,
     ParagonSR2,
     PhotoBlock,
@@ -163,15 +164,16 @@ class _Writer(GraphWriter):
         return self.add("Add", f"{name}.add", [x, self.conv(f"{name}.conv2", wide, *fold.scaled(block.conv2, gamma))])
 
     def stream(self, name: str, x: str, block: StreamBlock) -> str:
-        """The gated block; the product is taken in float32."""
+        """The gated block; the product is taken in float32, and clamped where that can be seen."""
         pair = [self.layer(f"{name}.dw1", x, block.dw1), self.layer(f"{name}.dw3", x, block.dw3)]
         y = self.layer(f"{name}.fuse", self.add("Concat", f"{name}.concat", pair, axis=1), block.fuse)
         z = self.layer(f"{name}.gate", self.layer(f"{name}.proj", y, block.proj), block.gate)
         halves = [f"{name}.a", f"{name}.b"]
         self.nodes.append(helper.make_node("Split", [z], halves, f"{name}.split", axis=1, num_outputs=2))
         product = self.add("Mul", f"{name}.product", [self.to_full(half) for half in halves])
-        if self.half:
-            bounds = [self.weight(f"half.{end}", sign * 65504.0, full=True) for end, sign in (("min", -1), ("max", 1))]
+        if self.half or block.limit < HALF_MAX:
+            ends = (("min", -block.limit), ("max", block.limit))
+            bounds = [self.weight(f"product.{end}", value, full=True) for end, value in ends]
             product = self.to_working(self.add("Clip", f"{name}.clamp", [product, *bounds]))
         out = self.conv(f"{name}.out", product, *fold.scaled(block.out, block.scale.gamma))
         return self.add("Add", f"{name}.add", [x, out])

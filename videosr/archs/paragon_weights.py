@@ -4,6 +4,7 @@ Variant, scale and whether window attention was left out are read off the tensor
 published code compute the same functions (9 and 10 lack LayerScale in Nano and Stream blocks; factors of one are
 exact), so they load, strictly. Up to generation 8 these were other networks; they are refused by name.
 `upsampler_alpha` and `window_size` leave no trace in the tensors: they come from our own header or from the caller.
+Nor does the limit of stream's products, which our own header has where it is not that of published networks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from videosr.archs.paragonsr2 import BLUR_TAPS, SHARP_TAPS, VARIANTS, ParagonSR2
+from videosr.archs.paragonsr2 import BLUR_TAPS, HALF_MAX, SHARP_TAPS, VARIANTS, ParagonSR2
 from videosr.archs.weights import Weights
 from videosr.errors import NetworkError, UsageError
 
@@ -79,7 +80,12 @@ def read(weights: Weights, alpha: float | None, window_size: int | None) -> tupl
         if not 1 <= window_size <= 64:
             raise UsageError(f"window size {window_size} is out of range: 1 to 64")
     model = ParagonSR2(
-        variant, scale, upsampler_alpha=alpha, export_safe=not windowed, window_size=window_size or 16
+        variant,
+        scale,
+        upsampler_alpha=alpha,
+        export_safe=not windowed,
+        window_size=window_size or 16,
+        product_limit=_product_limit(weights),
     ).eval()
     filters = {key: value.clone() for key, value in model.state_dict().items() if key.startswith("base.")}
     weights.fill(model, state, f"ParagonSR2 {variant} {scale}x")
@@ -89,6 +95,16 @@ def read(weights: Weights, alpha: float | None, window_size: int | None) -> tupl
     if variant not in ("photo", "pro"):
         return model, generation
     return model, "11" if variant == "pro" else "9 to 11"
+
+
+def _product_limit(weights: Weights) -> float:
+    """Of stream's blocks; of all others it means nothing."""
+    if "product_limit" not in weights.header:
+        return HALF_MAX
+    limit = weights.setting("product_limit", "product-limit", None, "")
+    if not 0 < limit <= HALF_MAX:
+        raise NetworkError(f"{weights.path}: its header has product_limit={limit}, which is not in 0 to {HALF_MAX:g}")
+    return limit
 
 
 def _refuse_old(path: Path, raw: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,10 @@ type AttentionMode = Literal["sdpa", "flex"]
 SHARP_TAPS = (-1 / 32, 0.0, 9 / 32, 16 / 32, 9 / 32, 0.0, -1 / 32)
 BLUR_TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 SCALES = (2, 3, 4, 8)
+HALF_MAX = 65504.0
+"""The largest float16: what the products of published stream networks are clamped to."""
+PRODUCT_LIMIT = 8.0
+"""What those of our own are clamped to, see `StreamBlock`."""
 FEATURE_BLEND = 0.2
 """Weight of the previous features in the published video mode."""
 
@@ -206,10 +210,19 @@ class _DilatedDepthwise(torch.autograd.Function):
 
 
 class StreamBlock(nn.Module):
-    """Two depthwise scales fused, then a gated product taken in float32 and clamped to what half precision holds."""
+    """Two depthwise scales fused, then a gated product taken in float32 and clamped.
 
-    def __init__(self, channels: int, layer_scale: float) -> None:
+    Args:
+        channels: of its input and output.
+        layer_scale: start value of the LayerScale.
+        limit: of the products. At `HALF_MAX` the block is a polynomial of its input, and six of them one of degree 64,
+            which runs away on pictures unlike those it was trained on; at the largest product of natural pictures it
+            is the same on those, and bounded on all others.
+    """
+
+    def __init__(self, channels: int, layer_scale: float, limit: float = HALF_MAX) -> None:
         super().__init__()
+        self.limit = limit
         wide = 4 * channels
         self.dw1 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.dw3 = DilatedDepthwise(channels, channels, 3, padding=3, dilation=3, groups=channels)
@@ -221,14 +234,17 @@ class StreamBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
+        residual: Tensor = self.scale(self.out(self.products(x)))
+        return x + residual
+
+    def products(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, 2C, H, W), what the last convolution sees."""
         y = self.fuse(torch.cat((self.dw1(x), self.dw3(x)), dim=1))
         a, b = self.gate(self.proj(y)).chunk(2, dim=1)
-        product = a.float() * b.float()
-        if not self.training:  # it is for half precision, and on a CPU a quarter of a training step
-            product = product.clamp(-65504, 65504)
-        product = product.to(x.dtype)
-        residual: Tensor = self.scale(self.out(product))
-        return x + residual
+        product: Tensor = a.float() * b.float()
+        if self.limit < HALF_MAX or not self.training:  # training does not come near that of half precision
+            product = product.clamp(-self.limit, self.limit)
+        return product.to(x.dtype)
 
 
 class PhotoBlock(nn.Module):
@@ -360,6 +376,7 @@ class ParagonSR2(nn.Module):
         use_checkpointing: recompute blocks in the backward pass to save memory.
         export_safe: leave window attention out.
         window_size: of the window attention; not recorded in checkpoints.
+        product_limit: of stream's blocks, see `StreamBlock`; not recorded in published checkpoints.
 
     Raises:
         ValueError: unknown variant, scale or attention mode.
@@ -377,6 +394,7 @@ class ParagonSR2(nn.Module):
         use_checkpointing: bool = False,
         export_safe: bool = False,
         window_size: int = 16,
+        product_limit: float = HALF_MAX,
     ) -> None:
         super().__init__()
         if variant not in VARIANTS:
@@ -387,7 +405,7 @@ class ParagonSR2(nn.Module):
             raise ValueError(f"attention mode {attention_mode!r} is neither 'sdpa' nor 'flex'")
         spec = VARIANTS[variant]
         c = spec.channels
-        self.variant, self.scale, self.window_size = variant, scale, window_size
+        self.variant, self.scale, self.window_size, self.product_limit = variant, scale, window_size, product_limit
         self.base = MagicKernelUpsample(3, scale, spec.upsampler_alpha if upsampler_alpha is None else upsampler_alpha)
         self.conv_in = nn.Conv2d(3, c, 3, padding=1)
 
@@ -398,7 +416,7 @@ class ParagonSR2(nn.Module):
             "light": lambda i: NanoBlock(c, layer_scale),
             "realtime": lambda i: NanoBlock(c, layer_scale),
             "fine": lambda i: NanoBlock(c, layer_scale),
-            "stream": lambda i: StreamBlock(c, layer_scale),
+            "stream": lambda i: StreamBlock(c, layer_scale, product_limit),
             "photo": lambda i: PhotoBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),
             "pro": lambda i: ProBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),
         }

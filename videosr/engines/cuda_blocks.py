@@ -92,8 +92,8 @@ def trial(capability: tuple[int, int], packed: Packed) -> tuple[int, int]:
 
 def macros(packed: Packed, output: str, shape: Shape) -> dict[str, object]:
     """What the kernels' source is compiled with."""
-    network = {"STREAM": int(packed.variant == "stream"), "SCALE": packed.scale, "OUTPUT": C_TYPES[output]}
-    return network | {name.upper(): value for name, value in shape._asdict().items()}
+    numbers = {"STREAM": int(packed.variant == "stream"), "LIMIT": packed.limit, "SCALE": packed.scale}
+    return numbers | {"OUTPUT": C_TYPES[output]} | {name.upper(): value for name, value in shape._asdict().items()}
 
 
 class Context:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ SCALES = {"realtime": (2, 4), "stream": (2,), "fine": (2,)}
 """The networks, and the scales at which kernels run them."""
 _CHANNELS = {"realtime": 16, "stream": 32, "fine": 32}
 _BLOCKS = {"realtime": (1, 3), "stream": (2, 3), "fine": (2, 4)}  # groups, blocks of each
+HALF_MAX = 65504.0
+"""The largest float16."""
 _REACH = 7
 """Input pixels that realtime sees on each side; less padding than that would show."""
 RIM = 8
@@ -57,11 +60,13 @@ class Packed:
         variant: of it.
         scale: of it.
         parts: of realtime, the whole; of others what comes before the blocks, each block, and what comes after them.
+        limit: of stream's products.
     """
 
     variant: str
     scale: int
     parts: tuple[Part, ...]
+    limit: float = HALF_MAX
 
 
 def read(network: Network) -> Packed:
@@ -91,16 +96,19 @@ def read(network: Network) -> Packed:
             f"{network.path}: the cuda engine runs {able}, in deployment form; this file {problem}: use --engine "
             "tensorrt_rtx, tensorrt or openvino"
         )
-    return pack(_constants(network, variant, scale), variant, scale)
+    found = network.constants()
+    limit = float(found["product.max"][0]) if "product.max" in found else HALF_MAX
+    return pack(_constants(network.path, found, variant, scale), variant, scale, limit)
 
 
-def pack(weights: Weights, variant: str, scale: int) -> Packed:
+def pack(weights: Weights, variant: str, scale: int, limit: float = HALF_MAX) -> Packed:
     """Weights by their names in the network file, float64, in the kernels' order.
 
     Args:
         weights: `conv_in.weight` (C, 3, 3, 3) and so on.
         variant: of the network.
         scale: of the network.
+        limit: of stream's products.
     """
     before = _part([_picture(weights["conv_in.weight"])], [weights["conv_in.bias"]])
     blocks = [_BLOCK[variant](weights, name) for name in _block_names(variant)]
@@ -110,7 +118,7 @@ def pack(weights: Weights, variant: str, scale: int) -> Packed:
     parts = [before, *blocks, _part([*layers, _picture(weights["base.weight"])], biases)]
     if variant == "realtime":
         parts = [Part(*map(np.concatenate, zip(*parts, strict=True)))]
-    return Packed(variant, scale, tuple(parts))
+    return Packed(variant, scale, tuple(parts), limit)
 
 
 def _part(products: list[NDArray[np.uint32]], biases: list[NDArray[np.float64]]) -> Part:
@@ -215,13 +223,12 @@ def _halves(values: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(half).view(np.uint32).reshape(-1, 4)
 
 
-def _constants(network: Network, variant: str, scale: int) -> Weights:
+def _constants(path: Path, found: Mapping[str, NDArray[Any]], variant: str, scale: int) -> Weights:
     """The weights in a deployment file.
 
     Raises:
         NetworkError: it does not hold what it says.
     """
-    path, found = network.path, network.constants()
     weights = {}
     for name, shape in _shapes(variant, scale).items():
         if name not in found:

@@ -21,8 +21,8 @@
 // Maps are of the padded picture: RIM pixels of repeated border on each side. Outside of that all is 0, as torch's
 // convolutions pad it, at every layer. A pixel's channels are in the order of lanes: t has 8j + 2t + i, 16 bytes.
 //
-// Macros: STREAM 1 or 0; SCALE 2; OUTPUT float or __half, the type of what is made; ACROSS and DOWN the warps of a
-// block, ROWS that a warp has; BLOCKS on a multiprocessor; LAST_DOWN, which is DOWN of the last kernel.
+// Macros: STREAM 1 or 0; LIMIT of its products; SCALE 2; OUTPUT float or __half, the type of what is made; ACROSS and
+// DOWN the warps of a block, ROWS that a warp has; BLOCKS on a multiprocessor; LAST_DOWN, which is DOWN of the last kernel.
 
 #include "tensor.cuh"
 #include "features.cuh"
@@ -103,9 +103,9 @@ __device__ __forceinline__ void copy(Fragment& a, const Fragment& from) {
     for (int i = 0; i < 4; i++) a[i] = from[i];
 }
 
-// Both factors of a group multiplied, clamped to what float16 holds.
+// Both factors of a group multiplied and clamped.
 __device__ __forceinline__ unsigned gated(__half2 x, __half2 y) {
-    const __half2 most = __float2half2_rn(65504.0f), least = __float2half2_rn(-65504.0f);
+    const __half2 most = __float2half2_rn(LIMIT), least = __float2half2_rn(-LIMIT);
     return bits(__hmin2_nan(__hmax2_nan(__hmul2(x, y), least), most));  // NaN stays, or nobody would hear of it
 }
 
