@@ -144,16 +144,8 @@ def fine(case: Case, name: str) -> Measured:
 
 
 def stream(case: Case, name: str) -> Measured:
-    """The stream network, with random weights: its speed does not depend on them."""
-    from videosr.archs import checkpoint
-    from videosr.archs.paragonsr2 import ParagonSR2
-    from videosr.export import export
-
-    weights, network = case.folder / "stream.safetensors", case.folder / "stream.onnx"
-    checkpoint.save(weights, ParagonSR2("stream", 2), name="stream", training="none: random weights", license="MIT")
-    if name != "torch":
-        export(weights, network)
-    yield from alone(case.make(weights if name == "torch" else network, name), case, STREAM + name, "stream")
+    """The stream network."""
+    yield from alone(case.make(shipped("stream-2x", name), name), case, STREAM + name, "stream")
 
 
 def compiled(case: Case) -> Measured:
