@@ -30,7 +30,7 @@ from videosr.frame import Siting
 from videosr.models import registry
 
 ROOT = Path(__file__).parents[2]
-NANO = [model.name for model in registry.shipped() if not model.name.startswith("photo")]
+NANO = [model.name for model in registry.shipped() if not model.name.startswith(("photo", "stream"))]
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,8 @@ _CHANNELS = {"realtime": 16, "stream": 32, "fine": 32}
 _BLOCKS = {"realtime": (1, 3), "stream": (2, 3), "fine": (2, 4)}  # groups, blocks of each
 HALF_MAX = 65504.0
 """The largest float16."""
+_LIMIT = "product.max"
+"""In a deployment file: what stream's products are clamped to."""
 _REACH = 7
 """Input pixels that realtime sees on each side; less padding than that would show."""
 RIM = 8
@@ -96,19 +97,16 @@ def read(network: Network) -> Packed:
             f"{network.path}: the cuda engine runs {able}, in deployment form; this file {problem}: use --engine "
             "tensorrt_rtx, tensorrt or openvino"
         )
-    found = network.constants()
-    limit = float(found["product.max"][0]) if "product.max" in found else HALF_MAX
-    return pack(_constants(network.path, found, variant, scale), variant, scale, limit)
+    return pack(_constants(network, variant, scale), variant, scale)
 
 
-def pack(weights: Weights, variant: str, scale: int, limit: float = HALF_MAX) -> Packed:
+def pack(weights: Weights, variant: str, scale: int) -> Packed:
     """Weights by their names in the network file, float64, in the kernels' order.
 
     Args:
-        weights: `conv_in.weight` (C, 3, 3, 3) and so on.
+        weights: `conv_in.weight` (C, 3, 3, 3) and so on; `product.max` where stream's products have a limit.
         variant: of the network.
         scale: of the network.
-        limit: of stream's products.
     """
     before = _part([_picture(weights["conv_in.weight"])], [weights["conv_in.bias"]])
     blocks = [_BLOCK[variant](weights, name) for name in _block_names(variant)]
@@ -118,7 +116,8 @@ def pack(weights: Weights, variant: str, scale: int, limit: float = HALF_MAX) ->
     parts = [before, *blocks, _part([*layers, _picture(weights["base.weight"])], biases)]
     if variant == "realtime":
         parts = [Part(*map(np.concatenate, zip(*parts, strict=True)))]
-    return Packed(variant, scale, tuple(parts), limit)
+    limit = weights.get(_LIMIT)
+    return Packed(variant, scale, tuple(parts), HALF_MAX if limit is None else limit.item())
 
 
 def _part(products: list[NDArray[np.uint32]], biases: list[NDArray[np.float64]]) -> Part:
@@ -223,13 +222,14 @@ def _halves(values: NDArray[np.float64]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(half).view(np.uint32).reshape(-1, 4)
 
 
-def _constants(path: Path, found: Mapping[str, NDArray[Any]], variant: str, scale: int) -> Weights:
+def _constants(network: Network, variant: str, scale: int) -> Weights:
     """The weights in a deployment file.
 
     Raises:
         NetworkError: it does not hold what it says.
     """
-    weights = {}
+    path, found = network.path, network.constants()
+    weights = {_LIMIT: found[_LIMIT].astype(np.float64)} if _LIMIT in found else {}
     for name, shape in _shapes(variant, scale).items():
         if name not in found:
             raise NetworkError(f"{path}: says it is in deployment form but has no {name!r}; export it again")
