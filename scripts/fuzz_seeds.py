@@ -212,7 +212,7 @@ def _presets(folder: Path) -> list[Path]:
 
 
 def _training(folder: Path) -> list[Path]:
-    return [_copy(p, folder) for p in sorted((ROOT / "scripts").glob("train_*.toml"))]
+    return [_copy(p, folder) for p in sorted((ROOT / "scripts" / "recipes").glob("*.toml"))]
 
 
 def _copy(path: Path, folder: Path) -> Path:

@@ -25,7 +25,7 @@ from videosr.training.trainer import upscaler
 
 MODELS = {model.name: model for model in registry.shipped()}
 ROOT = Path(__file__).parent.parent
-SAMPLES, RECIPES = ROOT / "samples", sorted((ROOT / "scripts").glob("train_*.toml"))
+SAMPLES, RECIPES = ROOT / "samples", sorted((ROOT / "scripts" / "recipes").glob("*.toml"))
 
 
 @pytest.fixture(params=MODELS)

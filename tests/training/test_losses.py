@@ -57,6 +57,19 @@ def test_the_psnr_loss_is_the_squared_error_where_it_is_small_and_counts_decibel
     assert twice[2] - twice[1] == pytest.approx(1e-4 * np.log(10), rel=2e-2)
 
 
+@pytest.mark.parametrize("term", ["psnr", "luma"])
+def test_the_knee_says_from_where_decibels_count(term: str) -> None:
+    """Against squared errors, a grey one pulls half as much at the knee and an eleventh ten decibels below it."""
+    run = run_of(DataConfig(train=()), loss_weights=LossWeights(pixel=1, luma=1))
+    objective = Objective(replace(run, schedule=replace(run.schedule, loss="psnr", loss_knee=30.0)))
+    target = torch.zeros(1, 3, 8, 8)
+    for decibels, share in ((60, 1 / 1.001), (30, 1 / 2), (20, 1 / 11)):
+        output = torch.full_like(target, 10 ** (-decibels / 20)).requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(output, target)[term], output)
+        (plain,) = torch.autograd.grad((output - target).square().mean(), output)
+        assert gradient.sum().item() == pytest.approx(plain.sum().item() * share, rel=1e-3)
+
+
 def test_luma_loss_sees_what_changes_brightness_alone() -> None:
     target = torch.rand(1, 3, 8, 8)
     brighter = torch.nn.functional.mse_loss

@@ -228,6 +228,7 @@ class ScheduleConfig:
             (of absolute ones ten times that); over-parameterised networks diverge at one bad batch without it.
         ema: decay of the exponential average of the weights that is validated and exported.
         loss: of pixels: "l1", "charbonnier" (epsilon 1e-3), "l2" or "psnr" (see `losses.psnr_loss`).
+        loss_knee: of "psnr", in dB: a patch above it counts by its squared error, one below by its decibels.
         window: temporal average that the detail path is given, as `--temporal` gives it in use (see `temporal`).
         loss_border: output pixels ignored at each edge of a patch, where zero padding inside the network shows.
         seed: of the initial weights and of every batch.
@@ -242,6 +243,7 @@ class ScheduleConfig:
     gradient_clip: float = 0.005
     ema: float = 0.999
     loss: Literal["l1", "charbonnier", "l2", "psnr"] = "l2"
+    loss_knee: float = 37.0
     window: Literal["off", "ema", "adaptive"] = "off"
     loss_border: int = 6
     seed: int = 0

@@ -110,6 +110,7 @@ def _check(config: TrainingConfig, where: str) -> None:
         (schedule.gradient_clip > 0, f"schedule: gradient_clip {schedule.gradient_clip} must be positive"),
         (0 <= schedule.ema < 1, f"schedule: ema {schedule.ema} must be in [0, 1)"),
         (schedule.loss_border >= 0, f"schedule: loss_border {schedule.loss_border} must not be negative"),
+        (0 < schedule.loss_knee <= 100, f"schedule: loss_knee {schedule.loss_knee:g} must be above 0 and at most 100"),
         (schedule.seed >= 0, f"schedule: seed {schedule.seed} must not be negative"),
         (
             min(output.log_every, output.validate_every, output.checkpoint_every) > 0,

@@ -46,9 +46,10 @@ def _inputs(config: TrainingConfig) -> str:
 
 def _loss(config: TrainingConfig) -> str:
     """The terms of the objective with their weights."""
-    w = config.loss_weights
+    w, s = config.loss_weights, config.schedule
+    pixel = f"psnr (from {s.loss_knee:g} dB down)" if s.loss == "psnr" else s.loss
     weights = {
-        config.schedule.loss: w.pixel,
+        pixel: w.pixel,
         "luma": w.luma,
         "SSIM": w.ssim,
         "FFT": w.fft,

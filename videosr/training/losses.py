@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +15,22 @@ from videosr.training.perceptual import Perceptual
 LUMA = (0.299, 0.587, 0.114)
 """Of R'G'B', by ITU-R BT.601."""
 
-_SMALL = 2e-4  # a squared error of 37 dB
-
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
     """sqrt(difference^2 + 1e-3^2), averaged (Lai et al. 2017)."""
     return torch.sqrt((output - target).square() + 1e-6).mean()
 
 
-def psnr_loss(output: Tensor, target: Tensor) -> Tensor:
+def psnr_loss(output: Tensor, target: Tensor, knee: float = 37.0) -> Tensor:
     """Squared error e of each patch as s ln(1 + e / s), averaged: e itself where it is small, its decibels where not.
 
-    A table's PSNR is the mean of the pictures' decibels, so that smooth pictures count as much as busy ones; a mean of
-    squared errors is that of the busy ones (after Chen et al. 2021, HINet, whose loss is the PSNR itself).
+    s is the squared error of `knee` decibels. A table's PSNR is the mean of the pictures' decibels, so that smooth
+    pictures count as much as busy ones; a mean of squared errors is that of the busy ones (after Chen et al. 2021,
+    HINet, whose loss is the PSNR itself).
     """
     errors = (output - target).square().mean(dim=(1, 2, 3))
-    return _SMALL * torch.log1p(errors / _SMALL).mean()
+    s = 10 ** (-knee / 10)
+    return s * torch.log1p(errors / s).mean()
 
 
 def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -82,7 +83,6 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "charbonnier": charbonnier,
     "l2": F.mse_loss,
-    "psnr": psnr_loss,
 }
 
 
@@ -101,9 +101,11 @@ class Objective(nn.Module):
         w = config.loss_weights
         perceptual = Perceptual(config.perceptual) if config.perceptual is not None and w.perceptual else None
         self.vgg = perceptual  # registered, so that it moves along to the device
+        schedule = config.schedule
+        pixel = partial(psnr_loss, knee=schedule.loss_knee) if schedule.loss == "psnr" else PIXEL[schedule.loss]
         terms: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor] | None]] = {
-            config.schedule.loss: (w.pixel, PIXEL[config.schedule.loss]),
-            "luma": (w.luma, of_luma(PIXEL[config.schedule.loss])),
+            schedule.loss: (w.pixel, pixel),
+            "luma": (w.luma, of_luma(pixel)),
             "ssim": (w.ssim, ssim_loss),
             "fft": (w.fft, fft_loss),
             "consistency": (w.consistency, consistency_loss),
