@@ -29,6 +29,7 @@ import av
 from videosr.distributed.cluster import RayCrew, connected
 from videosr.distributed.crew import LocalCrew
 from videosr.film import TranscodeOptions
+from videosr.machine import cores
 from videosr.media.codecs import EncoderSettings
 from videosr.progress import Progress
 from videosr.transcode import Crew, transcode
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("clip", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("-m", "--model", default=UpscaleOptions().model)
     args = parser.parse_args()
     options = TranscodeOptions(

@@ -13,7 +13,7 @@ import pytest
 from clips import make_clip, use_rule
 
 from videosr import machine
-from videosr.errors import OutputError
+from videosr.errors import InputError, OutputError, StrictError
 from videosr.journal import Journal
 from videosr.media.encoder import SegmentEncoder
 
@@ -57,10 +57,13 @@ def left_in(folder):
 
 PART = ("--start", "0.2", "--height", "72", "--denoise", "0.5")
 FULL, CTRL_C = OutputError("the disk is full"), KeyboardInterrupt()
+AWAY, REFUSED = InputError("the share is away"), StrictError("captions would be lost")
 
 
 @pytest.mark.parametrize(
-    ("at", "error", "options"), [(1, FULL, ()), (8, CTRL_C, ()), (20, FULL, PART), (33, CTRL_C, ())], ids=str
+    ("at", "error", "options"),
+    [(1, FULL, ()), (8, CTRL_C, ()), (20, FULL, PART), (33, CTRL_C, ()), (20, AWAY, ()), (20, REFUSED, ())],
+    ids=str,
 )
 def test_a_run_that_goes_on_ends_in_the_same_bytes(
     clip, tmp_path, videosr, monkeypatch, short_segments, at, error, options
@@ -168,6 +171,12 @@ def test_numpy_tells_what_it_uses_here():
     assert features[-1] not in run.stdout.split()
 
 
+def test_cores_are_those_it_may_use_or_all_where_the_system_does_not_tell(monkeypatch):
+    assert machine.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.cores() == os.cpu_count()
+
+
 def test_another_input_is_refused_whatever_its_name(clip, unfinished, videosr, tmp_path):
     other = tmp_path / "other.mkv"
     data = bytearray(clip.read_bytes())
@@ -195,6 +204,25 @@ def test_what_is_damaged_is_made_again(clip, unfinished, videosr, damage, tmp_pa
     assert again.code == 0
     assert events(again.out, "begin")[0]["resumed"] == 14  # the segments before it and behind it
     assert unfinished.read_bytes() == straight.read_bytes()
+
+
+def test_nothing_is_kept_of_an_input_that_changed_meanwhile(clip, tmp_path, videosr, monkeypatch, short_segments):
+    source, output = tmp_path / "source.mkv", tmp_path / "out.mkv"
+    source.write_bytes(clip.read_bytes())
+    encode, count = SegmentEncoder.encode, iter(range(10_000))
+
+    def replacing(self, frame):
+        if next(count) == 20:
+            source.write_bytes(clip.read_bytes() + b"more")
+            raise AWAY
+        encode(self, frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentEncoder, "encode", replacing)
+        broken = videosr("upscale", source, output, *FAST)
+    assert broken.code == 1
+    assert "goes on from there" not in broken.err
+    assert left_in(tmp_path) == ["source.mkv"]
 
 
 def test_two_runs_do_not_make_one_file(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,7 @@ from videosr.engines.openvino_core import core
 from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library
 from videosr.errors import EngineError, InputError, MissingExtraError, UsageError, VideosrError
 from videosr.frame import FORMATS, StreamInfo
-from videosr.machine import instruction_sets
+from videosr.machine import cores, instruction_sets
 from videosr.media.codecs import EncoderSettings, resolve
 from videosr.media.encoders import NVENC
 from videosr.media.nvdec import EXACT, acceleration
@@ -120,7 +119,7 @@ def examine() -> Report:
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "processor": _processor(),
-            "threads": f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
+            "threads": str(cores()),
             "instructions": instruction_sets(),
         },
         media={

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from videosr.errors import InputError, OutputError, StrictError, UsageError
+from videosr.errors import InputError, OutputError, UsageError
 from videosr.files import write_atomically
 from videosr.media.segments import Segment
 
@@ -126,6 +126,7 @@ class Journal:
             name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
         self.folder = output.absolute().with_name(f".{name}.videosr")
         self._output = output
+        self._void = False
         try:
             self.folder.mkdir(exist_ok=True)
             self._lock = _lock(self.folder / "lock")
@@ -194,6 +195,10 @@ class Journal:
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def void(self) -> None:
+        """Keep nothing for a next run, however this one ends."""
+        self._void = True
+
     @property
     def kept(self) -> bool:
         """Whether there is something for a next run."""
@@ -205,10 +210,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # An input or a request that cannot be used will not get better by going on.
-        hopeless = isinstance(exc, InputError | UsageError | StrictError)
-        finished = exc is not None and not hopeless and any(self.folder.glob("*.seg"))
-        if not finished:
+        if exc is None or self._void or not any(self.folder.glob("*.seg")):
             self._remove()
         self._lock.close()
 

@@ -1,7 +1,8 @@
-"""What of a machine decides bits: libraries have code of their own for each of a processor's instruction sets."""
+"""What of a machine decides bits and speed: its instruction sets, for each of which libraries have code, and cores."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -32,6 +33,12 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
             words = {word for word in value.split() if _VECTOR.fullmatch(word)}
             break
     return " ".join([platform.machine(), *sorted(words)])
+
+
+def cores() -> int:
+    """How many of the processor's cores this process may run on; all, where the system does not tell."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def numpy_build() -> str:

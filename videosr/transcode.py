@@ -106,7 +106,7 @@ def _film(
                 crew.fill(film, journal, progress)
             report.losses([])
             report.warnings(_not_finite(film.upscaler))
-            if fingerprint(source) != film.job["input"]:
+            if _changed(film):
                 raise InputError(f"{source}: was changed or cut short while it was read; run again")
             segments = journal.segments()
             if not segments:
@@ -137,11 +137,24 @@ def _journal(film: Film, output: Path, progress: Progress) -> Iterator[Journal]:
     journal = Journal(output, film.job, replace=film.options.overwrite)
     try:
         with journal:
-            yield journal
+            try:
+                yield journal
+            except InputError:
+                if _changed(film):
+                    journal.void()
+                raise
     except BaseException:
         if journal.kept:
             progress.warning("what is finished is kept: the same command goes on from there")
         raise
+
+
+def _changed(film: Film) -> bool:
+    """Whether the source is another than when it was opened, and what was made of it no use; not where it is away."""
+    try:
+        return bool(fingerprint(film.source) != film.job["input"])
+    except InputError:
+        return False
 
 
 def _still(source: Path, output: Path, options: TranscodeOptions, progress: Progress) -> Result:

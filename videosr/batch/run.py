@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from videosr.distributed.pool import Done, Failed, Frames, Pool, Told
 from videosr.engines.gpu_device import Gpu
 from videosr.errors import OutputError, UsageError
 from videosr.frame import PixelFormat, StreamInfo
+from videosr.machine import cores
 from videosr.media.codecs import resolve
 from videosr.media.containers import container_format
 from videosr.models import registry
@@ -116,7 +116,7 @@ class Batch:
         self._found, self._options, self._report = found, options, report
         self._settings = settings(options.transcode)
         self._upscaler = _check(options)
-        share = options.transcode.upscale.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
+        share = options.transcode.upscale.threads or max(1, cores() // options.jobs)
         upscale = options.transcode.upscale if options.ray else replace(options.transcode.upscale, threads=share)
         self._transcode = replace(options.transcode, upscale=upscale, overwrite=True)
         self._input = {item.source: "" for item in found.items}

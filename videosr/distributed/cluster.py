@@ -26,6 +26,7 @@ from videosr.distributed.pool import Done, Failed, Outcome, Told, outcome
 from videosr.errors import InputError, MissingExtraError, OutputError, UsageError
 from videosr.film import Film
 from videosr.journal import Journal, fingerprint
+from videosr.machine import cores
 from videosr.progress import Progress
 
 SHARE = 8
@@ -60,7 +61,7 @@ def connected(address: str) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
         return
     _reach(address)
-    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": cores()}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **(own if address == "local" else {}))
     except Exception as exc:  # what Ray raises here is of no class of its own, down to plain `Exception`

@@ -15,6 +15,7 @@ from videosr.distributed.pool import Done, Failed, Frames, Outcome, Pool, Told
 from videosr.errors import InputError, OutputError, UsageError
 from videosr.film import Film
 from videosr.journal import Journal, segment_name
+from videosr.machine import cores
 from videosr.media.segments import Segment
 from videosr.progress import Progress
 
@@ -46,7 +47,7 @@ class LocalCrew:
 
     def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
         """See `transcode.Crew`."""
-        share = max(1, len(os.sched_getaffinity(0)) // self._size)
+        share = max(1, cores() // self._size)
         with Pool(self._size) as pool:
             fill(film, journal, progress, pool, self._size, threads=share, folder=journal.folder)
 

@@ -5,7 +5,6 @@ Published video networks keep their recurrence here (`Interface.RECURRENT`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from videosr.engines.base import Engine, Interface, baked_blend
 from videosr.engines.network import Network
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array
+from videosr.machine import cores
 
 ERRORS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
@@ -50,7 +50,7 @@ class OnnxRuntimeEngine(Engine):
                 f"{self.precision}; export a network with another precision"
             )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or cores()
         options.log_severity_level = 4  # errors arrive as exceptions; nothing is said on stderr
         try:
             self._session = onnxruntime.InferenceSession(network.path, options, providers=["CPUExecutionProvider"])

@@ -5,7 +5,6 @@ Networks in deployment form also run planes to planes (`Engine.planar`); every o
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from videosr.engines.openvino_planes import supported
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting
+from videosr.machine import cores
 
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
@@ -64,7 +64,7 @@ class OpenVINOEngine(Engine):
         if precision not in PRECISIONS:
             raise UsageError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
         self.network = network
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or cores()
         try:
             model = core().read_model(network.path)
             for op in model.get_ordered_ops():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from videosr.live.intake import Intake
 from videosr.live.ladder import Finish, Ladder
 from videosr.live.ledger import Ledger, Reason
 from videosr.live.queues import BoundedQueue, Closed
+from videosr.machine import cores
 from videosr.media.rescale import Rescaler
 
 SMALL_PICTURE = 200_000
@@ -212,6 +212,4 @@ def frames_at_a_time(info: StreamInfo, threads: int | None) -> int:
         info: of the source.
         threads: of the engine; None: all that this process may use.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = threads or (len(affinity(0)) if affinity else os.cpu_count() or 1)
-    return max(2, math.ceil(cores / max(1, round(info.width * info.height / SMALL_PICTURE))))
+    return max(2, math.ceil((threads or cores()) / max(1, round(info.width * info.height / SMALL_PICTURE))))
