@@ -7,6 +7,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import native
@@ -20,13 +21,14 @@ pytest.importorskip("torch")
 
 import networks
 
+from videosr import temporal
 from videosr.engines import NotFinite, load, native_library, native_strips
 from videosr.engines.native_library import Kernels
 from videosr.engines.native_strips import NativeRunner, strips
 from videosr.engines.native_weights import read, winograd
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
-from videosr.frame import Siting
+from videosr.frame import Frame, Siting
 from videosr.models import registry
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +143,31 @@ def test_planes_may_be_padded_or_apart(engine):
     upside_down = [p[::-1].copy()[::-1] for p in planes]
     for other in (padded, apart, upside_down):
         assert equal(run(runner, [other]), wanted)
+
+
+@pytest.mark.parametrize("format", ["yuv420p", "yuv422p", "yuv440p", "yuv411p", "yuv410p", "yuv444p"])
+@pytest.mark.parametrize("size", [(33, 41), (35, 43), (1, 1), (32, 40)])
+def test_the_average_is_that_of_temporal_up_to_odd_edges(kernels, format, size):
+    source, threshold = picture(*size, format), 20.0
+    frames = [
+        Frame(planes=planes_of(source, seed), format=source.format, pts=seed, time_base=Fraction(1, 25))
+        for seed in (0, 0, 1)
+    ]
+    wanted = temporal.average(frames, temporal.Mode.ADAPTIVE, threshold)
+    block = 1 << source.format.log2_h, 1 << source.format.log2_w
+    for widest in kernels:
+        got = tuple(np.empty(plane.shape, np.float32) for plane in wanted)
+        pictures = [as_picture(frame.planes) for frame in frames]
+        widest.average(pictures, block, 1 / threshold**2, as_picture(got), (0, len(got[-1])))
+        for a, b in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def as_picture(planes):
+    given = native_library.Picture(colours=len(planes))
+    for i, plane in enumerate(planes):
+        given.planes[i], given.gain[i] = native_library.Plane.of(plane), 1
+    return given
 
 
 def test_values_that_are_not_finite_are_found(engine, monkeypatch):

@@ -225,6 +225,10 @@ int FUNCTION(average)(const struct picture *pictures, int count, int wide, int h
             }
             for (int y = 0; y < high; y++) {
                 float *w = weights + (y * count + k) * pitch, *change = changes + y * pitch;
+                if (y && block * high + y >= pictures[0].planes[0].rows) { /* chroma reaches beyond an odd edge: */
+                    memcpy(w, w - count * pitch, (size_t)(columns + 4) * sizeof(float)); /* weights repeat there */
+                    continue;
+                }
                 for (int x = 0; x < columns; x++) row[x] = change[x] + change[x + pitch] + change[x + 2 * pitch];
                 row[-1] = row[0];
                 for (int i = 0; i < LANES; i++) row[columns + i] = row[columns - 1];
