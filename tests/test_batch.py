@@ -134,6 +134,16 @@ def test_a_worker_that_dies_costs_its_job_alone():
     assert found[2] == Done(7)
 
 
+def test_a_worker_that_says_what_nobody_here_can_read_costs_its_job_alone():
+    """As one does that was started after videosr had been exchanged."""
+    unreadable = "type('Odd', (), {'__reduce__': lambda self: (__import__('operator').attrgetter('gone'), (0,))})()"
+    jobs = [Unpickled(eval, (f"lambda tell: {unreadable}",)), Unpickled(eval, ("lambda tell: 7",))]
+    with Pool(1) as pool:
+        found = dict(pool.run(iter(enumerate(jobs))))
+    assert found[0].lost
+    assert found[1] == Done(7)
+
+
 # -- estimates --------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import os
 import queue
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -335,6 +336,9 @@ def _unpacked(parcel: _Parcel, get: Callable[[Any], bytes]) -> Path:
     """The file out of the object store; processes of a node share it."""
     home = Path(tempfile.gettempdir()) / f"videosr-sent-{os.getuid() if hasattr(os, 'getuid') else 0}"
     home.mkdir(mode=0o700, exist_ok=True)
+    found = home.lstat()
+    if hasattr(os, "getuid") and not (stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()):
+        raise OutputError(f"{home}: is another user's, and what is there is not trusted: remove it, or set TMPDIR")
     for old in home.iterdir():
         if time.time() - old.stat().st_mtime > _STALE:
             shutil.rmtree(old, ignore_errors=True)

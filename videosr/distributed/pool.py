@@ -169,10 +169,15 @@ class _Worker:
         threading.Thread(target=self._listen, name="videosr-worker", daemon=True).start()
 
     def _listen(self) -> None:
-        with contextlib.suppress(EOFError, pickle.UnpicklingError, OSError, ValueError):
+        try:
             while True:
                 self._messages.put((self, pickle.load(self._out)))
-        self._messages.put((self, None))
+        except (EOFError, pickle.UnpicklingError, OSError, ValueError):
+            pass
+        except Exception:  # it talks of classes that are not here: videosr was exchanged while it ran
+            self.end()
+        finally:
+            self._messages.put((self, None))
 
     def give(self, job: Job) -> None:
         with contextlib.suppress(BrokenPipeError):  # it has died; its silence will say so

@@ -85,6 +85,7 @@ def clips(path: Path, length: int, interval: float) -> Iterator[tuple[float, lis
     with Decoder(path, threads=1) as decoder:
         for frame in decoder:
             if frame.interlaced or float(frame.time) < due:
+                run.clear()  # frames around it are not consecutive
                 continue
             if run and scenes.is_cut(*(scenes.thumbnail(f.planes[0], f.format.bits) for f in (run[-1], frame))):
                 run.clear()
