@@ -1,6 +1,8 @@
 """Still images through the command line: every kind in, every kind out, the colours as they were."""
 
 import errno
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -125,3 +127,33 @@ def test_a_still_keeps_its_shape_to_the_pixel(tmp_path, videosr):
     output = tmp_path / "larger.png"
     assert videosr("upscale", source, output, "--height", "75").code == 0
     assert decode(output)[0].shape == (75, 75, 3)
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".apng", ".mov"])
+def test_an_icc_profile_is_named_whatever_carries_the_png(tmp_path, videosr, suffix):
+    """Looked at, PyAV's copy of such a frame's side data ends the process."""
+    clip, output = tmp_path / f"clip{suffix}", tmp_path / ("out.png" if suffix == ".png" else "out.mkv")
+    encode(clip, np.rint(picture(40, 48, 3) * 255).astype(np.uint8), "png", "rgb24")
+    data, ihdr = clip.read_bytes(), 8 + 12 + 13
+    profile = chunk(b"iCCP", b"a name\0\0" + zlib.compress(bytes(128)))
+    if suffix == ".apng":
+        profile += chunk(b"acTL", struct.pack(">II", 1, 0))
+        profile += chunk(b"fcTL", struct.pack(">5I2H2B", 0, 48, 40, 0, 0, 1, 25, 0, 0))
+    tagged = tmp_path / "tagged.png" if suffix == ".mov" else clip
+    tagged.write_bytes(data[:ihdr] + profile + data[ihdr:])
+    if suffix == ".mov":
+        with av.open(tagged) as source, av.open(clip, "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            packet = next(source.demux())
+            packet.stream = stream
+            target.mux(packet)
+    done = videosr("upscale", clip, output)
+    assert done.code == 0
+    assert "ICC profile cannot be kept" in done.err
+    assert videosr("upscale", clip, output, "--overwrite", "--strict").code == 1
+    if suffix != ".png":
+        assert "ok" in videosr("verify", clip, output).out

@@ -136,10 +136,10 @@ class Decoder:
         if guesses:
             self._warn("colour", f"colour not fully tagged, assumed {', '.join(guesses)}")
         sar = stream.sample_aspect_ratio
-        self._side_data.of(first)
-        for kind, data in first.side_data.items():
-            if kind.name == "DISPLAYMATRIX" and self.display_matrix is None:
-                self.display_matrix = unpack_matrix(bytes(data))
+        rides = self._pictures.side_data.of(first)
+        self._side_data.of(rides)
+        if self.display_matrix is None and "DISPLAYMATRIX" in rides:
+            self.display_matrix = unpack_matrix(rides["DISPLAYMATRIX"])
         rate = next(
             (r for r in map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r), None
         )
@@ -290,7 +290,7 @@ class Decoder:
             sar=sar,
             interlaced=picture.interlaced_frame,
             key=picture.key_frame,
-            side_data=self._side_data.of(picture),
+            side_data=self._side_data.of(self._pictures.side_data.of(picture)),
         )
 
     def _form_of(self, picture: av.VideoFrame) -> tuple[int, int, str]:

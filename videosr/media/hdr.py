@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -170,13 +171,13 @@ class SideData:
         if "dovi_conf" in coded:
             self._lose("DOVI_METADATA")
 
-    def of(self, picture: av.VideoFrame) -> tuple[tuple[str, bytes], ...]:
-        """The static data that holds for a frame."""
-        for kind, data in picture.side_data.items():
-            if kind.name in STATIC_HDR:
-                self.static = tuple(sorted((dict(self.static) | {kind.name: bytes(data)}).items()))
+    def of(self, rides: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
+        """The static data that holds for a frame on which this rides."""
+        for kind, data in rides.items():
+            if kind in STATIC_HDR:
+                self.static = tuple(sorted((dict(self.static) | {kind: data}).items()))
             else:
-                self._lose(kind.name)
+                self._lose(kind)
         return self.static
 
     def _lose(self, kind: str) -> None:

@@ -18,6 +18,7 @@ from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
+from videosr.media.sidedata import FrameSideData
 from videosr.media.source import check_readable, fraction, open_input, video_stream
 
 HELD_FRAMES = 8
@@ -42,6 +43,7 @@ class Pictures:
         lead: earlier frames wanted before that, as many as there are.
         early: how many of those came.
         bad_packets: that could not be decoded.
+        side_data: reads what rides on them.
         coded_format: FFmpeg's name of the pixel format of the coded video.
         on_device: whether frames come from NVDEC and stay on the GPU.
 
@@ -71,6 +73,7 @@ class Pictures:
             self.stream = video_stream(self.container, self.name, index)
             self._index = self.stream.index
             self._context = context = self.stream.codec_context
+            self.side_data = FrameSideData(context)
             self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
         except BaseException:
             self.container.close()
@@ -314,6 +317,8 @@ class Pictures:
 
     def _decoded(self, packet: av.Packet[Any] | None) -> Iterable[av.VideoFrame]:
         """The frames that come of a packet, and perhaps of earlier ones."""
+        if packet is not None:
+            self.side_data.expect(packet)
         frames = self._context.decode(packet)
         if self._certain and packet is not None and isinstance(packet.opaque, int):
             sar = self._decoders_sar()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -17,6 +17,7 @@ from av.codec.context import Flags
 from av.stream import Stream
 
 from videosr.errors import InputError
+from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
 from videosr.media.source import coded_display_matrix, fraction, open_input
 
@@ -218,7 +219,10 @@ def _read_video(
     except av.error.FFmpegError as exc:
         raise InputError(f"{container.name}: the video stream's header is damaged: {exc.strerror}") from exc
     shape: Fraction | None = None
+    side_data = FrameSideData(context)
     for packet in chain(_packets(container, [stream], file), [None]):
+        if packet is not None:
+            side_data.expect(packet)
         try:
             frames = context.decode(packet if packet is not None and packet.size else None)
         except av.error.EOFError:
@@ -229,7 +233,7 @@ def _read_video(
         for frame in frames:
             now = fraction(context.sample_aspect_ratio) or Fraction(1)  # of the decoder: perhaps of a later frame
             shape = shape or now
-            _note_frame(file, frame, alike=now == shape)
+            _note_frame(file, frame, side_data.of(frame), alike=now == shape)
     return file
 
 
@@ -251,7 +255,7 @@ def _undecodable(packet: av.Packet[Stream]) -> bool:
     return False
 
 
-def _note_frame(file: Reading, frame: av.VideoFrame, *, alike: bool) -> None:
+def _note_frame(file: Reading, frame: av.VideoFrame, rides: Mapping[str, bytes], *, alike: bool) -> None:
     if not file.pts:
         file.width, file.height, file.rotation = frame.width, frame.height, frame.rotation
         file.color = {
@@ -261,7 +265,7 @@ def _note_frame(file: Reading, frame: av.VideoFrame, *, alike: bool) -> None:
             "transfer": frame.color_trc,
             "siting": frame.chroma_location,
         }
-        file.hdr = {kind.name: bytes(data) for kind, data in frame.side_data.items() if kind.name in HDR}
+        file.hdr = {kind: data for kind, data in rides.items() if kind in HDR}
         file.form = frame.width, frame.height, frame.format.name
     if alike and (frame.width, frame.height, frame.format.name) == file.form:
         for samples in filter(None, (file.samples, file.fields)):
