@@ -135,6 +135,8 @@ class Decoder:
         self._form = self._form_of(first)
         if guesses:
             self._warn("colour", f"colour not fully tagged, assumed {', '.join(guesses)}")
+        if any(self._pictures.cropping.edges):
+            self._warn("crop", f"cropped to {first.width}x{first.height}, as the container says")
         sar = stream.sample_aspect_ratio
         rides = self._pictures.side_data.of(first)
         self._side_data.of(rides)

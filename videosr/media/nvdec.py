@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, MissingExtraError
 from videosr.frame import Array, PixelFormat
+from videosr.media.cropping import Cropping
 
 EXACT = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 """Codecs with one right result. MPEG-2, MPEG-4 and VC-1 leave the last bit of the inverse transform to the decoder."""
@@ -54,6 +55,8 @@ def unfit(stream: VideoStream) -> str:
         return f"NVDEC has no use for {context.pix_fmt}"
     if context.width % 2 or context.height % 2:
         return f"NVDEC's pictures cannot be read at the odd size {size}"
+    if any(Cropping(context).edges):
+        return "the container crops its pictures"
     return ""
 
 

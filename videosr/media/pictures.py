@@ -16,6 +16,7 @@ from av.codec.context import Flags
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
+from videosr.media.cropping import Cropping
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
@@ -43,6 +44,7 @@ class Pictures:
         lead: earlier frames wanted before that, as many as there are.
         early: how many of those came.
         bad_packets: that could not be decoded.
+        cropping: what the container leaves out of them.
         side_data: reads what rides on them.
         coded_format: FFmpeg's name of the pixel format of the coded video.
         on_device: whether frames come from NVDEC and stay on the GPU.
@@ -73,7 +75,7 @@ class Pictures:
             self.stream = video_stream(self.container, self.name, index)
             self._index = self.stream.index
             self._context = context = self.stream.codec_context
-            self.side_data = FrameSideData(context)
+            self.cropping, self.side_data = Cropping(context), FrameSideData(context)
             self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
         except BaseException:
             self.container.close()
@@ -324,7 +326,7 @@ class Pictures:
             sar = self._decoders_sar()
             if not self._sars or self._sars[-1][1] != sar:
                 self._sars.append((packet.opaque, sar))
-        return frames
+        return map(self.cropping.of, frames)
 
 
 def _frames_to_hold(picture: av.VideoFrame) -> int:

@@ -17,6 +17,7 @@ from av.codec.context import Flags
 from av.stream import Stream
 
 from videosr.errors import InputError
+from videosr.media.cropping import Cropping
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
 from videosr.media.source import coded_display_matrix, fraction, open_input
@@ -219,7 +220,7 @@ def _read_video(
     except av.error.FFmpegError as exc:
         raise InputError(f"{container.name}: the video stream's header is damaged: {exc.strerror}") from exc
     shape: Fraction | None = None
-    side_data = FrameSideData(context)
+    cropping, side_data = Cropping(context), FrameSideData(context)
     for packet in chain(_packets(container, [stream], file), [None]):
         if packet is not None:
             side_data.expect(packet)
@@ -230,7 +231,7 @@ def _read_video(
         except av.error.FFmpegError:
             file.errors += 1
             continue
-        for frame in frames:
+        for frame in map(cropping.of, frames):
             now = fraction(context.sample_aspect_ratio) or Fraction(1)  # of the decoder: perhaps of a later frame
             shape = shape or now
             _note_frame(file, frame, side_data.of(frame), alike=now == shape)
