@@ -11,8 +11,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from clips import make_clip
+from television import television
 
 from videosr.errors import OutputError
 from videosr.live.options import ServeOptions, parse_target
@@ -113,3 +116,17 @@ def test_signals_end_it_while_it_waits_for_its_source(tmp_path, number, code):
         _, errors = process.communicate()
     assert process.returncode == code, errors
     assert "Traceback" not in errors
+
+
+def test_a_film_is_served_to_its_end_though_its_sound_changes(tmp_path):
+    source, frames = television(tmp_path / "in.ts", [("stereo", 48000, 30), ("5.1", 48000, 30), ("mono", 44100, 30)])
+    playlist = tmp_path / "live.m3u8"
+    account = Server(
+        ServeOptions(source=SourceSpec(url=str(source)), targets=(parse_target(str(playlist)),), steps=False), print
+    ).run()
+    assert account.delivered == frames
+    with av.open(str(playlist)) as back:
+        sound = list(back.decode(audio=0))
+    seconds = sum(frame.samples for frame in sound) / sound[0].sample_rate
+    assert seconds == pytest.approx(frames / 25, abs=0.06)
+    assert np.diff([float(frame.pts * frame.time_base) for frame in sound]).max() < 0.03

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
 import av
 import av.error
-from av.audio.resampler import AudioResampler
 from av.stream import Stream
+
+from videosr.media.resample import Resampler
 
 if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
 
 BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 64_000}
 OPUS_RATE = 48_000
-LARGEST_GAP = Fraction(1, 20)
-"""Seconds by which audio may stray from its timestamps (rounded to milliseconds in Matroska) before it is moved."""
 
 
 class Converter(Protocol):
@@ -37,7 +37,7 @@ def add_converted(out: av.container.OutputContainer, source: Stream, codec: str)
 
 
 class AudioConverter:
-    """Decodes, resamples where the encoder must have it, and encodes audio; times are kept to the sample."""
+    """Decodes, resamples where the encoder must have it, and encodes audio; times are kept (`Resampler`)."""
 
     def __init__(self, out: av.container.OutputContainer, source: Stream, codec: str) -> None:
         decoder = source.codec_context
@@ -56,39 +56,25 @@ class AudioConverter:
         stream.time_base = Fraction(1, rate)
         encoder.open()
         self._encoder = encoder
-        self._resampler = AudioResampler(encoder.format, encoder.layout, rate, encoder.frame_size or None)
-        self._rate = rate
-        self._next: int | None = None
+        self._resampler = Resampler(encoder)
         self.errors = 0
 
     def feed(self, packet: Packet) -> list[Packet]:
         """The packets that follow from one more of the source; a damaged one is counted in `errors`."""
         try:
-            frames = self._decoder.decode(packet)
+            pieces = [piece for frame in self._decoder.decode(packet) for piece in self._resampler.take(frame)]
         except av.error.FFmpegError:
             self.errors += 1
             return []
-        return [made for frame in frames for made in self._resample(frame)]
+        return self._encoded(pieces)
 
     def flush(self) -> list[Packet]:
         """What decoder, resampler and encoder still hold."""
-        made = [p for frame in self._decoder.decode(None) for p in self._resample(frame)]
-        made += self._resample(None)
-        made += self._encoder.encode(None)
-        return [self._own(p) for p in made]
+        pieces = [piece for frame in self._decoder.decode(None) for piece in self._resampler.take(frame)]
+        return self._encoded([*pieces, *self._resampler.flush(), None])
 
-    def _resample(self, frame: av.AudioFrame | None) -> list[Packet]:
-        made: list[Packet] = []
-        for piece in self._resampler.resample(frame):
-            stated = None
-            if piece.pts is not None and piece.time_base is not None:
-                stated = round(piece.pts * Fraction(piece.time_base.num, piece.time_base.den) * self._rate)
-            if self._next is None or (stated is not None and stated - self._next > LARGEST_GAP * self._rate):
-                self._next = stated or 0
-            piece.pts, piece.time_base = self._next, Fraction(1, self._rate)
-            self._next += piece.samples
-            made += self._encoder.encode(piece)
-        return [self._own(p) for p in made]
+    def _encoded(self, pieces: Sequence[av.AudioFrame | None]) -> list[Packet]:
+        return [self._own(packet) for piece in pieces for packet in self._encoder.encode(piece)]
 
     def _own(self, packet: Packet) -> Packet:
         packet.stream = self.stream

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import av
 import av.error
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.codec.context import Flags as CodecFlags
 from av.video.frame import PictureType
@@ -17,6 +16,7 @@ from av.video.frame import PictureType
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.planes import to_av_frame
+from videosr.media.resample import Resampler
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -28,8 +28,6 @@ TIME_BASE = Fraction(1, 90_000)
 COPIED = {"aac": "aac", "mp3": "libmp3lame", "mp2": "mp2"}
 """Audio codecs that every live container takes, and their encoders; all others become AAC."""
 BITS_PER_CHANNEL = 80_000
-LARGEST_DRIFT = 4_500
-"""Ticks by which converted audio may stray from its source's times before it is moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +193,7 @@ class LiveAudio:
             self._encoder = stream.codec_context
         self.copied = codec in COPIED
         """Whether packets are copied; False while they are converted."""
-        self._resampler: AudioResampler | None = None
-        self._next: int | None = None
+        self._resampler: Resampler | None = None
         self.attach(source)
 
     def _configure(self, encoder: av.AudioCodecContext) -> None:
@@ -212,7 +209,6 @@ class LiveAudio:
         self.copied = (
             self._encoder_name == COPIED.get(self._source.codec.canonical_name) and _kind(source) == self._kind
         )
-        self._next = None
         self._resampler = None
         if not self.copied and self._encoder is None:
             encoder = av.CodecContext.create(self._encoder_name, "w")
@@ -234,25 +230,20 @@ class LiveAudio:
             duration = round((packet.duration or 0) * Fraction(packet.time_base.num, packet.time_base.den) / TIME_BASE)
             return [Coded(False, bytes(packet), pts, duration, True, arrival)]
         assert self._encoder is not None
-        encoder = self._encoder
         if self._resampler is None:
-            size = encoder.frame_size or None
-            self._resampler = AudioResampler(encoder.format, encoder.layout, self.rate, size)
-        start = round(pts * TIME_BASE * self.rate)
-        if self._next is None or abs(start - self._next) > LARGEST_DRIFT * TIME_BASE * self.rate:
-            self._next = start
+            self._resampler = Resampler(self._encoder)
+        ticks = Fraction(1, self.rate) / TIME_BASE
         made: list[Coded] = []
         try:
             for frame in self._source.decode(packet):
-                for piece in self._resampler.resample(frame):
-                    piece.pts, piece.time_base = self._next, Fraction(1, self.rate)
-                    self._next += piece.samples
-                    for coded in encoder.encode(piece):
-                        ticks = Fraction(1, self.rate) / TIME_BASE
+                frame.pts, frame.time_base = pts, TIME_BASE
+                pts += round(Fraction(frame.samples, frame.sample_rate) / TIME_BASE)
+                for piece in self._resampler.take(frame):
+                    for coded in self._encoder.encode(piece):
                         time = round((coded.pts or 0) * ticks)
                         made.append(Coded(False, bytes(coded), time, round(piece.samples * ticks), True, arrival))
         except av.error.FFmpegError:
-            self._resampler = None  # damaged: begin anew with the next packet
+            pass  # damaged: what comes next is whole
         return made
 
 
