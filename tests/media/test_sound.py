@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from doubling import double
+from doubling import FAST, double
 from television import BEGIN, television
 
 from videosr.media.codecs import EncoderSettings
@@ -43,3 +43,16 @@ def test_converted_sound_follows_the_times_of_its_source(tmp_path, pace):
     double(source, output, settings=SETTINGS)
     _, _, ends = heard(output)
     assert ends[-1] == pytest.approx(float(BEGIN) + frames / 25, abs=0.09)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".webm"])
+def test_sound_that_begins_late_arrives(tmp_path, suffix):
+    """So late that FFmpeg knows neither its rate nor its layout on opening the file."""
+    source, _ = television(tmp_path / "a.ts", [("stereo", 48000, 20)], codec="mp2", silence=12)
+    with av.open(str(source)) as container:
+        assert container.streams.audio[0].sample_rate == 0  # or the test shows nothing
+    output = tmp_path / f"b{suffix}"
+    assert double(source, output, settings=SETTINGS if suffix == ".webm" else FAST) == []
+    _, begins, ends = heard(output)
+    assert begins[0] == pytest.approx(float(BEGIN) + 12, abs=0.03)
+    assert ends[-1] - begins[0] == pytest.approx(20 * 1152 / 48000, abs=0.03)

@@ -22,7 +22,7 @@ from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import StreamCopy, cover_attachment
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
+from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan, open_described
 from videosr.media.segments import Segment, SegmentHeader, decode_times
 from videosr.media.source import (
     check_readable,
@@ -41,6 +41,7 @@ CODES_NO_COLOR = frozenset({"ffv1", "mpeg4"})
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as ChapterEntry
+    from av.container.streams import StreamContainer
 
     type Packet = av.Packet[Stream]
 
@@ -97,8 +98,8 @@ def mux(
     if not pieces or any(piece.header != pieces[0].header for piece in pieces):
         raise InputError(f"{target}: the segments do not have equal headers; delete them and run again")
     try:
-        with open_input(source) as container:
-            job = _Mux(pieces, container, part, plan, trimmed)
+        with open_input(source) as container, open_described(source) as (described, _):
+            job = _Mux(pieces, container, described.streams, part, plan, trimmed)
             warnings = job.run()
         _publish(part, target)
     except (av.error.FFmpegError, OSError) as exc:
@@ -125,6 +126,7 @@ class _Mux:
         self,
         pieces: list[Segment],
         source: av.container.InputContainer,
+        described: StreamContainer,
         part: Path,
         plan: Plan,
         trimmed: bool,
@@ -145,7 +147,7 @@ class _Mux:
             self._window = Window(
                 first * self._tick, max(pts + duration for pts, duration in self._decode_order) * self._tick
             )
-        if len(source.streams) != len(plan.streams):
+        if not len(source.streams) == len(described) == len(plan.streams):
             raise InputError(f"{self._name}: has changed since it was read; run again")
         options = {"fflags": "+bitexact"}
         if plan.container == "matroska":
@@ -163,15 +165,15 @@ class _Mux:
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
         self._copies: dict[int, StreamCopy] = {}
         self._converters: dict[int, Converter] = {}
-        self._video = self._add_streams()
+        self._video = self._add_streams(described)
         self._describe()
 
     # -- header -------------------------------------------------------------------------------------------------
 
-    def _add_streams(self) -> Stream:
+    def _add_streams(self, described: StreamContainer) -> Stream:
         video: Stream | None = None
         tracks = 0
-        for entry, stream in zip(self._plan.streams, self._source.streams, strict=True):
+        for entry, stream in zip(self._plan.streams, described, strict=True):
             if entry.action == DROP or entry.target in REMADE:
                 continue
             if entry.action == UPSCALE:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -242,9 +243,8 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
         InputError: the source cannot be opened or has no usable video stream.
     """
     name = os.fspath(path)
-    with open_input(path) as source:
+    with open_described(path) as (source, samples):
         chosen = video_stream(source, name, video).index
-        samples = _samples(source)
         plans = tuple(
             StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
             if s.index == chosen
@@ -304,8 +304,29 @@ def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[str]:
     return [f"stream {stream.index}: flag {name} has no place in the container" for name in names]
 
 
+@contextmanager
+def open_described(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[av.container.InputContainer, dict[int, list[Packet]]]]:
+    """A file whose audio streams are described by their first packets too, and those packets.
+
+    Where sound begins late, as in a recording that begins before the programme, FFmpeg knows neither rate nor layout of
+    it on opening. Plans, and the headers written by them, have to be made of the same description.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with open_input(path) as source:
+        samples = _samples(source)
+        for stream in source.streams.audio:
+            context = stream.codec_context
+            if context is not None and not context.sample_rate:
+                _learn(context, samples[stream.index])
+        yield source, samples
+
+
 def _samples(source: av.container.InputContainer) -> dict[int, list[Packet]]:
-    """The first packets of every audio stream, as far as they come early in the file."""
+    """The first packets of every audio stream."""
     found: dict[int, list[Packet]] = {s.index: [] for s in source.streams.audio}
     try:
         for packet in islice(source.demux(*source.streams.audio) if found else (), SAMPLES * 8 * len(found)):
@@ -316,6 +337,15 @@ def _samples(source: av.container.InputContainer) -> dict[int, list[Packet]]:
     except av.error.FFmpegError:
         pass  # a damaged file: whoever reads it to its end will say so
     return found
+
+
+def _learn(decoder: av.AudioCodecContext, packets: list[Packet]) -> None:
+    """Let a decoder find its rate and layout, and be as new."""
+    for packet in packets:
+        with suppress(av.error.FFmpegError):
+            decoder.decode(packet)
+    if decoder.is_open:
+        decoder.flush_buffers()
 
 
 def _plan_stream(
