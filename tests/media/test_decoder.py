@@ -149,6 +149,20 @@ def test_streams_without_times_get_some(tmp_path):
     assert all(a < b for a, b in pairwise(times))
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [(".h264", "libx264"), (".hevc", "libx265")])
+def test_video_without_a_container_begins_where_it_is_asked_to(tmp_path, suffix, codec):
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    raw = make_clip(tmp_path / f"a{suffix}", frames=50, rate=Fraction(25), codec=codec, options=B_FRAMES | options)
+    with Decoder(raw) as decoder:
+        every = list(decoder)
+    start, duration = Fraction(4, 5), Fraction(2, 5)
+    with Decoder(raw, start=start, duration=duration) as decoder:
+        part = list(decoder)
+    assert [frame.pts for frame in part] == [f.pts for f in every if start <= f.pts * f.time_base < start + duration]
+    assert len(part) == 10
+    assert all(same(frame.planes, every[20 + n].planes) for n, frame in enumerate(part))
+
+
 # -- files that cannot be used as they are --------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from videosr.media.cropping import Cropping
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
-from videosr.media.source import check_readable, fraction, open_input, video_stream
+from videosr.media.source import check_readable, fraction, open_input, plausible_rate, video_stream
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
@@ -249,20 +249,42 @@ class Pictures:
             return
         assert self.stream.time_base is not None
         ahead = round(self.lead / 4 / self.stream.time_base)
-        self.container.seek(self.first_pts - ahead, stream=self.stream, backward=True)
-        source = self._decode_all()
-        shown, earlier = self._reach_start(source)
-        exact = self.lead == 0 and bool(shown) and shown[0].pts == self.first_pts
-        if earlier < max(self.lead, 1) and not exact:
+        found = self._seek(self.first_pts - ahead)
+        if found:
+            source = self._decode_all()
+            shown, earlier = self._reach_start(source)
+            exact = self.lead == 0 and bool(shown) and shown[0].pts == self.first_pts
+            found = earlier >= max(self.lead, 1) or exact
+        if not found:
             # The index is missing or wrong, or the beginning is near: only reading from there is sure to find them all.
             self._reopen()
-            source = self._decode_all()
+            source = self._dated(self._decode_all())
             shown, _ = self._reach_start(source)
         self.early = max(0, len(shown) - 1)
         yield from shown
         for picture in source:
             if picture.pts is None or picture.pts >= self.first_pts:
                 yield picture
+
+    def _seek(self, pts: int) -> bool:
+        """Go to a place at or before that time; False where FFmpeg knows no places, as in video without a container."""
+        try:
+            self.container.seek(pts, stream=self.stream, backward=True)
+        except av.error.FFmpegError:
+            return False
+        return True
+
+    def _dated(self, source: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Pictures from the beginning on; those of video without a container, which has no times, get theirs."""
+        rate = plausible_rate(self.stream.average_rate)
+        at, tick = 0, max(1, round(1 / (rate * self.stream.time_base))) if rate and self.stream.time_base else 1
+        for picture in source:
+            if picture.pts is None and picture.dts is None:
+                self._note("pts", "frames without a timestamp: times filled in from their neighbours")
+                picture.pts = at
+            if picture.pts is not None:
+                at = picture.pts + (picture.duration or tick)
+            yield picture
 
     def _reach_start(self, source: Iterator[av.VideoFrame]) -> tuple[deque[av.VideoFrame], int]:
         """The first picture that is wanted, behind up to `lead` earlier ones, and how many earlier ones there were."""
