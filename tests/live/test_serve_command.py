@@ -130,3 +130,22 @@ def test_a_film_is_served_to_its_end_though_its_sound_changes(tmp_path):
     seconds = sum(frame.samples for frame in sound) / sound[0].sample_rate
     assert seconds == pytest.approx(frames / 25, abs=0.06)
     assert np.diff([float(frame.pts * frame.time_base) for frame in sound]).max() < 0.03
+
+
+def test_sound_that_rtmp_has_no_room_for_is_converted(tmp_path):
+    source, _ = television(tmp_path / "in.ts", [("stereo", 48000, 120)], codec="mp2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"rtmp://127.0.0.1:{free.getsockname()[1]}/live/key"
+
+    def receive() -> list[str]:
+        with av.open(url, format="flv", container_options={"listen": "1"}, timeout=60) as back:
+            return [stream.codec_context.name for stream in back.streams]
+
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(receive)
+        Server(
+            ServeOptions(source=SourceSpec(url=str(source)), targets=(parse_target(url),), latency=60, steps=False),
+            print,
+        ).run()
+        assert received.result() == ["h264", "aac"]

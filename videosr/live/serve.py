@@ -24,7 +24,7 @@ from videosr.live.pipeline import Pipeline, frames_at_a_time
 from videosr.live.sidestream import SideStream
 from videosr.media.live_codec import LiveAudio, LiveEncoder, Template
 from videosr.media.live_input import InputLost, LiveInput
-from videosr.media.live_output import public_url
+from videosr.media.live_output import MUXERS, public_url
 
 CODED_FORMAT = "yuv420p"
 """What every H.264 player takes."""
@@ -96,7 +96,8 @@ class Server:
             self._say(f"if the machine cannot keep up: {', then '.join(form.name for form in forms[1:])}")
         template = Template()
         encoder = LiveEncoder(info, options.video, template) if coded else None
-        audio = LiveAudio(source.audio, template) if source.audio is not None else None
+        pushed = {MUXERS[target.text.partition("://")[0]] for target in options.targets if target.kind == "push"}
+        audio = LiveAudio(source.audio, template, pushed) if source.audio is not None else None
         template.settle()
         self.ledger = Ledger(budget)
         side = self._open_outputs(options, source.info, info, template, wait=not real_time)

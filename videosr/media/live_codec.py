@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 TIME_BASE = Fraction(1, 90_000)
 """Of all live packets: MPEG-TS's."""
 COPIED = {"aac": "aac", "mp3": "libmp3lame", "mp2": "mp2"}
-"""Audio codecs that every live container takes, and their encoders; all others become AAC."""
+"""Audio codecs that are copied where every muxer takes them, and their encoders; all others become AAC."""
 BITS_PER_CHANNEL = 80_000
 
 
@@ -172,17 +173,20 @@ class LiveAudio:
     Args:
         source: the audio stream of the first connection.
         template: gets the audio stream.
+        muxers: FFmpeg's names of those that it goes to, besides MPEG-TS and NUT, which take all that is copied.
     """
 
-    def __init__(self, source: AudioStream, template: Template) -> None:
+    def __init__(self, source: AudioStream, template: Template, muxers: Iterable[str]) -> None:
         context = source.codec_context
         codec = context.codec.canonical_name
         self.rate = context.sample_rate
         self._layout = context.layout
-        self._encoder_name = COPIED.get(codec, "aac")
+        self.copied = codec in COPIED and all(_takes(muxer, source) for muxer in muxers)
+        """Whether packets are copied; False while they are converted."""
+        self._encoder_name = COPIED[codec] if self.copied else "aac"
         self._encoder: av.AudioCodecContext | None = None
         self._kind = _kind(source)
-        if codec in COPIED:
+        if self.copied:
             template.audio = template.add_copy(source)
         else:
             stream = template.add_encoder(self._encoder_name, self.rate, {})
@@ -191,8 +195,6 @@ class LiveAudio:
             stream.time_base = Fraction(1, self.rate)
             template.audio = stream
             self._encoder = stream.codec_context
-        self.copied = codec in COPIED
-        """Whether packets are copied; False while they are converted."""
         self._resampler: Resampler | None = None
         self.attach(source)
 
@@ -245,6 +247,16 @@ class LiveAudio:
         except av.error.FFmpegError:
             pass  # damaged: what comes next is whole
         return made
+
+
+def _takes(muxer: str, source: AudioStream) -> bool:
+    """Whether a muxer has room for a codec: FLV has none for MP2."""
+    with av.open(io.BytesIO(), "w", format=muxer) as container:
+        try:
+            container.add_stream_from_template(source, opaque=True)
+        except ValueError:
+            return False
+    return True
 
 
 def _kind(source: AudioStream) -> tuple[object, ...]:
