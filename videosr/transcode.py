@@ -100,8 +100,13 @@ def _film(
             resumed = sum(segment.frames for segment in journal.segments())
             progress.note(film.upscaler.chosen)
             progress.begin(film.expected, film.coded.rate, resumed)
+
+            def told(made: int) -> None:
+                progress.frames(resumed + made)
+                report.losses([])  # captions, say, may begin late: that is not to be learnt after a night of work
+
             if crew is None:
-                film.fill(journal.gaps(), journal.folder, lambda made: progress.frames(resumed + made))
+                film.fill(journal.gaps(), journal.folder, told)
             else:
                 crew.fill(film, journal, progress)
             report.losses([])

@@ -116,18 +116,21 @@ RPU = b"\x7c\x01\x19" + escaped(bytes(range(1, 60))) + b"\x80"
 H264_SEI, HEVC_SEI = b"\x06", b"\x4e\x01"
 
 
-def with_units(folder: Path, source: Callable[[Path], Path], unit: bytes, *, behind: bool = False) -> Path:
-    """A film, with a unit (lengths of four bytes) put before, or behind, every picture."""
+def with_units(
+    folder: Path, source: Callable[[Path], Path], unit: bytes, *, behind: bool = False, begin: int = 0
+) -> Path:
+    """A film, with a unit (lengths of four bytes) put before, or behind, every picture from a number on."""
     plain = source(folder)
     plain = plain.rename(folder / f"plain{plain.suffix}")
     path = folder / f"in{plain.suffix}"
     framed = struct.pack(">I", len(unit)) + unit
     with av.open(str(plain)) as a, av.open(str(path), "w") as b:
         stream = b.add_stream_from_template(a.streams.video[0])
-        for packet in a.demux(a.streams.video[0]):
+        for number, packet in enumerate(a.demux(a.streams.video[0])):
             if packet.size == 0:
                 continue
-            made = av.Packet(bytes(packet) + framed if behind else framed + bytes(packet))
+            more = framed if number >= begin else b""
+            made = av.Packet(bytes(packet) + more if behind else more + bytes(packet))
             made.stream, made.time_base, made.pts, made.dts = stream, packet.time_base, packet.pts, packet.dts
             made.duration, made.is_keyframe = packet.duration, packet.is_keyframe
             b.mux(made)
