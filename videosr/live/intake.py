@@ -14,7 +14,7 @@ from videosr.frame import Frame
 from videosr.live.ledger import Ledger, Reason
 from videosr.live.outputs import BACKOFF
 from videosr.live.queues import BoundedQueue, Closed
-from videosr.live.timeline import TICKS, TIME_BASE, Timeline
+from videosr.live.timeline import FORWARD, TICKS, TIME_BASE, Timeline
 from videosr.media.live_codec import Coded, LiveAudio
 from videosr.media.live_input import InputLost, LiveInput, Picture, Sound, SourceSpec
 
@@ -22,41 +22,53 @@ WAITING = 4
 """Frames in the queue of a source that can wait."""
 MOST = 32
 """Frames in any queue, whatever the budget."""
-LONGEST_PAUSE = 1.0
-"""Seconds by which a paced source's times may leap before pacing begins anew there."""
-
-
+LONGEST_PAUSE = FORWARD / TICKS
+"""Seconds that a packet is held back at most; one that is due later still belongs to a new clock, as in `Timeline`."""
 LARGEST_LAG = 0.2
-"""Seconds by which packets may come behind their time before that is taken as their time: no burst makes up for it."""
+"""Seconds by which pictures may come behind their time before that is taken as their time: no burst makes up for it."""
+SOUND_AHEAD = 5.0
+"""Seconds by which sound may come before its time: in files it often lies that far before its pictures."""
 
 
 class Pace:
     """Holds packets back until their time, as a player would.
 
+    The pictures set the pace. Where sound lies behind them in the file it is late and passes; where it lies ahead of
+    them it passes too, for to hold it back would hold them back behind it, and let them come in a burst.
+
     Args:
         stop: ends all waiting.
+        now: a clock in seconds.
     """
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(self, stop: threading.Event, now: Callable[[], float] = time.monotonic) -> None:
+        self._stop, self._now = stop, now
         self._zero: float | None = None
-        self._last = 0.0
 
     def restart(self) -> None:
         """The next packet is due at once."""
         self._zero = None
 
-    def wait(self, seconds: float) -> None:
-        """Wait until a packet of this time is due."""
-        now = time.monotonic()
-        if self._zero is None or not -LONGEST_PAUSE < seconds - self._last < LONGEST_PAUSE:
+    def wait(self, seconds: float, video: bool) -> float:
+        """Wait until a packet may pass.
+
+        Args:
+            seconds: its time on the source's clock.
+            video: it is of the pictures.
+
+        Returns:
+            When it counts as come, on the monotonic clock: for sound ahead of its time, when it is due.
+        """
+        now = self._now()
+        if self._zero is None:
             self._zero = now - seconds
-        self._last = seconds
-        due = self._zero + seconds
-        if due > now:
-            self._stop.wait(due - now)
-        elif now - due > LARGEST_LAG:
-            self._zero += now - due
+        early = self._zero + seconds - now - (0 if video else SOUND_AHEAD)
+        if early > LONGEST_PAUSE or (video and early < -LARGEST_LAG):
+            self._zero = now - seconds
+        elif early > 0:
+            self._stop.wait(early)
+        now = self._now()
+        return now if video else max(now, self._zero + seconds)
 
 
 class Intake:

@@ -128,7 +128,8 @@ class LiveInput:
         audio: the audio stream that goes with it, if there is one.
         live: it has no end of its own: an end is a loss.
         damaged: packets that could not be decoded.
-        wait: called with each packet's time on the source's clock in seconds before it counts as demuxed: what paces.
+        wait: what paces: called with each packet's time on the source's clock in seconds, and whether it is of the
+            video; returns the monotonic seconds at which the packet counts as demuxed.
 
     Raises:
         InputLost: it cannot be reached (live sources).
@@ -138,7 +139,7 @@ class LiveInput:
 
     def __init__(self, spec: SourceSpec) -> None:
         self._spec = spec
-        self.wait: Callable[[float], None] | None = None
+        self.wait: Callable[[float, bool], float] | None = None
         self.damaged = 0
         self._container = _open(spec, SHORT_PROBE)
         if not self._container.streams.video and spec.remote:
@@ -211,10 +212,12 @@ class LiveInput:
             if packet is None or packet.size == 0:
                 break
             time_ = packet.dts if packet.dts is not None else packet.pts
+            video = packet.stream_index == self._stream.index
             if self.wait is not None and time_ is not None:
-                self.wait(float(time_ * Fraction(packet.time_base.num, packet.time_base.den)))
-            arrival = time.monotonic()
-            if packet.stream_index != self._stream.index:
+                arrival = self.wait(float(time_ * Fraction(packet.time_base.num, packet.time_base.den)), video)
+            else:
+                arrival = time.monotonic()
+            if not video:
                 if packet.pts is not None:
                     yield Sound(packet, arrival)
                 continue
