@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from videosr.frame import Frame, StreamInfo
@@ -162,7 +163,7 @@ class Pipeline:
                 try:
                     self._computed.put(work)
                 except Closed:
-                    self._ledger.drop(frame.pts, Reason.CLOSED)
+                    self._forsake(work)
                     raise
         except Closed:
             pass
@@ -176,7 +177,11 @@ class Pipeline:
                 work = self._computed.get()
                 if work is None:
                     continue
-                frame = work.finish()
+                try:
+                    frame = work.finish()
+                except BaseException:
+                    self._ledger.drop(work.pts, Reason.CLOSED)
+                    raise
                 self._slots.release()
                 key = key or work.key
                 if self._ledger.late(work.pts, self._last_steps.seconds):
@@ -199,10 +204,15 @@ class Pipeline:
             pass
         finally:
             for left in self._computed.drain():
-                left.finish()
-                self._ledger.drop(left.pts, Reason.CLOSED)
+                self._forsake(left)
             self._slots.release()  # whoever waits for one is to find that all is over
             self.ended.set()
+
+    def _forsake(self, work: _UnderWay) -> None:
+        """Wait for a frame that nobody takes any more."""
+        self._ledger.drop(work.pts, Reason.CLOSED)
+        with suppress(Exception):  # what fails here fails after what made it end, which is what is reported
+            work.finish()
 
 
 def frames_at_a_time(info: StreamInfo, threads: int | None) -> int:
