@@ -66,3 +66,15 @@ def test_a_network_that_fails_with_several_frames_under_way_ends_the_stream(tmp_
     assert "12 out" in said[-1]
     with av.open(str(tmp_path / "live.m3u8")) as back:
         assert len(list(back.decode(video=0))) == 12
+
+
+def test_whatever_fails_in_the_thread_that_reads_is_raised(tmp_path, clip):
+    server, _ = serve(clip, str(tmp_path / "live.m3u8"))
+
+    def fail(coded):
+        raise ValueError("no such layout")
+
+    server.intake._sound = fail
+    with pytest.raises(ValueError, match="no such layout"):
+        server.run()
+    assert not server.intake.connected

@@ -23,7 +23,7 @@ WAITING = 4
 MOST = 32
 """Frames in any queue, whatever the budget."""
 LONGEST_PAUSE = FORWARD / TICKS
-"""Seconds that a packet is held back at most; one that is due later still belongs to a new clock, as in `Timeline`."""
+"""Seconds that a packet is held back at most; one that is due later belongs to a new clock, as in `Timeline`."""
 LARGEST_LAG = 0.2
 """Seconds by which pictures may come behind their time before that is taken as their time: no burst makes up for it."""
 SOUND_AHEAD = 5.0
@@ -110,7 +110,7 @@ class Intake:
         rate = first.info.rate or Fraction(25)
         self.losses = self.damaged = 0
         self.connected = True
-        self.error: InputError | None = None
+        self.error: BaseException | None = None
         if ledger.budget is None:
             self.queue: BoundedQueue[Frame | None] = BoundedQueue(WAITING)
         else:
@@ -163,7 +163,7 @@ class Intake:
                 self._say(f"{self._spec.url}: source is back")
         except Closed:
             pass
-        except InputError as exc:
+        except BaseException as exc:  # raised again by `Server.run`, in the caller's thread
             self.error = exc
         finally:
             self.connected = False
