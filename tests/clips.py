@@ -56,6 +56,7 @@ def make_clip(
     color: tuple[int, int, int, int, int] = (2, 0, 2, 2, 0),
     sar: Fraction = Fraction(1),
     rotation: int = 0,
+    matrix: Sequence[float] = (),
     audio: Sequence[tuple[str, str]] = (),
     subtitles: Sequence[str] = (),
     attachments: Sequence[tuple[str, str, bytes]] = (),
@@ -80,6 +81,7 @@ def make_clip(
         color: matrix, range, primaries, transfer, siting as code points.
         sar: sample aspect ratio.
         rotation: degrees counter-clockwise in the display matrix.
+        matrix: a, b, c and d of a display matrix instead.
         audio: (encoder, language) of each audio stream.
         subtitles: language of each SubRip stream (Matroska only).
         attachments: (name, MIME type, payload) of each (Matroska only).
@@ -110,6 +112,9 @@ def make_clip(
             context.color_primaries, context.color_trc, context.chroma_sample_location = color[2:]
             if rotation:
                 stream.set_display_rotation(rotation)
+            if matrix:
+                a, b, c, d = (round(entry * 65536) for entry in matrix)
+                stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         seconds = times[-1] * time_base + Fraction(1, 24)
         fills = [_add_audio(out, name, language, seconds) for name, language in audio]
         fills += [_add_subtitles(out, language) for language in subtitles]

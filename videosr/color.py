@@ -320,6 +320,31 @@ def _enlarge_chroma(
     return values
 
 
+def resample_chroma(
+    plane: Array,
+    format: PixelFormat,
+    source: tuple[tuple[int, float], tuple[int, float]],
+    target: tuple[tuple[int, float], tuple[int, float]],
+    size: tuple[int, int],
+) -> Array:
+    """A chroma plane of the same picture with its samples in other places, by Catmull-Rom interpolation.
+
+    Args:
+        plane: (H, W) codes.
+        format: that has their bits.
+        source: downwards and across, luma samples per chroma sample and the first one's offset (`siting_offsets`).
+        target: the same of the result.
+        size: (rows, columns) of the result.
+    """
+    xp = namespace(plane)
+    value = plane.astype(xp.float32)
+    for axis in (0, 1):
+        if source[axis] != target[axis]:
+            factor, offset = chroma_enlargement(1, source[axis], target[axis])
+            value = _upsample(xp, value, axis, float(factor), offset, size[axis])
+    return quantise(value, format, dither=False)
+
+
 def quantise(codes: Array, format: PixelFormat, *, dither: bool) -> Array:
     """Codes (H, W) float32 to integers of `format.dtype`, clamped; rounded half up, or with ordered dither."""
     xp = namespace(codes)

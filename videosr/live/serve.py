@@ -92,6 +92,8 @@ class Server:
             f"{options.source.url}: {source.info.width}x{source.info.height} to {info.width}x{info.height}, "
             + (f"within {1000 * options.latency:.0f} ms" if real_time else "held back by its readers, nothing dropped")
         )
+        if source.note:
+            self._say(source.note)
         if len(forms) > 1:
             self._say(f"if the machine cannot keep up: {', then '.join(form.name for form in forms[1:])}")
         template = Template()

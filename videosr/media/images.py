@@ -16,6 +16,7 @@ from videosr.errors import OutputError, UsageError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media.codecs import EncoderSettings
 from videosr.media.containers import IMAGES
+from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import to_av_frame
 
 _FORMATS = {
@@ -109,7 +110,7 @@ def write_image(
     Raises:
         OutputError: the encoder failed or the file cannot be written.
     """
-    frame = _upright(frame, display_matrix)
+    frame = (Orientation.of(display_matrix) or UPRIGHT).frame(frame)
     fmt, color = settings.format, _COLOR[settings.codec]
     opaque = PixelFormat.of(fmt.family, fmt.bits, fmt.log2_w, fmt.log2_h)
     planes = from_rgb(to_rgb(frame.planes, frame.format, frame.color), opaque, color, dither=False)
@@ -146,22 +147,3 @@ def write_image(
         with contextlib.suppress(OSError):  # the error that brought us here is the one to report
             part.unlink(missing_ok=True)
     return frame
-
-
-def _upright(frame: Frame, matrix: Sequence[int] | None) -> Frame:
-    """The frame turned and mirrored as FFmpeg's display matrix says; only whole quarter turns are made.
-
-    The matrix takes the source's (x, y) to (a x + c y, b x + d y), a and b being its first two entries and c and d the
-    first two of its second row, in 16.16 fixed point.
-    """
-    if matrix is None:
-        return frame
-    a, b, c, d = (round(matrix[i] / 65536) for i in (0, 1, 3, 4))
-    if not (a or d):
-        across, down = c, b
-        planes, sar = tuple(plane.T for plane in frame.planes), 1 / frame.sar
-    else:
-        across, down = a, d
-        planes, sar = frame.planes, frame.sar
-    step = -1 if down < 0 else 1, -1 if across < 0 else 1
-    return replace(frame, planes=tuple(plane[:: step[0], :: step[1]].copy() for plane in planes), sar=sar)

@@ -19,8 +19,19 @@ from av.audio.stream import AudioStream
 from videosr.errors import InputError, UsageError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
-from videosr.media.source import MAX_PIXELS, MAX_SIDE, fraction, open_input, plausible_rate, video_stream
+from videosr.media.sidedata import FrameSideData
+from videosr.media.source import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    coded_display_matrix,
+    fraction,
+    open_input,
+    plausible_rate,
+    unpack_matrix,
+    video_stream,
+)
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -124,10 +135,11 @@ class LiveInput:
         spec: what to read.
 
     Attributes:
-        info: of the video, from its first frame.
+        info: of the video, from its first frame; frames come upright.
         audio: the audio stream that goes with it, if there is one.
         live: it has no end of its own: an end is a loss.
         damaged: packets that could not be decoded.
+        note: what is done about the first picture, where that is not coded as it is to be shown; else "".
         wait: what paces: called with each packet's time on the source's clock in seconds, and whether it is of the
             video; returns the monotonic seconds at which the packet counts as demuxed.
 
@@ -141,6 +153,7 @@ class LiveInput:
         self._spec = spec
         self.wait: Callable[[float, bool], float] | None = None
         self.damaged = 0
+        self.note = ""
         self._container = _open(spec, SHORT_PROBE)
         if not self._container.streams.video and spec.remote:
             self._container.close()  # its picture may come later than its sound
@@ -156,6 +169,10 @@ class LiveInput:
             self._reader = PlaneReader()
             self._kinds: dict[tuple[object, ...], tuple[PixelFormat, ColorSpec]] = {}
             context = self._stream.codec_context
+            self._side_data = FrameSideData(context)
+            self._stated = coded_display_matrix(context)
+            self._matrix = self._stated
+            self._orientation = Orientation.of(self._matrix) or UPRIGHT
             context.thread_type = "SLICE"  # frame threads would each hold a frame back
             context.options = {"max_pixels": str(MAX_PIXELS)}
             self._events = self._read()
@@ -172,6 +189,7 @@ class LiveInput:
                 self._held.append(event)
                 if isinstance(event, Picture):
                     frame, stream = event.frame, self._stream
+                    self.note = self._turning()
                     rates = map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate))
                     return StreamInfo(
                         width=frame.width,
@@ -231,6 +249,8 @@ class LiveInput:
         yield from self._decode(None, time.monotonic())
 
     def _decode(self, packet: Packet | None, arrival: float) -> Iterator[Picture]:
+        if packet is not None:
+            self._side_data.expect(packet)
         try:
             pictures = self._stream.codec_context.decode(packet)
         except av.error.EOFError:
@@ -264,7 +284,8 @@ class LiveInput:
             color, _ = resolve_color(tagged, fmt, picture.height, picture.width, codec=codec, full_range_format=full)
             self._kinds[key] = fmt, color
         fmt, color = self._kinds[key]
-        return Frame(
+        self._orient(picture)
+        coded = Frame(
             planes=self._reader.read(picture, fmt),
             format=fmt,
             pts=pts,
@@ -274,6 +295,30 @@ class LiveInput:
             sar=fraction(self._stream.sample_aspect_ratio) or Fraction(1),
             key=picture.key_frame,
         )
+        return self._orientation.frame(coded)
+
+    def _orient(self, picture: av.VideoFrame) -> None:
+        """Find out how a picture is to be shown.
+
+        What the container says holds for all. What the coded video says holds until it says something else, or begins
+        anew with a keyframe (H.264, annex D); FFmpeg's decoder tells it only of the picture in whose packet it was.
+        """
+        if self._stated:
+            return
+        matrix = unpack_matrix(self._side_data.of(picture).get("DISPLAYMATRIX"))
+        if matrix is not None or picture.key_frame:
+            self._matrix = matrix
+            self._orientation = Orientation.of(matrix) or UPRIGHT
+
+    def _turning(self) -> str:
+        orientation = Orientation.of(self._matrix)
+        if orientation is None:
+            a, b, _, c, d, *_ = (entry / 65536 for entry in self._matrix or ())
+            return (
+                f"{self._spec.url}: its display matrix ({a:g} {b:g} {c:g} {d:g}) asks for more than quarter turns and "
+                "mirroring: pictures stay as they are coded; turn them with FFmpeg's rotate filter"
+            )
+        return "" if orientation == UPRIGHT else f"{self._spec.url}: turned upright, as its display matrix says"
 
     def close(self) -> None:
         """Let go of the source; not while another thread iterates."""
