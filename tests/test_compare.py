@@ -16,6 +16,8 @@ from videosr.compare.page import page, picture
 from videosr.compare.png import png
 from videosr.compare.samples import RUN, compared
 from videosr.errors import InputError
+from videosr.frame import PixelFormat
+from videosr.media.planes import PlaneReader, to_av_frame
 
 COLOR = (1, 1, 1, 1, 1)
 
@@ -65,6 +67,32 @@ def test_without_one_the_second_is_measured_against_the_first(films):
     assert [sample.time for sample in found.samples] == [0, 1]
     assert [scores.model for scores in found.scores] == ["coarse.mp4"]
     assert 15 < found.scores[0].psnr < 60
+
+
+def test_a_film_that_is_to_be_turned_is_shown_as_one_whose_pictures_were(tmp_path):
+    fmt = PixelFormat.parse("yuv444p")
+    clip = {"frames": 20, "width": 160, "height": 96, "pix_fmt": fmt.name, "color": COLOR, "options": {"qp": "0"}}
+    make_clip(tmp_path / "phone.mp4", matrix=(0, 1, -1, 0), **clip)  # clockwise
+    with av.open(str(tmp_path / "phone.mp4")) as source, av.open(str(tmp_path / "upright.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 96, 160, fmt.name
+        stream.color_range, stream.colorspace = 1, 1
+        for shown in source.decode(video=0):
+            planes = [np.rot90(plane, -1) for plane in PlaneReader().read(shown, fmt)]
+            out.mux(stream.encode(to_av_frame(planes, fmt)))
+        out.mux(stream.encode(None))
+    for pair in (("phone.mp4", "upright.mkv"), ("upright.mkv", "phone.mp4")):
+        found = compared(*(tmp_path / name for name in pair))
+        assert (found.size, found.notes) == ((96, 160), ())
+        assert {shown.shape for sample in found.samples for shown in sample.pictures} == {(160, 96, 3)}
+        assert found.scores[0].psnr == 100
+        assert all(sample.difference == 0 for sample in found.samples)
+
+
+def test_a_film_that_stands_askew_is_named(tmp_path):
+    make_clip(tmp_path / "askew.mp4", frames=14, color=COLOR, matrix=(0.75, 0.5, -0.5, 0.75))
+    found = compared(tmp_path / "askew.mp4", tmp_path / "askew.mp4")
+    assert "askew.mp4 is to be turned by no multiple of 90 degrees: it is shown as it is coded" in found.notes
 
 
 def test_moments_beyond_the_end_are_told_of(films):

@@ -36,7 +36,7 @@ def compare(
     """Compare two films, or two pictures, side by side.
 
     Scenes of both, with a slider between them, their difference and what was measured, go into one HTML file that needs
-    no other. The smaller one is enlarged.
+    no other. The smaller one is enlarged; both are turned upright, as players do.
     """
     from videosr.compare.page import against, page, picture, table
     from videosr.compare.samples import compared

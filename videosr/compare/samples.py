@@ -18,6 +18,7 @@ from videosr.evaluate.video import FORMATS, SEQUENCE, SMALLEST, VideoScores
 from videosr.evaluate.video import compare as measure
 from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.decoder import Decoder
+from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.rescale import Rescaler
 from videosr.media.resize import Resizer
 
@@ -79,7 +80,7 @@ class Comparison:
 
 
 class _Film:
-    """One of the films.
+    """One of the films; its frames come upright.
 
     Raises:
         InputError: it cannot be read.
@@ -88,7 +89,9 @@ class _Film:
     def __init__(self, path: Path) -> None:
         self.path = path
         with Decoder(path) as decoder:
-            self.info, self._origin = decoder.info, decoder.origin
+            orientation, self._origin = Orientation.of(decoder.display_matrix), decoder.origin
+            self.askew, self._orientation = orientation is None, orientation or UPRIGHT
+            self.info = self._orientation.info(decoder.info)
             first = next(iter(decoder), None)
         if first is None:
             raise InputError(f"{path}: has no frame")
@@ -131,7 +134,7 @@ class _Film:
         except InputError:
             return
         with decoder:
-            yield from decoder
+            yield from map(self._orientation.frame, decoder)
 
     def times(self, end: Fraction | None, told: Callable[[int], None]) -> list[Fraction]:
         """The middles of its scenes up to an end, in seconds from the first frame."""
@@ -241,6 +244,8 @@ def _notes(films: Sequence[_Film], size: tuple[int, int]) -> Iterator[str]:
             yield f"{film.path.name} has {rates}: what both show at the same moments is compared"
         if abs(shape - 1) > SHAPES and film.info.sar == films[0].info.sar:
             yield f"{film.path.name} has another shape, and was stretched"
+        if film.askew:
+            yield f"{film.path.name} is to be turned by no multiple of 90 degrees: it is shown as it is coded"
         if info.color.transfer in (16, 18):
             yield f"{film.path.name} is HDR, and shown as it is coded: pale on an ordinary screen"
 
