@@ -149,7 +149,7 @@ def test_mp4_converts_what_it_cannot_hold_and_says_so(rich, tmp_path):
         stream = container.streams.subtitles[0]
         payloads = [bytes(p) for p in container.demux(stream) if p.size > 2]
     texts = [p[2 : 2 + int.from_bytes(p[:2], "big")].decode() for p in payloads]  # what follows is the style
-    assert texts == ["eng: first line", "eng: second line\neng: at the same time"]
+    assert texts == ["eng: first line", "eng: second line\neng: at the same time", "eng: second line"]
     assert verify(rich, output).problems == []
 
 

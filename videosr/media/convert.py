@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import av
 import av.error
 from av.stream import Stream
+from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
+from videosr.media.cues import Screen, Span, is_blank, joined
 from videosr.media.resample import Resampler
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 64_000}
 OPUS_RATE = 48_000
+LONGEST = 2**31
+"""Milliseconds that a subtitle may last."""
 
 
 class Converter(Protocol):
@@ -89,7 +93,7 @@ def _known(layout: av.AudioLayout) -> av.AudioLayout:
 class SubtitleConverter:
     """Turns text subtitles into another text format; styling that the target lacks is lost.
 
-    MP4's text track shows one thing at a time, so there what begins at the same time becomes one subtitle.
+    MP4's text track shows one thing at a time, so there those that overlap are cut and joined (`Screen`).
     """
 
     def __init__(self, out: av.container.OutputContainer, source: Stream, codec: str) -> None:
@@ -104,33 +108,44 @@ class SubtitleConverter:
         stream.time_base = Fraction(1, 1000)
         self._encoder = stream.codec_context
         self._encoder.subtitle_header = decoder.subtitle_header
-        self._one_at_a_time = codec == "mov_text"
-        self._held: Packet | None = None
-        self.errors = 0
+        self._screen = Screen() if codec == "mov_text" else None
+        self._damaged = 0
+
+    @property
+    def errors(self) -> int:
+        """Packets that were damaged or found no place."""
+        return self._damaged + (self._screen.lost if self._screen is not None else 0)
 
     def feed(self, packet: Packet) -> list[Packet]:
-        """The subtitle in the other format; a damaged one is counted in `errors`."""
+        """The subtitles that follow in the other format; a damaged one is counted in `errors`."""
         if packet.pts is None or packet.size == 0:
             return []
         try:
             text = self._decoder.decode2(packet)
         except av.error.FFmpegError:
-            self.errors += 1
+            self._damaged += 1
             return []
         if text is None or len(text) == 0:
             return []
         milliseconds = text.end_display_time - text.start_display_time
+        if milliseconds > LONGEST:  # FFmpeg's mark of an end that nobody knows
+            milliseconds = 0
         duration = packet.duration or round(Fraction(milliseconds, 1000) / self._time_base)
-        made = self._timed(self._encoder.encode_subtitle(text), packet.pts, duration)
-        if not self._one_at_a_time:
-            return [made]
-        if self._held is not None and self._held.pts == made.pts:
-            both = b"\n".join(_plain_text(p) for p in (self._held, made))
-            longest = max(self._held.duration or 0, duration)
-            self._held = self._timed(av.Packet(len(both).to_bytes(2, "big") + both), packet.pts, longest)
-            return []
-        ready, self._held = self._held, made
-        return [ready] if ready is not None else []
+        if self._screen is None:
+            return [self._timed(self._encoder.encode_subtitle(text), packet.pts, duration)]
+        end = packet.pts + duration if duration else None
+        events = [r.ass for r in text if isinstance(r, AssSubtitle) and not is_blank(r.ass)]
+        return self._encoded([span for event in events for span in self._screen.add(packet.pts, end, event)])
+
+    def _encoded(self, spans: list[Span]) -> list[Packet]:
+        return [
+            self._timed(
+                self._encoder.encode_subtitle(SubtitleSet.create(joined(span.events), 0, 0)),
+                span.begin,
+                span.end - span.begin,
+            )
+            for span in spans
+        ]
 
     def _timed(self, packet: Packet, pts: int, duration: int) -> Packet:
         packet.stream = self.stream
@@ -141,12 +156,5 @@ class SubtitleConverter:
         return packet
 
     def flush(self) -> list[Packet]:
-        """The last subtitle."""
-        ready, self._held = self._held, None
-        return [ready] if ready is not None else []
-
-
-def _plain_text(packet: Packet) -> bytes:
-    """The text of a sample of MP4's timed text, without its style (3GPP TS 26.245)."""
-    data = bytes(packet)
-    return data[2 : 2 + int.from_bytes(data[:2], "big")]
+        """The last subtitles."""
+        return self._encoded(self._screen.finish()) if self._screen is not None else []

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import av
 import av.error
 from av.codec.context import Flags
 from av.stream import Stream
+from av.subtitles.codeccontext import SubtitleCodecContext
+from av.subtitles.subtitle import AssSubtitle
 
 from videosr.errors import InputError
 from videosr.media.cropping import Cropping
+from videosr.media.cues import is_blank
+from videosr.media.probe import TEXT_SUBTITLES, codec_name
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
 from videosr.media.source import coded_display_matrix, fraction, open_input
@@ -27,9 +32,19 @@ def _digest(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=8).digest()
 
 
-BLANK = frozenset({_digest(b""), _digest(b"\0\0")})
-"""Hashes of subtitles without text: nothing, and MP4's text of no length."""
 HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+
+
+def _is_blank(packet: av.Packet[Stream]) -> bool:
+    """Whether a packet is of a text subtitle that shows nothing, such as clears the screen in MP4."""
+    context = packet.stream.codec_context
+    if not isinstance(context, SubtitleCodecContext) or codec_name(packet.stream) not in TEXT_SUBTITLES:
+        return False
+    try:
+        text = context.decode2(packet) if packet.size else None
+    except av.error.FFmpegError:
+        return False
+    return all(is_blank(rect.ass) for rect in text or () if isinstance(rect, AssSubtitle))
 
 
 @dataclass(slots=True)
@@ -42,6 +57,7 @@ class Track:
         hashes: of the payloads.
         sizes: bytes of the payloads.
         durations: in ticks, 0 where unknown.
+        blank: which packets are text subtitles without text.
         length: ticks at which the last one ends.
         disorder: packets that are to be decoded before the one ahead of them, or after they are shown.
         errors: packets that could not be decoded, where that was tried.
@@ -52,6 +68,7 @@ class Track:
     hashes: list[bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
+    blank: list[bool] = field(default_factory=list)
     length: int = 0
     disorder: int = 0
     errors: int = 0
@@ -66,32 +83,29 @@ class Track:
         self._content.update(bytes(packet))
         self.sizes.append(packet.size)
         self.durations.append(packet.duration or 0)
+        self.blank.append(_is_blank(packet))
         if packet.dts is not None:
             early = self._decoded is not None and packet.dts < self._decoded
             self.disorder += early or (packet.pts is not None and packet.pts < packet.dts)
             self._decoded = packet.dts
         self.length = max(self.length, time + (packet.duration or 0))
 
-    def without_blanks(self, merged: bool = False) -> Track:
-        """Without the packets that only clear the screen, which most formats of subtitles do not have.
+    def cues(self) -> list[int]:
+        """When subtitles begin, in ticks: of the packets without those that only clear the screen."""
+        return [time for time, blank in zip(self.times, self.blank, strict=True) if not blank]
 
-        Args:
-            merged: count what begins at one time as one.
-        """
-        full = [i for i, found in enumerate(self.hashes) if found not in BLANK]
-        if merged:
-            full = [i for i, before in zip(full, [-1, *full], strict=False) if not self._same_time(i, before)]
-        return Track(
-            self.tick,
-            [self.times[i] for i in full],
-            [self.hashes[i] for i in full],
-            [self.sizes[i] for i in full],
-            [self.durations[i] for i in full],
-            self.length,
-        )
-
-    def _same_time(self, i: int, before: int) -> bool:
-        return before >= 0 and self.times[i] == self.times[before]
+    def changes(self) -> list[int]:
+        """When another text than before is on the screen, in ticks: at every begin and end of one that overlaps."""
+        begins = sorted(set(self.cues()))
+        following = dict(pairwise(begins))
+        on_screen: Counter[int] = Counter()
+        for time, duration, blank in zip(self.times, self.durations, self.blank, strict=True):
+            if not blank:
+                on_screen[time] += 1
+                on_screen[time + duration if duration else following.get(time, self.length + 1)] -= 1
+        edges = sorted(on_screen)
+        counts = accumulate(on_screen[edge] for edge in edges)
+        return [edge for edge, count in zip(edges, counts, strict=True) if count]
 
     @property
     def content(self) -> bytes:
