@@ -8,6 +8,7 @@ import pytest
 from clips import make_clip
 
 from videosr.media.decoder import Decoder
+from videosr.media.live_input import LiveInput, Picture, SourceSpec
 
 WIDTH, HEIGHT = 64, 48
 
@@ -56,6 +57,19 @@ def test_frames_are_what_is_to_be_seen(cropped):
     for frame, wanted in zip(frames, luma, strict=True):
         assert np.array_equal(frame.planes[0], wanted)
         assert frame.planes[1].shape == ((height + 1) // 2, (width + 1) // 2)
+
+
+def test_live_video_is_cropped_alike(cropped):
+    path, width, height, luma = cropped
+    source = LiveInput(SourceSpec(url=str(path)))
+    try:
+        assert (source.info.width, source.info.height) == (width, height)
+        frames = [event.frame for event in source if isinstance(event, Picture)]
+    finally:
+        source.close()
+    assert len(frames) == len(luma)
+    for frame, wanted in zip(frames, luma, strict=True):
+        assert np.array_equal(frame.planes[0], wanted)
 
 
 def test_the_output_is_of_that_size_and_verified(cropped, tmp_path, videosr):

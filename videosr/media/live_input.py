@@ -19,6 +19,7 @@ from av.audio.stream import AudioStream
 from videosr.errors import InputError, UsageError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.cropping import Cropping
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.sidedata import FrameSideData
@@ -169,7 +170,7 @@ class LiveInput:
             self._reader = PlaneReader()
             self._kinds: dict[tuple[object, ...], tuple[PixelFormat, ColorSpec]] = {}
             context = self._stream.codec_context
-            self._side_data = FrameSideData(context)
+            self._cropping, self._side_data = Cropping(context), FrameSideData(context)
             self._stated = coded_display_matrix(context)
             self._matrix = self._stated
             self._orientation = Orientation.of(self._matrix) or UPRIGHT
@@ -258,7 +259,7 @@ class LiveInput:
         except av.error.FFmpegError:
             self.damaged += 1
             return
-        for picture in pictures:
+        for picture in map(self._cropping.of, pictures):
             pts = picture.pts if picture.pts is not None else picture.dts
             if pts is None:
                 self.damaged += 1
