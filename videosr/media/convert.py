@@ -11,6 +11,7 @@ import av.error
 from av.stream import Stream
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
+from videosr.media.audio_format import known_layout
 from videosr.media.cues import Screen, Span, is_blank, joined
 from videosr.media.resample import Resampler
 
@@ -53,7 +54,7 @@ class AudioConverter:
         assert isinstance(stream, av.audio.stream.AudioStream)
         self.stream: Stream = stream
         encoder = stream.codec_context
-        encoder.layout = _known(decoder.layout)
+        encoder.layout = known_layout(decoder.layout)
         if codec in BITS_PER_CHANNEL:
             encoder.bit_rate = BITS_PER_CHANNEL[codec] * decoder.channels
         encoder.time_base = Fraction(1, rate)
@@ -83,11 +84,6 @@ class AudioConverter:
     def _own(self, packet: Packet) -> Packet:
         packet.stream = self.stream
         return packet
-
-
-def _known(layout: av.AudioLayout) -> av.AudioLayout:
-    """The layout; the usual one of as many channels where a file (WMA, some WAV) says only how many there are."""
-    return av.AudioLayout(f"{layout.nb_channels}c") if layout.name.endswith(" channels") else layout
 
 
 class SubtitleConverter:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import av
 from av.stream import Stream
 
-from videosr.media.probe import codec_name
-from videosr.media.source import open_input
+from videosr.media.audio_format import known_layout
+from videosr.media.source import codec_name, open_input
 
 if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
@@ -24,6 +24,21 @@ def cover_attachment(name: str, stream: Stream) -> tuple[str, str, bytes]:
         picture = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
     tags = stream.metadata
     return tags.get("filename", f"cover.{suffix}"), tags.get("mimetype", mimetype), picture
+
+
+def add_copy(out: av.container.OutputContainer, source: Stream) -> Stream:
+    """Add a stream of the same codec to an output.
+
+    Of PCM FFmpeg's mp4 muxer wants to know the places of the speakers, and says so only when it closes the file.
+
+    Raises:
+        ValueError: the container holds no such streams.
+    """
+    made = out.add_stream_from_template(source, opaque=True)
+    context = made.codec_context
+    if isinstance(context, av.AudioCodecContext):
+        context.layout = known_layout(context.layout)
+    return made
 
 
 class StreamCopy:

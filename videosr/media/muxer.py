@@ -19,10 +19,11 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.media.convert import Converter, add_converted
-from videosr.media.copies import StreamCopy, cover_attachment
+from videosr.media.copies import StreamCopy, add_copy, cover_attachment
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan, open_described
+from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
+from videosr.media.rehearsal import open_described
 from videosr.media.segments import Segment, SegmentHeader, decode_times
 from videosr.media.source import (
     check_readable,
@@ -191,7 +192,7 @@ class _Mux:
             elif is_attached_picture(stream) and self._plan.container == "matroska":
                 made = self._out.add_attachment(*cover_attachment(self._name, stream))
             else:
-                made = self._out.add_stream_from_template(stream, opaque=True)
+                made = add_copy(self._out, stream)
                 self._copies[stream.index] = StreamCopy(stream, made, self._plan.container in ("mp4", "mov"))
             made.metadata.update(self._stream_tags(stream, entry.action))
             if made.type != "attachment":

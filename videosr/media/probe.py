@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import av
-import av.error
 from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
 from videosr.media.languages import quicktime_language
-from videosr.media.source import is_attached_picture, open_input, video_stream
+from videosr.media.rehearsal import copy_problem, open_described
+from videosr.media.source import codec_name, is_attached_picture, open_input, video_stream
 
 if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
 
-SAMPLES = 3
-"""Packets of a stream that are tried in its new container."""
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
 REMADE = frozenset({"chapters", "timecode"})
 """Targets of tracks that repeat the file's chapters or the video's timecode: no packet of them is copied."""
@@ -166,15 +161,6 @@ class Plan:
     metadata_tags: bool = False
 
 
-def codec_name(stream: Stream) -> str:
-    """FFmpeg's name of a stream's codec, "unknown" where it has none."""
-    if stream.codec_context is not None:
-        return stream.codec_context.codec.canonical_name
-    if stream.type == "data" and stream.name:
-        return stream.name
-    return "unknown"
-
-
 def probe(path: str | os.PathLike[str]) -> MediaInfo:
     """Describe a media file.
 
@@ -231,7 +217,7 @@ def _facts(stream: Stream) -> StreamFacts:
 def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | None = None) -> Plan:
     """Decide what becomes of every stream of a file in another container.
 
-    Whether a stream can be copied is found by writing a header with it, and its first packets if it is audio: the very
+    Whether a stream can be copied is found by writing a file with it, and its first packets if it is audio: the very
     thing the muxer will do.
 
     Args:
@@ -243,12 +229,12 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
         InputError: the source cannot be opened or has no usable video stream.
     """
     name = os.fspath(path)
-    with open_described(path) as (source, samples):
+    with open_described(path) as (source, first):
         chosen = video_stream(source, name, video).index
         plans = tuple(
             StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
             if s.index == chosen
-            else _plan_stream(s, source, container, samples.get(s.index, []))
+            else _plan_stream(s, source, container, first.get(s.index, []))
             for s in source.streams
         )
         losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target not in REMADE]
@@ -304,52 +290,8 @@ def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[str]:
     return [f"stream {stream.index}: flag {name} has no place in the container" for name in names]
 
 
-@contextmanager
-def open_described(
-    path: str | os.PathLike[str],
-) -> Iterator[tuple[av.container.InputContainer, dict[int, list[Packet]]]]:
-    """A file whose audio streams are described by their first packets too, and those packets.
-
-    Where sound begins late, as in a recording that begins before the programme, FFmpeg knows neither rate nor layout of
-    it on opening. Plans, and the headers written by them, have to be made of the same description.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    with open_input(path) as source:
-        samples = _samples(source)
-        for stream in source.streams.audio:
-            context = stream.codec_context
-            if context is not None and not context.sample_rate:
-                _learn(context, samples[stream.index])
-        yield source, samples
-
-
-def _samples(source: av.container.InputContainer) -> dict[int, list[Packet]]:
-    """The first packets of every audio stream."""
-    found: dict[int, list[Packet]] = {s.index: [] for s in source.streams.audio}
-    try:
-        for packet in islice(source.demux(*source.streams.audio) if found else (), SAMPLES * 8 * len(found)):
-            if packet.size and len(found[packet.stream_index]) < SAMPLES:
-                found[packet.stream_index].append(packet)
-            if all(len(packets) == SAMPLES for packets in found.values()):
-                break
-    except av.error.FFmpegError:
-        pass  # a damaged file: whoever reads it to its end will say so
-    return found
-
-
-def _learn(decoder: av.AudioCodecContext, packets: list[Packet]) -> None:
-    """Let a decoder find its rate and layout, and be as new."""
-    for packet in packets:
-        with suppress(av.error.FFmpegError):
-            decoder.decode(packet)
-    if decoder.is_open:
-        decoder.flush_buffers()
-
-
 def _plan_stream(
-    stream: Stream, source: av.container.InputContainer, container: str, samples: list[Packet]
+    stream: Stream, source: av.container.InputContainer, container: str, first: list[Packet]
 ) -> StreamPlan:
     codec = codec_name(stream)
 
@@ -375,7 +317,7 @@ def _plan_stream(
         return plan(COPY) if container == "matroska" else plan(DROP, reason=f"{container} holds no attachments")
     if stream.type == "unknown" or (codec == "unknown" and stream.type != "data"):
         return plan(DROP, reason="its codec is unknown to FFmpeg")
-    problem = _refusal(stream, container, samples)
+    problem = copy_problem(stream, container, first)
     if problem is None:
         return plan(COPY)
     if stream.type == "subtitle" and codec in TEXT_SUBTITLES:
@@ -386,23 +328,3 @@ def _plan_stream(
             return plan(DROP, reason="too little of it is there to know its sample rate")
         return plan(CONVERT, _AUDIO_FOR[container], problem)
     return plan(DROP, reason=problem)
-
-
-def _refusal(stream: Stream, container: str, samples: list[Packet]) -> str | None:
-    """Why a muxer does not take a stream as it is, None if it does."""
-    out = av.open(io.BytesIO(), "w", format=container)
-    try:
-        made = out.add_stream_from_template(stream, opaque=True)
-        out.start_encoding()
-    except (ValueError, av.error.FFmpegError):
-        codec = codec_name(stream)
-        return f"{container} holds no {'data of this kind' if codec == 'unknown' else codec}"
-    refused = 0
-    for packet in samples:
-        packet.stream = made
-        packet.pts = packet.dts = packet.pts or 0
-        try:
-            out.mux(packet)
-        except (av.error.InvalidDataError, av.error.ArgumentError):
-            refused += 1
-    return "its packets are not what its header says" if samples and refused == len(samples) else None

@@ -122,6 +122,15 @@ def _open_error(name: str, exc: Exception) -> InputError:
     return InputError(f"{name}: cannot be opened: {reason}")
 
 
+def codec_name(stream: av.stream.Stream) -> str:
+    """FFmpeg's name of a stream's codec, "unknown" where it has none."""
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    if stream.type == "data" and stream.name:
+        return stream.name
+    return "unknown"
+
+
 def is_attached_picture(stream: av.stream.Stream) -> bool:
     """Whether a video stream is cover art or a thumbnail rather than a film."""
     flags = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails

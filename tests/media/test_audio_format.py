@@ -1,0 +1,72 @@
+"""Sound of layouts, rates and depths that containers and encoders do not take as they are."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from doubling import double
+
+from videosr.media.codecs import EncoderSettings
+from videosr.media.probe import plan_streams
+from videosr.media.verify import verify
+
+FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".webm": "webm"}
+
+
+def with_sound(path, codec, layout="stereo", rate=48000, fmt=None, container=None):
+    """A clip of half a second; its channel number n is a tone of 200 (n + 1) Hz that 24 bits hold exactly."""
+    with av.open(str(path), "w", format=container) as out:
+        video = out.add_stream("mpeg2video", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        stream = out.add_stream(codec, rate=rate, options={"strict": "-2"})
+        stream.codec_context.layout = layout
+        if fmt:
+            stream.codec_context.format = fmt
+        out.start_encoding()
+        for i in range(12):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 40 + 9 * i, np.uint8), "yuv420p")))
+        out.mux(video.encode(None))
+        context = stream.codec_context
+        resampler = av.AudioResampler(context.format, layout, rate, context.frame_size or 480)
+        frame = av.AudioFrame.from_ndarray(tones(context.channels, rate).reshape(1, -1), format="s32", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+    return path
+
+
+def tones(channels, rate):
+    """Samples as (time, channel), s32 with the low byte 0."""
+    phases = 2 * np.pi * 200 * np.outer(np.arange(rate // 2) / rate, 1 + np.arange(channels))
+    return (0.2 * np.sin(phases) * 2**31).astype(np.int32) & ~255
+
+
+def heard(path):
+    """The stream's codec context's (codec, layout, rate, format), and its samples as (time, channel)."""
+    with av.open(str(path)) as container:
+        context = container.streams.audio[0].codec_context
+        known = context.name, context.layout.name, context.sample_rate, context.format.name
+        frames = [f.to_ndarray() for f in container.decode(audio=0)]
+        planar = context.format.is_planar
+    return known, np.concatenate([f.T if planar else f.reshape(-1, context.channels) for f in frames])
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1"])
+def test_pcm_that_does_not_say_where_its_speakers_stand_is_copied_to_mp4(tmp_path, suffix, layout):
+    source = with_sound(tmp_path / f"a{suffix}", "pcm_s16le", layout)
+    output = tmp_path / "b.mp4"
+    assert plan_streams(source, "mp4").losses == ()
+    assert double(source, output, settings=EncoderSettings(preset="ultrafast")) == []
+    assert verify(source, output).problems == []
+    assert np.array_equal(heard(source)[1], heard(output)[1])
+
+
+def test_what_mp4_refuses_only_at_its_end_is_known_before(tmp_path):
+    source = with_sound(tmp_path / "a.mkv", "pcm_s16le", "9 channels")
+    (line,) = plan_streams(source, "mp4").losses
+    assert "mp4 holds pcm_s16le, but none like this" in line
