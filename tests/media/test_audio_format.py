@@ -10,10 +10,13 @@ import pytest
 from doubling import double
 
 from videosr.media.codecs import EncoderSettings
-from videosr.media.probe import plan_streams
+from videosr.media.probe import plan_streams, probe
 from videosr.media.verify import verify
 
 FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".webm": "webm"}
+PRESETS = {".mp4": "ultrafast", ".webm": "8"}
+NOT_MIXED = {"22.2": {"SL", "SR"}}
+"""Speakers that FFmpeg leaves out although the target has them."""
 
 
 def with_sound(path, codec, layout="stereo", rate=48000, fmt=None, container=None):
@@ -50,9 +53,9 @@ def heard(path):
     with av.open(str(path)) as container:
         context = container.streams.audio[0].codec_context
         known = context.name, context.layout.name, context.sample_rate, context.format.name
-        frames = [f.to_ndarray() for f in container.decode(audio=0)]
-        planar = context.format.is_planar
-    return known, np.concatenate([f.T if planar else f.reshape(-1, context.channels) for f in frames])
+        packed = av.AudioResampler(context.format.packed, context.layout, context.sample_rate)
+        pieces = [p.to_ndarray() for f in [*container.decode(audio=0), None] for p in packed.resample(f)]
+    return known, np.concatenate([piece.reshape(-1, context.channels) for piece in pieces])
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
@@ -66,7 +69,47 @@ def test_pcm_that_does_not_say_where_its_speakers_stand_is_copied_to_mp4(tmp_pat
     assert np.array_equal(heard(source)[1], heard(output)[1])
 
 
-def test_what_mp4_refuses_only_at_its_end_is_known_before(tmp_path):
+def test_what_neither_can_be_copied_nor_converted_is_left_out_and_said(tmp_path):
     source = with_sound(tmp_path / "a.mkv", "pcm_s16le", "9 channels")
     (line,) = plan_streams(source, "mp4").losses
-    assert "mp4 holds pcm_s16le, but none like this" in line
+    assert "drop" in line
+    assert "mp4 holds pcm_s16le, but none like this" in line  # FFmpeg refuses it when it closes the file
+    assert "aac cannot be made of 9 channels at 48000 Hz" in line
+    output = tmp_path / "b.mp4"
+    assert double(source, output) == []
+    assert verify(source, output).problems == []
+    assert [s.type for s in probe(output).streams] == ["video"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "layout", "rate", "given", "at"),
+    [
+        (".webm", "ac3", "5.1(side)", 48000, "5.1", 48000),
+        (".webm", "flac", "4.0", 48000, "6.1", 48000),
+        (".webm", "flac", "2.1", 48000, "5.1", 48000),
+        (".webm", "flac", "quad(side)", 44100, "quad", 48000),
+        (".webm", "flac", "7.1(wide)", 48000, "5.1", 48000),
+        (".webm", "flac", "7.1", 48000, "7.1", 48000),
+        (".mp4", "wavpack", "stereo", 192000, "stereo", 96000),
+        (".mp4", "tta", "5.1", 192000, "5.1", 96000),
+        (".mp4", "wavpack", "mono", 50000, "mono", 64000),
+        (".mp4", "wavpack", "22.2", 48000, "7.1", 48000),
+        (".mp4", "wavpack", "7.1(wide)", 48000, "7.1(wide)", 48000),
+    ],
+)
+def test_sound_is_converted_to_the_nearest_that_the_encoder_takes(tmp_path, suffix, codec, layout, rate, given, at):
+    source = with_sound(tmp_path / "a.mkv", codec, layout, rate)
+    output = tmp_path / f"b{suffix}"
+    (line,) = plan_streams(source, FORMATS[suffix]).losses
+    assert (f"{layout} becomes {given}" in line) == (layout != given)
+    assert (f"{rate} Hz becomes {at} Hz" in line) == (rate != at)
+    assert double(source, output, settings=EncoderSettings(preset=PRESETS[suffix])) == []
+    assert verify(source, output).problems == []
+    (_, found, rate, _), samples = heard(output)
+    assert (found, rate) == (given, at)
+    speakers = [channel.name for channel in av.AudioLayout(given).channels]
+    for n, name in enumerate(channel.name for channel in av.AudioLayout(layout).channels):
+        place = name if name in speakers else name.replace("S", "B")
+        if place in speakers and place != "LFE" and name not in NOT_MIXED.get(layout, ()):
+            spectrum = np.abs(np.fft.rfft(samples[rate // 10 : rate * 2 // 5, speakers.index(place)]))
+            assert spectrum[round(200 * (n + 1) * 0.3)] > 0.3 * spectrum.max()

@@ -11,15 +11,13 @@ import av.error
 from av.stream import Stream
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
-from videosr.media.audio_format import known_layout
+from videosr.media.audio_format import AudioTarget
 from videosr.media.cues import Screen, Span, is_blank, joined
 from videosr.media.resample import Resampler
 
 if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
 
-BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 64_000}
-OPUS_RATE = 48_000
 LONGEST = 2**31
 """Milliseconds that a subtitle may last."""
 
@@ -37,7 +35,11 @@ class Converter(Protocol):
 
 
 def add_converted(out: av.container.OutputContainer, source: Stream, codec: str) -> Converter:
-    """Add a stream of another codec to an output and return what fills it."""
+    """Add a stream of another codec to an output and return what fills it.
+
+    Raises:
+        ValueError: the encoder takes nothing like the source.
+    """
     return AudioConverter(out, source, codec) if source.type == "audio" else SubtitleConverter(out, source, codec)
 
 
@@ -48,17 +50,13 @@ class AudioConverter:
         decoder = source.codec_context
         assert isinstance(decoder, av.AudioCodecContext)
         self._decoder = decoder
-        rate = OPUS_RATE if codec == "libopus" else decoder.sample_rate
-        options = {"mapping_family": "1"} if codec == "libopus" and decoder.channels > 2 else {}
-        stream = out.add_stream(codec, rate=rate, options=options)
+        target = AudioTarget.nearest(codec, decoder)
+        stream = out.add_stream(codec)
         assert isinstance(stream, av.audio.stream.AudioStream)
         self.stream: Stream = stream
         encoder = stream.codec_context
-        encoder.layout = known_layout(decoder.layout)
-        if codec in BITS_PER_CHANNEL:
-            encoder.bit_rate = BITS_PER_CHANNEL[codec] * decoder.channels
-        encoder.time_base = Fraction(1, rate)
-        stream.time_base = Fraction(1, rate)
+        target.configure(encoder)
+        stream.time_base = encoder.time_base
         encoder.open()
         self._encoder = encoder
         self._resampler = Resampler(encoder)

@@ -13,7 +13,7 @@ from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
 from videosr.media.languages import quicktime_language
-from videosr.media.rehearsal import copy_problem, open_described
+from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
 from videosr.media.source import codec_name, is_attached_picture, open_input, video_stream
 
 if TYPE_CHECKING:
@@ -217,8 +217,8 @@ def _facts(stream: Stream) -> StreamFacts:
 def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | None = None) -> Plan:
     """Decide what becomes of every stream of a file in another container.
 
-    Whether a stream can be copied is found by writing a file with it, and its first packets if it is audio: the very
-    thing the muxer will do.
+    Whether a stream can be copied or converted is found by writing a file with it, and its first packets if it is
+    audio: the very thing the muxer will do.
 
     Args:
         path: the source.
@@ -320,11 +320,17 @@ def _plan_stream(
     problem = copy_problem(stream, container, first)
     if problem is None:
         return plan(COPY)
+    context = stream.codec_context
     if stream.type == "subtitle" and codec in TEXT_SUBTITLES:
-        return plan(CONVERT, _TEXT_FOR[container], problem)
-    if stream.type == "audio":
-        context = stream.codec_context
-        if not (isinstance(context, av.AudioCodecContext) and context.sample_rate and context.channels):
-            return plan(DROP, reason="too little of it is there to know its sample rate")
-        return plan(CONVERT, _AUDIO_FOR[container], problem)
-    return plan(DROP, reason=problem)
+        target = _TEXT_FOR[container]
+    elif stream.type != "audio":
+        return plan(DROP, reason=problem)
+    elif isinstance(context, av.AudioCodecContext) and context.sample_rate and context.channels:
+        target = _AUDIO_FOR[container]
+    else:
+        return plan(DROP, reason="too little of it is there to know its sample rate")
+    try:
+        changes = rehearse_conversion(stream, container, target, first)
+    except ValueError as exc:
+        return plan(DROP, reason=f"{problem}; {exc}")
+    return plan(CONVERT, target, "; ".join([problem, *changes]))

@@ -13,6 +13,8 @@ import av
 import av.error
 from av.stream import Stream
 
+from videosr.media.audio_format import AudioTarget
+from videosr.media.convert import add_converted
 from videosr.media.copies import add_copy
 from videosr.media.source import codec_name, open_input
 
@@ -73,7 +75,7 @@ def copy_problem(stream: Stream, container: str, first: list[Packet]) -> str | N
     Args:
         stream: of the source.
         container: FFmpeg's muxer.
-        first: packets of the stream; they are the file's afterwards.
+        first: packets of the stream.
     """
     codec = codec_name(stream)
     out = av.open(io.BytesIO(), "w", format=container)
@@ -83,7 +85,7 @@ def copy_problem(stream: Stream, container: str, first: list[Packet]) -> str | N
     except (ValueError, av.error.FFmpegError):
         return f"{container} holds no {'data of this kind' if codec == 'unknown' else codec}"
     refused = 0
-    for packet in first:
+    for packet in map(_again, first):
         packet.stream = made
         packet.pts = packet.dts = packet.pts or 0
         try:
@@ -95,3 +97,44 @@ def copy_problem(stream: Stream, container: str, first: list[Packet]) -> str | N
     except av.error.FFmpegError:  # some things are looked at only when the index is written
         return f"{container} holds {codec}, but none like this"
     return "its packets are not what its header says" if first and refused == len(first) else None
+
+
+def rehearse_conversion(stream: Stream, container: str, codec: str, first: list[Packet]) -> list[str]:
+    """Convert the beginning of a stream and write it into a file.
+
+    Args:
+        stream: of the source, audio or subtitles; its decoder is used up.
+        container: FFmpeg's muxer.
+        codec: FFmpeg's encoder.
+        first: packets of the stream.
+
+    Returns:
+        What else becomes another: one line for rate and layout each.
+
+    Raises:
+        ValueError: it cannot be converted; says why.
+    """
+    out = av.open(io.BytesIO(), "w", format=container)
+    try:
+        converter = add_converted(out, stream, codec)
+        out.start_encoding()
+        for packet in map(_again, first):
+            out.mux(converter.feed(packet))
+        out.mux(converter.flush())
+        out.close()
+    except av.error.FFmpegError as exc:
+        with suppress(av.error.FFmpegError):
+            out.close()
+        raise ValueError(f"{container} does not take {codec} made of it: {exc.strerror}") from exc
+    decoder = stream.codec_context
+    return AudioTarget.nearest(codec, decoder).changes(decoder) if isinstance(decoder, av.AudioCodecContext) else []
+
+
+def _again(packet: Packet) -> Packet:
+    """Another packet of the same content: to be tried, a packet is given to another stream and other times."""
+    twin = av.Packet(bytes(packet))
+    twin.pts, twin.dts, twin.duration, twin.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+    twin.is_keyframe = packet.is_keyframe
+    for data in packet.iter_sidedata():
+        twin.set_sidedata(data)
+    return twin
