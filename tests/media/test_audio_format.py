@@ -19,9 +19,9 @@ NOT_MIXED = {"22.2": {"SL", "SR"}}
 """Speakers that FFmpeg leaves out although the target has them."""
 
 
-def with_sound(path, codec, layout="stereo", rate=48000, fmt=None, container=None):
+def with_sound(path, codec, layout="stereo", rate=48000, fmt=None, container=None, **options):
     """A clip of half a second; its channel number n is a tone of 200 (n + 1) Hz that 24 bits hold exactly."""
-    with av.open(str(path), "w", format=container) as out:
+    with av.open(str(path), "w", format=container, container_options=options) as out:
         video = out.add_stream("mpeg2video", rate=24)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         stream = out.add_stream(codec, rate=rate, options={"strict": "-2"})
@@ -113,3 +113,35 @@ def test_sound_is_converted_to_the_nearest_that_the_encoder_takes(tmp_path, suff
         if place in speakers and place != "LFE" and name not in NOT_MIXED.get(layout, ()):
             spectrum = np.abs(np.fft.rfft(samples[rate // 10 : rate * 2 // 5, speakers.index(place)]))
             assert spectrum[round(200 * (n + 1) * 0.3)] > 0.3 * spectrum.max()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "fmt", "container", "bits"),
+    [
+        ("a.m2ts", "pcm_bluray", "s32", "mpegts", 24),
+        ("a.vob", "pcm_dvd", "s32", "vob", 24),
+        ("a.m2ts", "pcm_bluray", "s16", "mpegts", 16),
+        ("a.mov", "pcm_f32be", "flt", "mov", 24),
+    ],
+)
+def test_lossless_sound_keeps_its_depth_in_matroska(tmp_path, name, codec, fmt, container, bits):
+    source = with_sound(tmp_path / name, codec, fmt=fmt, container=container)
+    output = tmp_path / "b.mkv"
+    (line,) = plan_streams(source, "matroska").losses
+    assert ("32-bit floating point becomes 24-bit integers" in line) == (fmt == "flt")
+    assert double(source, output) == []
+    assert verify(source, output).problems == []
+    with av.open(str(output)) as container:
+        assert container.streams.audio[0].codec_context.bits_per_raw_sample == bits
+    (_, kept), (_, was) = heard(output), heard(source)
+    assert np.array_equal(kept, (was.astype(np.float64) * 2**31).astype(np.int32) if fmt == "flt" else was)
+
+
+def test_sound_decoded_to_floating_point_has_24_bits_in_flac(tmp_path):
+    source = with_sound(tmp_path / "a.ts", "aac", mpegts_flags="latm")
+    output = tmp_path / "b.mkv"
+    assert double(source, output) == []
+    assert verify(source, output).problems == []
+    ((was, _, _, _), sound), ((now, _, _, fmt), samples) = heard(source), heard(output)
+    assert (was, now, fmt) == ("aac_latm", "flac", "s32")
+    assert np.abs(samples / 2**31 - sound).max() <= 2**-23

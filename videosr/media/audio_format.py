@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
@@ -15,6 +16,7 @@ OPUS_RATE = 48_000
 BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 64_000}
 USUAL_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 """One of each number of channels that every encoder takes: Opus no others (RFC 7845, 5.1.1.2)."""
+_FLOAT = frozenset({"flt", "fltp", "dbl", "dblp"})
 _BACK, _SIDE = ("BL", "BR"), ("SL", "SR")
 
 
@@ -50,7 +52,7 @@ class AudioTarget:
         rate = min((r for r in rates if r >= decoder.sample_rate), default=max(rates))
         layout = known_layout(decoder.layout)
         for candidate in (layout, _nearest_layout(layout)):
-            target = cls(codec, rate, candidate, (encoder.audio_formats or [decoder.format])[0])
+            target = cls(codec, rate, candidate, _nearest_format(encoder.audio_formats or [], decoder.format))
             if target._works(decoder):
                 return target
         raise ValueError(f"{codec} cannot be made of {layout.name} at {decoder.sample_rate} Hz")
@@ -72,6 +74,8 @@ class AudioTarget:
         layout = known_layout(decoder.layout)
         if self.layout != layout:
             found.append(f"{layout.name} becomes {self.layout.name}")
+        if self.codec == "flac" and decoder.codec.lossless and decoder.format and decoder.format.name in _FLOAT:
+            found.append(f"{decoder.format.bits}-bit floating point becomes 24-bit integers")
         return found
 
     def _works(self, decoder: av.AudioCodecContext) -> bool:
@@ -100,6 +104,15 @@ def known_layout(layout: av.AudioLayout) -> av.AudioLayout:
         return av.AudioLayout(f"{layout.nb_channels}c")
     except ValueError:
         return layout
+
+
+def _nearest_format(formats: Sequence[av.AudioFormat], source: av.AudioFormat | None) -> av.AudioFormat:
+    """The shortest of an encoder's samples that are as long as the source's, else the longest.
+
+    FLAC keeps 24 bits of four bytes, all that there is in LPCM, and as much as there is in single-precision numbers.
+    """
+    ordered = sorted(formats, key=lambda f: f.bytes)
+    return next((f for f in ordered if source is not None and f.bytes >= source.bytes), ordered[-1])
 
 
 def _nearest_layout(layout: av.AudioLayout) -> av.AudioLayout:
