@@ -24,6 +24,7 @@ from videosr.media.sidedata import FrameSideData
 from videosr.media.source import unpack_matrix
 from videosr.upscaler import Upscaler
 
+TICK = Fraction(1, 24)
 CLOCKWISE, ROTATED = (0, 1, -1, 0), (0.75, 0.5, -0.5, 0.75)
 
 
@@ -96,17 +97,17 @@ def orientation_message(quarters: int) -> bytes:
     return bytes([0, 0, 0, 1, 6, 47, 3, *int(bits, 2).to_bytes(3), 0x80])
 
 
-def test_what_the_coded_video_says_holds_until_the_next_keyframe(tmp_path):
-    """The decoder gives it with the keyframe alone. Four groups of pictures, of which two say something."""
-    plain = make_clip(tmp_path / "plain.ts", frames=16, options={"g": "4", "bf": "2"}, time_base=Fraction(1, 24))
-    path, groups = tmp_path / "in.ts", iter((1, 0, 3, 0))
+def speaking(tmp_path: Path, *groups: int) -> tuple[Path, Path]:
+    """A film of groups of four pictures, and the same with what each group says of its quarter turns; 0: nothing."""
+    plain = make_clip(tmp_path / "plain.ts", frames=4 * len(groups), options={"g": "4", "bf": "2"}, time_base=TICK)
+    path, left = tmp_path / "in.ts", iter(groups)
     with av.open(str(plain)) as source, av.open(str(path), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.dts is None:
                 continue
             data = bytes(packet)
-            quarters = next(groups) if packet.is_keyframe else 0
+            quarters = next(left) if packet.is_keyframe else 0
             if quarters:
                 at = data.index(b"\0\0\1\x65")  # the first slice
                 at -= data[at - 1] == 0
@@ -115,12 +116,31 @@ def test_what_the_coded_video_says_holds_until_the_next_keyframe(tmp_path):
             made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
             made.is_keyframe, made.stream = packet.is_keyframe, stream
             out.mux(made)
+    return plain, path
+
+
+def test_what_the_coded_video_says_holds_until_the_next_keyframe(tmp_path):
+    """The decoder gives it with the keyframe alone."""
+    plain, path = speaking(tmp_path, 1, 0, 3, 0)
     with av.open(str(path)) as container:
-        told = [frame.rotation for frame in container.decode(video=0)]
-    assert told == [90, *[0] * 7, -90, *[0] * 7]
+        assert [frame.rotation for frame in container.decode(video=0)] == [90, *[0] * 7, -90, *[0] * 7]
     turns = [1] * 4 + [0] * 4 + [3] * 4 + [0] * 4
     for before, after, number in zip(coded_frames(plain), live_frames(path), turns, strict=True):
         np.testing.assert_array_equal(after.planes[0], np.rot90(before.planes[0], number))
+
+
+def test_a_picture_that_turns_on_the_way_keeps_its_shape(tmp_path):
+    """The output's size stays: a lying picture lies in the middle of a standing one."""
+    _, path = speaking(tmp_path, 1, 0)
+    back, _ = served(tmp_path, path, "nut")
+    with back:
+        frames = [frame.to_ndarray()[:128] for frame in back.decode(video=0)]
+    assert {frame.shape for frame in frames} == {(128, 96)}
+    assert all(frame.mean(axis=1).min() > 60 for frame in frames[:4])
+    for frame in frames[4:]:
+        assert (frame[:28] == 16).all()
+        assert (frame[100:] == 16).all()
+        assert frame[30:98].mean(axis=1).min() > 60
 
 
 def test_what_the_container_says_holds_for_all(tmp_path):

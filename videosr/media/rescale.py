@@ -7,12 +7,12 @@ from dataclasses import replace
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from videosr.frame import Frame, StreamInfo
-from videosr.media.conform import recoded
+from videosr.media.conform import Conformer, fitted, recoded
 from videosr.media.planes import PlaneReader, to_av_frame
 
 
 class Rescaler:
-    """Resamples frames by FFmpeg's bicubic filter (`SWS_BICUBIC`).
+    """Resamples frames by FFmpeg's bicubic filter (`SWS_BICUBIC`); those of another shape get black beside them.
 
     Args:
         target: its size, format and colour are those of every result.
@@ -20,6 +20,7 @@ class Rescaler:
 
     def __init__(self, target: StreamInfo) -> None:
         self._target = target
+        self._conformer = Conformer(target)
         self._reader = PlaneReader()
         self._reformatter = VideoReformatter()
 
@@ -30,6 +31,9 @@ class Rescaler:
         coded = (frame.color.matrix, frame.color.range) == (target.color.matrix, target.color.range)
         if same and coded and frame.format == target.format:
             return frame
+        if not same and fitted(frame, target) != (target.width, target.height):
+            (framed,) = self._conformer.process(frame)
+            return framed
         if frame.color.matrix != target.color.matrix:
             planes = recoded(frame.planes, frame, target)
             frame = replace(frame, planes=planes, format=target.format, color=target.color, sar=target.sar)
