@@ -22,10 +22,10 @@ from av.subtitles.subtitle import AssSubtitle
 from videosr.errors import InputError
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
-from videosr.media.probe import TEXT_SUBTITLES, codec_name
+from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
-from videosr.media.source import coded_display_matrix, fraction, open_input
+from videosr.media.source import codec_name, coded_display_matrix, fraction, open_input
 
 
 def _digest(payload: bytes) -> bytes:
