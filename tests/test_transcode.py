@@ -319,6 +319,21 @@ def test_what_is_lost_late_is_told_when_it_is_met(tmp_path, videosr, monkeypatch
     assert done.err.count("embedded captions") == 1
     assert done.code == (1 if strict else 0)
     assert len(encoded) < 50 if strict else len(encoded) == 70
+def test_strict_refuses_what_a_part_would_lose_and_keeps_what_is_made(tmp_path, videosr):
+    source = make_clip(tmp_path / "a.mkv", pts=VFR_PTS, metadata={"TIMECODE": "01:00:00:00"}, color=(1, 1, 1, 1, 1))
+    part = ("upscale", source, tmp_path / "b.mkv", "--start", "0.3", "--frames", "3", *FAST)
+    done = videosr(*part, "--strict")
+    assert done.code == 1
+    assert "--strict forbids" in done.err
+    assert "timecode 01:00:00:00" in done.err
+    assert "the same command goes on from there" in done.err
+    assert not (tmp_path / "b.mkv").exists()
+    again = videosr(*part, "--json")
+    assert again.code == 0
+    events = [json.loads(line) for line in again.out.splitlines()]
+    assert [e["resumed"] for e in events if e["event"] == "begin"] == [3]
+    assert sum("timecode 01:00:00:00 is left out" in e["message"] for e in events if e["event"] == "warning") == 1
+    assert only(tmp_path, "a.mkv", "b.mkv")
 
 
 def test_subtitles_in_another_container_say_the_same(rich, videosr):

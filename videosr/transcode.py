@@ -118,7 +118,16 @@ def _film(
                 raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
             # In the journal's folder, where the next run tidies up after one that was killed.
             paths = [segment.path for segment in segments]
-            report.warnings(mux(paths, source, output, plan, trimmed=options.trimmed, folder=journal.folder))
+            made = mux(
+                paths,
+                source,
+                output,
+                plan,
+                trimmed=options.trimmed,
+                folder=journal.folder,
+                accept=report.losses,
+            )
+            report.warnings(made)
     return Result(
         frames=sum(segment.frames for segment in segments),
         resumed=resumed,

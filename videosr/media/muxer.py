@@ -6,8 +6,7 @@ import contextlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import StreamCopy, add_copy, cover_attachment
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
+from videosr.media.part import Part, Window
 from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
 from videosr.media.rehearsal import open_described
 from videosr.media.segments import Segment, SegmentHeader, decode_times
@@ -48,21 +48,10 @@ if TYPE_CHECKING:
 
 LONGEST = 2**31 - 1
 """Ticks of the longest duration that MP4 takes; only damaged files state more."""
-STALE_TAGS = ("bps", "duration", "number_of_", "_statistics", "encoder")
+STATISTICS = ("bps", "duration", "number_of_", "_statistics")
+"""Beginnings of tags that count what is in a stream."""
+STALE_TAGS = (*STATISTICS, "encoder")
 """Beginnings of tags that describe the old coded video, not its content."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The part of the source that the output shows.
-
-    Attributes:
-        start: seconds of the first video frame.
-        end: seconds at which the last one ends.
-    """
-
-    start: Fraction
-    end: Fraction
 
 
 def mux(
@@ -73,6 +62,7 @@ def mux(
     *,
     trimmed: bool = False,
     folder: Path | None = None,
+    accept: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
     """Write the output file. It appears under its name when it is complete; on any failure nothing is left.
 
@@ -85,9 +75,10 @@ def mux(
             everything is moved so that the video begins at 0.
         folder: where the unfinished file lies, on the output's disk; beside the output by default. A process that is
             killed leaves it there.
+        accept: is told, before anything is written, what of a part cannot be kept, and may raise.
 
     Returns:
-        Warnings: what was found damaged on the way.
+        Warnings: what was found damaged on the way, and what of a part could not be kept.
 
     Raises:
         InputError: a segment is damaged or does not fit the others, or the source has changed or cannot be read.
@@ -101,6 +92,8 @@ def mux(
     try:
         with open_input(source) as container, open_described(source) as (described, _):
             job = _Mux(pieces, container, described.streams, part, plan, trimmed)
+            if accept is not None:
+                accept(job.warnings)
             warnings = job.run()
         _publish(part, target)
     except (av.error.FFmpegError, OSError) as exc:
@@ -133,7 +126,7 @@ class _Mux:
         trimmed: bool,
     ) -> None:
         self._pieces = pieces
-        self._part = part
+        self._path = part
         self._name = source.name.removeprefix("file:")
         self._header = pieces[0].header
         self._source = source
@@ -142,6 +135,8 @@ class _Mux:
         self._refused = 0
         self._tick = self._header.tick
         self._decode_order = [time for piece in pieces for time in piece.times()]
+        if len(source.streams) != len(plan.streams):
+            raise InputError(f"{self._name}: has changed since it was read; run again")
         self._window: Window | None = None
         if trimmed:
             first = min(pts for pts, _ in self._decode_order)
@@ -150,6 +145,7 @@ class _Mux:
             )
         if not len(source.streams) == len(described) == len(plan.streams):
             raise InputError(f"{self._name}: has changed since it was read; run again")
+        self._part = Part(self._name, plan, self._window) if self._window is not None else None
         options = {"fflags": "+bitexact"}
         if plan.container == "matroska":
             options["avoid_negative_ts"] = "disabled"
@@ -168,6 +164,8 @@ class _Mux:
         self._converters: dict[int, Converter] = {}
         self._video = self._add_streams(described)
         self._describe()
+        if self._part is not None:
+            self.warnings += self._part.losses
 
     # -- header -------------------------------------------------------------------------------------------------
 
@@ -208,9 +206,9 @@ class _Mux:
             tags["language"] = quicktime_language(tags["language"]) or tags["language"]
         if "name" in tags:  # what FFmpeg calls a track's title on reading MP4
             tags.setdefault("title", tags.pop("name"))
-        if action != COPY:
-            tags = {k: v for k, v in tags.items() if not k.lower().startswith(STALE_TAGS)}
-        return tags
+        stale = STALE_TAGS if action != COPY else STATISTICS if self._part is not None else ()
+        tags = {k: v for k, v in tags.items() if not k.lower().startswith(stale)}
+        return self._part.tags(tags, f"stream {stream.index}") if self._part is not None else tags
 
     def _add_video(self, source: Stream) -> VideoStream:
         """The video stream as the segments describe it."""
@@ -249,7 +247,7 @@ class _Mux:
     def _describe(self) -> None:
         """Global tags and chapters."""
         tags = {k: v for k, v in clean_tags(self._source.metadata).items() if k.lower() not in BOOKKEEPING}
-        self._out.metadata.update(tags)
+        self._out.metadata.update(self._part.tags(tags, "file") if self._part is not None else tags)
         chapters = self._source.chapters()
         for chapter in chapters:
             chapter["metadata"] = clean_tags(chapter["metadata"])
@@ -307,6 +305,8 @@ class _Mux:
             for index, copy in self._copies.items()
             if copy.moved
         ]
+        if self._part is not None:
+            self.warnings += self._part.notes
         return self.warnings
 
     def _put(self, packets: list[Packet]) -> None:
@@ -323,7 +323,7 @@ class _Mux:
         if not self._refused:
             return
         try:
-            with av.open(f"file:{self._part}") as made:
+            with av.open(f"file:{self._path}") as made:
                 count = sum(1 for packet in made.demux(made.streams[self._video_index]) if packet.size)
         except av.error.FFmpegError:
             count = 0
@@ -341,7 +341,7 @@ class _Mux:
         exact = Fraction(*size) == Fraction(self._header.width, self._header.height) * sar
         if self._header.codec in CODES_ASPECT and not exact:
             return  # the coded video says it better than whole pixels can
-        if not set_display_size(self._part, self._video_track, size):
+        if not set_display_size(self._path, self._video_track, size):
             self.warnings.append(f"the sample aspect ratio {sar} could not be written into the container")
 
     def _video_packets(self) -> Iterator[tuple[Fraction, Packet]]:
@@ -388,38 +388,16 @@ class _Mux:
                 check_readable(self._name)
             reached = max(reached, (packet.pos or 0) + packet.size)
             index = packet.stream_index
-            tick = Fraction(packet.time_base.num, packet.time_base.den)
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is not None and self._window is not None:
+            kept = [packet]
+            if self._part is not None:
                 lead = self._copies[index].lead(packet) if index in self._copies else Fraction(0)
-                if not self._cut(packet, stamp, tick, self._window, lead):
-                    continue
-            when = packet.dts if packet.dts is not None else packet.pts  # before its ticks become the output's
-            if index in self._converters:
-                made = self._converters[index].feed(packet)
-            elif self._copies[index].storable(packet):
-                made = [self._copies[index].take(packet)]
-            else:
-                self._refused += 1
-                continue
-            yield (when or 0) * tick, made
-
-    @staticmethod
-    def _cut(packet: Packet, stamp: int, tick: Fraction, window: Window, lead: Fraction) -> bool:
-        """Move a packet into the window; False if it lies outside, and more than `lead` seconds before it."""
-        begin = stamp * tick
-        length = (packet.duration or 0) * tick
-        subtitle = packet.stream.type == "subtitle"
-        if begin >= window.end or (begin < window.start - lead and (not subtitle or begin + length <= window.start)):
-            return False
-        shift = round(window.start / tick)
-        if begin < window.start and subtitle:  # that is already on the screen
-            late = round((window.start - begin) / tick)
-            packet.duration = (packet.duration or 0) - late
-            packet.pts = stamp + late
-            packet.dts = packet.pts
-        if packet.pts is not None:
-            packet.pts -= shift
-        if packet.dts is not None:
-            packet.dts -= shift
-        return True
+                kept = self._part.take(packet, lead)
+            for packet in kept:
+                when = packet.dts if packet.dts is not None else packet.pts  # before its ticks become the output's
+                seconds = (when or 0) * Fraction(packet.time_base.num, packet.time_base.den)
+                if index in self._converters:
+                    yield seconds, self._converters[index].feed(packet)
+                elif self._copies[index].storable(packet):
+                    yield seconds, [self._copies[index].take(packet)]
+                else:
+                    self._refused += 1
