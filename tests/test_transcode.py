@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from clips import SUBTITLES, VFR_PTS, make_clip, use_rule
-from corpus.hdr import CAPTIONS, H264_SEI, sei, with_units
+from corpus.hdr import CAPTIONS, H264_SEI, TURNED, sei, with_units
 
 from videosr import transcode as module
 from videosr.color import to_rgb
@@ -297,6 +297,19 @@ def test_two_runs_give_the_same_bytes(rich, suffix, codec, videosr, monkeypatch)
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_rotation_that_is_in_the_coded_video_alone_is_kept(tmp_path, videosr, suffix):
+    film = with_units(tmp_path, lambda folder: make_clip(folder / "a.mp4", frames=3), sei(H264_SEI, TURNED, 47))
+    with Decoder(film) as decoder:
+        turned = decoder.info.rotation
+    assert turned == 90
+    output = tmp_path / f"b{suffix}"
+    assert videosr("upscale", film, output).code == 0
+    with Decoder(output) as decoder:
+        assert decoder.info.rotation == turned
+    assert verify(film, output).problems == []
+
+
 def test_strict_refuses_what_would_be_lost(rich, videosr):
     done = videosr("upscale", rich, rich.with_name("out.mp4"), "--strict")
     assert done.code == 1
@@ -319,6 +332,8 @@ def test_what_is_lost_late_is_told_when_it_is_met(tmp_path, videosr, monkeypatch
     assert done.err.count("embedded captions") == 1
     assert done.code == (1 if strict else 0)
     assert len(encoded) < 50 if strict else len(encoded) == 70
+
+
 def test_strict_refuses_what_a_part_would_lose_and_keeps_what_is_made(tmp_path, videosr):
     source = make_clip(tmp_path / "a.mkv", pts=VFR_PTS, metadata={"TIMECODE": "01:00:00:00"}, color=(1, 1, 1, 1, 1))
     part = ("upscale", source, tmp_path / "b.mkv", "--start", "0.3", "--frames", "3", *FAST)

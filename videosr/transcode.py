@@ -124,6 +124,7 @@ def _film(
                 output,
                 plan,
                 trimmed=options.trimmed,
+                matrix=film.decoder.display_matrix,
                 folder=journal.folder,
                 accept=report.losses,
             )

@@ -82,9 +82,9 @@ def escaped(payload: bytes) -> bytes:
     return bytes(made)
 
 
-def sei(header: bytes, payload: bytes) -> bytes:
-    """A unit with one message: user data registered by ITU-T T.35 (payload type 4)."""
-    return header + escaped(bytes([4, len(payload)]) + payload) + b"\x80"
+def sei(header: bytes, payload: bytes, kind: int = 4) -> bytes:
+    """A unit with one message, of user data registered by ITU-T T.35 (payload type 4) if not told otherwise."""
+    return header + escaped(bytes([kind, len(payload)]) + payload) + b"\x80"
 
 
 def bits(*fields: tuple[int, int]) -> bytes:
@@ -113,6 +113,8 @@ HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01" + bits(
 """SMPTE ST 2094-40, one window, no curve."""
 RPU = b"\x7c\x01\x19" + escaped(bytes(range(1, 60))) + b"\x80"
 """A unit of type 62, in which H.265 carries Dolby Vision's reference processing unit, behind the picture's slices."""
+TURNED = bits((0, 3), (0x4000, 16), (1, 1), (0, 1))
+"""Display orientation (H.264 D.1.27, payload type 47): 90 degrees anticlockwise, for the picture it comes with."""
 H264_SEI, HEVC_SEI = b"\x06", b"\x4e\x01"
 
 

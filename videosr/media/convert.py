@@ -12,14 +12,11 @@ from av.stream import Stream
 from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
 from videosr.media.audio_format import AudioTarget
-from videosr.media.cues import Screen, Span, is_blank, joined
+from videosr.media.cues import LONGEST, Screen, Span, is_blank, joined
 from videosr.media.resample import Resampler
 
 if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
-
-LONGEST = 2**31
-"""Milliseconds that a subtitle may last."""
 
 
 class Converter(Protocol):

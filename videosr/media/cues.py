@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 MOST = 100
 """Subtitles on the screen at once; more are no film's, and would be repeated in every span."""
+LONGEST = 2**31
+"""Milliseconds that a subtitle may last."""
 LONGEST_TEXT = 2**16 - 1
 """Bytes of one text in MP4 (3GPP TS 26.245)."""
 _OVERRIDES = re.compile(rb"\{[^}]*\}|\\[nNh]")

@@ -61,6 +61,7 @@ def mux(
     plan: Plan,
     *,
     trimmed: bool = False,
+    matrix: tuple[int, ...] | None = None,
     folder: Path | None = None,
     accept: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
@@ -73,6 +74,7 @@ def mux(
         plan: from `plan_streams`.
         trimmed: the segments hold only a part of the source's video; the other streams are cut to that part and
             everything is moved so that the video begins at 0.
+        matrix: display matrix of the frames, FFmpeg's nine integers; None: that of the source's container, if any.
         folder: where the unfinished file lies, on the output's disk; beside the output by default. A process that is
             killed leaves it there.
         accept: is told, before anything is written, what of a part cannot be kept, and may raise.
@@ -91,7 +93,7 @@ def mux(
         raise InputError(f"{target}: the segments do not have equal headers; delete them and run again")
     try:
         with open_input(source) as container, open_described(source) as (described, _):
-            job = _Mux(pieces, container, described.streams, part, plan, trimmed)
+            job = _Mux(pieces, container, described.streams, part, plan, trimmed, matrix)
             if accept is not None:
                 accept(job.warnings)
             warnings = job.run()
@@ -124,7 +126,9 @@ class _Mux:
         part: Path,
         plan: Plan,
         trimmed: bool,
+        matrix: tuple[int, ...] | None,
     ) -> None:
+        self._matrix = matrix
         self._pieces = pieces
         self._path = part
         self._name = source.name.removeprefix("file:")
@@ -135,7 +139,7 @@ class _Mux:
         self._refused = 0
         self._tick = self._header.tick
         self._decode_order = [time for piece in pieces for time in piece.times()]
-        if len(source.streams) != len(plan.streams):
+        if not len(source.streams) == len(described) == len(plan.streams):
             raise InputError(f"{self._name}: has changed since it was read; run again")
         self._window: Window | None = None
         if trimmed:
@@ -143,8 +147,6 @@ class _Mux:
             self._window = Window(
                 first * self._tick, max(pts + duration for pts, duration in self._decode_order) * self._tick
             )
-        if not len(source.streams) == len(described) == len(plan.streams):
-            raise InputError(f"{self._name}: has changed since it was read; run again")
         self._part = Part(self._name, plan, self._window) if self._window is not None else None
         options = {"fflags": "+bitexact"}
         if plan.container == "matroska":
@@ -231,7 +233,7 @@ class _Mux:
         stream.time_base = header.tick
         if self._plan.container in ("mp4", "mov") and context.codec.canonical_name == "hevc":
             context.codec_tag = "hvc1"  # the form of HEVC in MP4 that Apple's players accept
-        matrix = coded_display_matrix(source.codec_context)
+        matrix = self._matrix or coded_display_matrix(source.codec_context)
         if matrix is not None:
             stream.set_display_matrix(matrix)
         return stream

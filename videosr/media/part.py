@@ -13,8 +13,8 @@ import av.error
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from videosr.media.probe import COPY, TEXT_SUBTITLES, Plan, codec_name
-from videosr.media.source import is_attached_picture, open_input, plausible_rate, video_stream
+from videosr.media.probe import COPY, TEXT_SUBTITLES, Plan
+from videosr.media.source import codec_name, is_attached_picture, open_input, plausible_rate, video_stream
 from videosr.media.timecode import advance
 
 if TYPE_CHECKING:

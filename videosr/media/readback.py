@@ -25,7 +25,7 @@ from videosr.media.cues import is_blank
 from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
-from videosr.media.source import codec_name, coded_display_matrix, fraction, open_input
+from videosr.media.source import codec_name, coded_display_matrix, fraction, open_input, unpack_matrix
 
 
 def _digest(payload: bytes) -> bytes:
@@ -280,6 +280,8 @@ def _note_frame(file: Reading, frame: av.VideoFrame, rides: Mapping[str, bytes],
             "transfer": frame.color_trc,
             "siting": frame.chroma_location,
         }
+        if file.matrix is None:
+            file.matrix = unpack_matrix(rides.get("DISPLAYMATRIX"))
         file.hdr = {kind: data for kind, data in rides.items() if kind in HDR}
         file.form = frame.width, frame.height, frame.format.name
     if alike and (frame.width, frame.height, frame.format.name) == file.form:
