@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 
+from videosr.color import to_rgb
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media.conform import Conformer, fitted
@@ -157,3 +158,65 @@ def test_verify_knows_of_a_change_of_the_pixels_shape(tmp_path, videosr):
     assert done.code == 0, done.err
     assert "with pixels of 2:3" in done.err
     assert verify(source, tmp_path / "out.mkv").problems == []
+
+
+BT601, BT709, FULL = (6, 1, 6, 6, 1), (1, 1, 1, 1, 1), (6, 2, 6, 6, 1)
+"""Matrix, range, primaries, transfer and siting as code points."""
+UNSAID = (2, 0, 2, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("color", "said"), [(BT709, "matrix smpte170m to bt709, primaries 6 to 1"), (FULL, "range limited to full")]
+)
+def test_a_change_of_colour_alone_is_seen_and_made_good(tmp_path, color, said, videosr):
+    source = joined(tmp_path, {"color": BT601}, {"color": color}, {"color": BT601})
+    with Decoder(source, follow=True) as decoder:
+        frames, stream = list(decoder), decoder.info
+        assert [line for line in decoder.warnings if "colour changes" in line and f"({said})" in line]
+    assert [f.color == stream.color for f in frames] == [n // 6 != 1 for n in range(18)]
+    stage = Conformer(stream)
+    made = [out for frame in frames for out in stage.process(frame)]
+    for was, now in zip(frames, made, strict=True):
+        assert now.color == stream.color
+        rgb, wanted = (to_rgb(f.planes, f.format, f.color) for f in (now, was))
+        assert np.abs(rgb - wanted).mean() < 0.02
+    output = tmp_path / "out.mkv"
+    done = videosr("upscale", source, output, "--preset", "ultrafast")
+    assert done.code == 0, done.err
+    assert said in done.err
+    assert verify(source, output).problems == []
+    done = videosr("upscale", source, tmp_path / "strict.mkv", "--strict")
+    assert done.code == 1
+    assert "split the file there" in done.err
+    assert not (tmp_path / "strict.mkv").exists()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (BT709, UNSAID, BT709, UNSAID),  # said now and then
+        (BT601, (5, 1, 6, 1, 1), (6, 1, 7, 14, 1)),  # other names of the same (H.273, tables 2 to 4)
+        (UNSAID, (6, 1, 6, 6, 1), UNSAID),  # what was assumed is said later
+    ],
+)
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_what_is_read_alike_is_no_change_of_colour(tmp_path, parts, codec):
+    source = joined(tmp_path, *({"color": color, "codec": codec} for color in parts))
+    with Decoder(source) as decoder:
+        frames = list(decoder)
+        assert not [line for line in decoder.warnings if "changes" in line]
+    assert len(frames) == 6 * len(parts)
+    assert {f.color for f in frames} == {decoder.info.color}
+
+
+def test_what_cannot_be_converted_stays_as_it_is_coded():
+    frame = flat(64, 48, (100, 110, 120), color=replace(SD, primaries=6, transfer=6))
+    (made,) = Conformer(info(64, 48, color=replace(SD, primaries=9, transfer=16))).process(frame)
+    assert (made.color.primaries, made.color.transfer) == (9, 16)
+    assert all(a is b for a, b in zip(made.planes, frame.planes, strict=True))
+
+
+def test_what_says_nothing_is_as_what_came_before(tmp_path):
+    source = joined(tmp_path, *({"color": color} for color in (BT601, BT709, UNSAID)))
+    with Decoder(source, follow=True) as decoder:
+        assert [f.color.matrix for f in decoder] == [Matrix.SMPTE170M] * 6 + [Matrix.BT709] * 12

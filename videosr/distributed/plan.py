@@ -30,7 +30,7 @@ class Mark(NamedTuple):
     Attributes:
         pts: its presentation time in ticks.
         duration: in ticks.
-        crc: CRC-32 of its sample aspect ratio and planes.
+        crc: CRC-32 of its sample aspect ratio, colour and planes.
     """
 
     pts: int
@@ -40,7 +40,7 @@ class Mark(NamedTuple):
     @staticmethod
     def of(frame: Frame) -> Mark:
         """A frame's."""
-        crc = zlib.crc32(str(frame.sar).encode())
+        crc = zlib.crc32(f"{frame.sar} {frame.color}".encode())
         for plane in frame.planes:
             crc = zlib.crc32(np.ascontiguousarray(on_host(plane)), crc)
         return Mark(frame.pts, frame.duration, crc)

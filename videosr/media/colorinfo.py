@@ -102,3 +102,51 @@ def tagged_color(matrix: int, range_: int, primaries: int, transfer: int, siting
         transfer=transfer if transfer not in (0, 3) else UNSPECIFIED_CODE,
         siting=Siting(siting) if siting in Siting else Siting.UNSPECIFIED,
     )
+
+
+INEXACT = ("primaries", "transfer")
+"""Of a colour, what pictures are not converted to."""
+_ALIKE: dict[str, dict[int, int]] = {
+    "matrix": {Matrix.SMPTE170M: Matrix.BT470BG},
+    "primaries": {7: 6},
+    "transfer": {6: 1, 14: 1, 15: 1},
+}
+"""Code points that mean what another one does (H.273, tables 2 to 4)."""
+
+
+def completed(tagged: ColorSpec, before: ColorSpec) -> ColorSpec:
+    """A picture's colour where it follows another of its kind: what it does not state is as before.
+
+    Args:
+        tagged: the colour as the picture states it.
+        before: of the other one, resolved.
+    """
+    matrix = before.matrix if tagged.matrix in (Matrix.UNSPECIFIED, Matrix.RGB) else tagged.matrix
+    return ColorSpec(
+        matrix=matrix,
+        range=tagged.range or before.range,
+        primaries=before.primaries if tagged.primaries == UNSPECIFIED_CODE else tagged.primaries,
+        transfer=before.transfer if tagged.transfer == UNSPECIFIED_CODE else tagged.transfer,
+        siting=tagged.siting or before.siting,
+    )
+
+
+def changes(before: ColorSpec, now: ColorSpec) -> dict[str, str]:
+    """By its name, what makes a colour another one, in words; empty where both are read alike.
+
+    Primaries and transfer that only one of them states are no difference: nothing is known of the other's.
+
+    Args:
+        before: resolved.
+        now: resolved.
+    """
+    found = {}
+    for name in ("matrix", "range", "siting", *INEXACT):
+        was, becomes = getattr(before, name), getattr(now, name)
+        if name in INEXACT and UNSPECIFIED_CODE in (was, becomes):
+            continue
+        alike = _ALIKE.get(name, {})
+        if alike.get(was, was) != alike.get(becomes, becomes):
+            words = [getattr(code, "name", str(code)).lower() for code in (was, becomes)]
+            found[name] = f"{name} {words[0]} to {words[1]}"
+    return found

@@ -15,6 +15,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from videosr.color import from_rgb, levels, resize_plane, to_rgb
 from videosr.frame import Array, ColorSpec, Frame, PixelFormat, StreamInfo
+from videosr.media.colorinfo import INEXACT, changes
 from videosr.media.planes import PlaneReader, to_av_frame
 
 SAME_SHAPE = Fraction(1, 50)
@@ -54,7 +55,7 @@ class Conformer:
                 picture, width=width, height=height, interpolation=Interpolation.LANCZOS
             )
             planes = self._reader.read(picture, frame.format)
-        if (frame.format, frame.color) != (info.format, info.color):
+        if frame.format != info.format or not changes(frame.color, info.color).keys() <= set(INEXACT):
             planes = recoded(planes, frame, info)
         framed = tuple(_framed(plane, i, info, (width, height)) for i, plane in enumerate(planes))
         yield replace(frame, planes=framed, format=info.format, color=info.color, sar=info.sar)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import av
 import av.error
 
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
-from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.colorinfo import INEXACT, changes, completed, resolve_color, tagged_color
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
@@ -33,6 +33,15 @@ from videosr.media.source import (
 )
 
 
+class _Form(NamedTuple):
+    """What stays the same from the first picture to the last, where nothing was joined."""
+
+    width: int
+    height: int
+    pix_fmt: str
+    color: ColorSpec
+
+
 class Decoder:
     """Decodes one video stream of a file into frames, in presentation order.
 
@@ -47,8 +56,8 @@ class Decoder:
         frames: end after that many frames.
         deinterlace: how interlaced frames are made whole; None leaves them as they are.
         max_pixels: pictures of more are refused before memory is asked for.
-        follow: a picture that changes its size or format in mid-stream comes as it is, with a warning, instead of
-            ending the iteration with an error.
+        follow: a picture that changes its size, format or colour in mid-stream comes as it is, with a warning, instead
+            of ending the iteration with an error.
         threads: decoder threads; 0 chooses by the machine. The frames do not depend on it.
         device: CUDA device whose NVDEC decodes, giving frames on that GPU; what it cannot do the CPU decodes, with a
             warning. The samples do not depend on it.
@@ -62,7 +71,7 @@ class Decoder:
 
     Raises:
         InputError: the file cannot be used; the message names it and says what to do. Also while iterating, if the
-            picture changes its size or format in mid-stream, or the disk fails.
+            picture changes its size, format or colour in mid-stream, or the disk fails.
     """
 
     def __init__(
@@ -132,7 +141,7 @@ class Decoder:
         """Fill `info`, `losses` and the warnings that can be given before work starts."""
         stream, context = self._pictures.stream, self._pictures.stream.codec_context
         fmt, color, guesses = self._look(first)
-        self._form = self._form_of(first)
+        self._form = self._latest = _Form(first.width, first.height, self._pictures.format_of(first), color)
         if guesses:
             self._warn("colour", f"colour not fully tagged, assumed {', '.join(guesses)}")
         if any(self._pictures.cropping.edges):
@@ -162,8 +171,15 @@ class Decoder:
         self._coded = info
         self.info = self.deinterlace.info(info) if self.deinterlace else info
 
-    def _look(self, picture: av.VideoFrame) -> tuple[PixelFormat, ColorSpec, list[str]]:
-        """The planar format and colour of a picture, and what had to be guessed of it."""
+    def _look(
+        self, picture: av.VideoFrame, before: ColorSpec | None = None
+    ) -> tuple[PixelFormat, ColorSpec, list[str]]:
+        """The planar format and colour of a picture, and what had to be guessed of it.
+
+        Args:
+            picture: it.
+            before: the colour of one like it that came before, as which it is where it says nothing.
+        """
         check_size(self.name, picture.width, picture.height, self._max_pixels)
         name = self._pictures.format_of(picture)
         try:
@@ -173,6 +189,8 @@ class Decoder:
         tagged = tagged_color(
             picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc, picture.chroma_location
         )
+        if before is not None:
+            tagged = completed(tagged, before)
         codec = self._pictures.stream.codec_context.codec.canonical_name
         size = picture.height, picture.width
         return fmt, *resolve_color(tagged, fmt, *size, codec=codec, full_range_format=name.startswith("yuvj"))
@@ -274,10 +292,11 @@ class Decoder:
         return pts
 
     def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
-        fmt, color, sar = self._coded.format, self._coded.color, self._coded.sar
+        fmt, sar = self._coded.format, self._coded.sar
         shape = self._pictures.other_sar(picture)
-        if self._form_of(picture) != self._form or shape is not None:
-            fmt, color, sar = self._changed(picture, pts, shape)
+        form = self._form_of(picture)
+        if form != self._form or shape is not None:
+            fmt, sar = self._changed(picture, form, pts, shape)
         if picture.is_corrupt:
             self._bad_frames += 1
         if picture.interlaced_frame and not self.deinterlace:
@@ -288,28 +307,42 @@ class Decoder:
             pts=pts,
             time_base=self._time_base,
             duration=max(0, picture.duration),
-            color=color,
+            color=form.color,
             sar=sar,
             interlaced=picture.interlaced_frame,
             key=picture.key_frame,
             side_data=self._side_data.of(self._pictures.side_data.of(picture)),
         )
 
-    def _form_of(self, picture: av.VideoFrame) -> tuple[int, int, str]:
-        return picture.width, picture.height, self._pictures.format_of(picture)
+    def _form_of(self, picture: av.VideoFrame) -> _Form:
+        """What a picture is; its colour is the first one's where it is read as that."""
+        before = self._latest
+        form = before._replace(width=picture.width, height=picture.height, pix_fmt=self._pictures.format_of(picture))
+        color = self._look(picture, before.color if form == before else None)[1]
+        self._latest = form._replace(color=color)
+        return form._replace(color=color if changes(self._form.color, color) else self._form.color)
 
     def _changed(
-        self, picture: av.VideoFrame, pts: int, sar: Fraction | None
-    ) -> tuple[PixelFormat, ColorSpec, Fraction]:
-        """Format, colour and sample aspect ratio of a picture that is not as the first one."""
-        was, now = ("{}x{} {}".format(*form) for form in (self._form, self._form_of(picture)))
-        shape = f" with pixels of {sar.numerator}:{sar.denominator}" if sar is not None else ""
-        change = f"the picture changes from {was} to {now}{shape} at {float(pts * self._time_base):.3f} s"
+        self, picture: av.VideoFrame, form: _Form, pts: int, sar: Fraction | None
+    ) -> tuple[PixelFormat, Fraction]:
+        """Format and sample aspect ratio of a picture that is not as the first one."""
+        at = f"at {float(pts * self._time_base):.3f} s"
+        colors = changes(self._form.color, form.color)
+        if form[:3] == self._form[:3] and sar is None:
+            kind, change = "recolour", f"the colour changes {at} ({', '.join(colors.values())})"
+            done = "it is brought to what the video began with"
+            if kept := " and ".join(name for name in INEXACT if name in colors):
+                done += f"; {kept} cannot be: split the file there if that is to be right"
+        else:
+            was, now = (f"{f.width}x{f.height} {f.pix_fmt}" for f in (self._form, form))
+            shape = f" with pixels of {sar.numerator}:{sar.denominator}" if sar is not None else ""
+            kind, change = "change", f"the picture changes from {was} to {now}{shape} {at}"
+            done = "it is fitted into the size, format and colour that the video began with"
         if not self._follow:
             raise InputError(f"{self.name}: {change}; split the file there")
-        self._warn("change", f"{change}: it is fitted into the size, format and colour that the video began with")
-        fmt, color, _ = self._look(picture)
-        return fmt, color, sar or fraction(self._pictures.stream.codec_context.sample_aspect_ratio) or Fraction(1)
+        self._warn(kind, f"{change}: {done}")
+        fmt, _, _ = self._look(picture)
+        return fmt, sar or fraction(self._pictures.stream.codec_context.sample_aspect_ratio) or Fraction(1)
 
     def _with_duration(self, frame: Frame, next_pts: int | None) -> Frame:
         if frame.duration > 0:
