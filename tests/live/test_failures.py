@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +17,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 
-from videosr.errors import EngineError
+from videosr.errors import EngineError, OutputError
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.live_input import SourceSpec
@@ -78,3 +85,81 @@ def test_whatever_fails_in_the_thread_that_reads_is_raised(tmp_path, clip):
     with pytest.raises(ValueError, match="no such layout"):
         server.run()
     assert not server.intake.connected
+
+
+# -- the page's process ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def halting(tmp_path) -> Iterator[tuple[Path, threading.Event]]:
+    """A source of 60 pictures that stops in the middle until it is told to go on."""
+    pipe, going_on = tmp_path / "source", threading.Event()
+    os.mkfifo(pipe)
+    clip = make_clip(tmp_path / "in.y4m", frames=60, codec="wrapped_avframe", time_base=Fraction(1, 24))
+    data = clip.read_bytes()
+    parts = [data[: len(data) // 2], data[len(data) // 2 :]]
+
+    def write() -> None:
+        with pipe.open("wb") as writer:
+            writer.write(parts.pop(0))
+            writer.flush()
+            going_on.wait()
+            writer.write(parts.pop(0) if parts else b"")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write)
+        yield pipe, going_on
+        parts.clear()
+        going_on.set()
+
+
+@contextmanager
+def compared(server: Server) -> Iterator[None]:
+    """Somebody compares the source with the upscaled stream."""
+    with socket.create_connection(("127.0.0.1", server.page_port)) as viewer:
+        viewer.sendall(b"GET /source.m3u8 HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not server._front.wanted:
+            time.sleep(0.01)
+        yield
+
+
+def test_the_end_of_the_pages_process_costs_the_other_outputs_nothing(tmp_path, halting):
+    source, going_on = halting
+    server, said = serve(source, "http://127.0.0.1:0", "tcp://127.0.0.1:0", str(tmp_path / "live.m3u8"), paced=False)
+    with ThreadPoolExecutor(1) as pool, compared(server):
+        running = pool.submit(server.run)
+        while server.ledger.account.delivered < 10:
+            time.sleep(0.01)
+        server._front._process.kill()
+        while not server._front.ended:
+            time.sleep(0.01)
+        going_on.set()
+        account = running.result()
+    assert (account.taken, account.delivered, account.under_way) == (60, 60, 0)
+    lost = "http://127.0.0.1:0, tcp://127.0.0.1:0: the server process has ended; start videosr again"
+    assert [line for line in said if "ended" in line or "shown" in line] == [lost]
+    with av.open(str(tmp_path / "live.m3u8")) as back:
+        assert len(list(back.decode(video=0))) == 60
+
+
+def test_a_stream_that_has_nothing_but_the_page_ends_with_its_process_though_nothing_comes(halting):
+    source, _ = halting
+    server, said = serve(source, "http://127.0.0.1:0", paced=False)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.run)
+        while server.ledger.account.delivered < 10:
+            time.sleep(0.01)
+        server._front._process.kill()
+        with pytest.raises(OutputError, match="no output is left"):
+            running.result()
+    assert sum("the server process has ended" in line for line in said) == 1
+
+
+def test_the_source_beside_the_stream_ends_nothing_but_itself(clip):
+    """Its queue is closed, as after an error of its encoder."""
+    server, said = serve(clip, "http://127.0.0.1:0", paced=False)
+    server._side._queue.close()
+    with compared(server):
+        account = server.run()
+    assert (account.taken, account.delivered) == (48, 48)
+    assert "48 out" in said[-1]

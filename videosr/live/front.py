@@ -42,19 +42,21 @@ class Front:
 
     Args:
         options: what it serves.
+        name: for its errors.
 
     Attributes:
         http_port: the port the page got.
         ports: those of the listeners.
         wanted: whether someone is looking at the source beside the upscaled stream.
         viewers: connections open at the moment.
+        ended: the process has ended, though nobody asked it to.
 
     Raises:
         MissingExtraError: the web server is not installed.
         OutputError: an address cannot be had.
     """
 
-    def __init__(self, options: FrontOptions) -> None:
+    def __init__(self, options: FrontOptions, name: str = "the page") -> None:
         from videosr.live import server
 
         if options.http:
@@ -64,9 +66,11 @@ class Front:
         self._process = context.Process(target=server.run, args=(theirs, options), name="videosr-front", daemon=True)
         self._process.start()
         theirs.close()
+        self._name = name
         self._sending = threading.Lock()
         self.wanted = False
         self.viewers = 0
+        self.ended = False
         self.http_port = 0
         self.ports: tuple[int, ...] = ()
         self._thread: threading.Thread | None = None
@@ -93,13 +97,15 @@ class Front:
         with suppress(EOFError, OSError):
             while True:
                 self.wanted, self.viewers = self._connection.recv()
+        self.wanted, self.viewers = False, 0
 
     def _send(self, *message: Any) -> None:
         try:
             with self._sending:
                 self._connection.send(message)
         except OSError as exc:
-            raise OutputError("the server process has ended") from exc
+            self.ended = True
+            raise OutputError(f"{self._name}: the server process has ended; start videosr again") from exc
 
     def taker(self, rendition: str) -> Callable[[Chunk], None]:
         """What passes chunks on as this rendition, "upscaled" or "source". It raises OutputError."""

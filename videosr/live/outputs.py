@@ -84,6 +84,11 @@ class Output(ABC):
         except Closed:
             self._lose(entry)
 
+    def fail(self, error: OutputError) -> None:
+        """There is no use in going on: it ends. Any thread may say so."""
+        self.error = self.error or error
+        self.queue.close()
+
     @property
     def behind(self) -> bool:
         """Whether it still has to write what it was given."""
@@ -128,7 +133,7 @@ class Output(ABC):
         except Closed:
             pass
         except OutputError as exc:
-            self.error = exc
+            self.fail(exc)
         finally:
             self.gone.set()
             for entry in self.queue.drain():

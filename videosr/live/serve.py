@@ -50,6 +50,7 @@ class Server:
         self._stop = threading.Event()
         self._asked_to_stop = threading.Event()
         self._front: Front | None = None
+        self._served: Output | None = None  # through the front
         self._outputs: list[Output] = []
         self._lost: list[Output] = []
         source = self._connect()
@@ -131,19 +132,21 @@ class Server:
         listening = [target for target in options.targets if target.kind == "tcp"]
         side = None
         if page or listening:
+            name = ", ".join(target.text for target in (*([page] if page else []), *listening))
             self._front = Front(
                 FrontOptions(
                     http=page.address if page else None,
                     listeners=tuple(target.address for target in listening),
                     token=options.token,
                     epoch=epoch,
-                )
+                ),
+                name,
             )
             self._announce(self._front, page, listening)
-            name = ", ".join(target.text for target in (*([page] if page else []), *listening))
-            self._outputs.append(Chunks(name, template, self._front.taker("upscaled"), lambda: None, **common))
+            self._served = Chunks(name, template, self._front.taker("upscaled"), lambda: None, **common)
+            self._outputs.append(self._served)
         if page and self._front is not None:
-            side = SideStream(source, options.video, self._front)
+            side = SideStream(source, options.video, self._front, self._say)
         for target in options.targets:
             if target.kind == "pipe":
                 self._outputs.append(Pipe(target.text, target.path, target.form, info, template, **common))
@@ -238,9 +241,18 @@ class Server:
             self._tell_of_lost()
             if all(output.gone.is_set() for output in self._outputs):
                 raise OutputError("no output is left")
-            if self._front is not None and time.monotonic() - told >= STATUS:
+            if time.monotonic() - told >= STATUS:
                 told = time.monotonic()
-                self._front.tell(self.status())
+                self._tell_front()
+
+    def _tell_front(self) -> None:
+        """Give the page its figures; without its process, that output has ended and no other."""
+        if self._front is None or self._served is None or self._front.ended:
+            return
+        try:
+            self._front.tell(self.status())
+        except OutputError as exc:
+            self._served.fail(exc)
 
     def _finish(self) -> None:
         self._stop.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from videosr.errors import OutputError
@@ -18,20 +20,21 @@ QUEUED = 8
 
 
 class SideStream:
-    """A second, cheap encoder for the page; it never holds anything up.
+    """A second, cheap encoder for the page; it never holds anything up, nor ends anything but itself.
 
     Args:
         info: of the source.
         settings: of the main encoder, whose distance of keyframes is taken.
         front: where chunks go.
+        say: is told if it fails.
     """
 
-    def __init__(self, info: StreamInfo, settings: VideoSettings, front: Front) -> None:
+    def __init__(self, info: StreamInfo, settings: VideoSettings, front: Front, say: Callable[[str], None]) -> None:
         even = replace(
             info, width=info.width + info.width % 2, height=info.height + info.height % 2,
             format=PixelFormat.parse("yuv420p"),
         )  # fmt: skip
-        self._front = front
+        self._front, self._say = front, say
         self._fit = Rescaler(even)
         template = Template()
         cheap = VideoSettings(preset="ultrafast", crf=16, keyframes=settings.keyframes, threads=1)
@@ -46,7 +49,8 @@ class SideStream:
     def take(self, frame: Frame) -> None:
         """A frame of the source, pts in 1/90000 s."""
         if self._front.wanted:
-            self._queue.put(frame)
+            with suppress(Closed):  # it has failed, and said so
+                self._queue.put(frame)
 
     def _run(self) -> None:
         last = -(10**9)
@@ -60,8 +64,13 @@ class SideStream:
                 for coded in self._encoder.encode(self._fit.rescale(frame), 0.0, key=key):
                     for data, begins in self._stream.mux(coded):
                         self._send(Chunk(data, begins, coded.pts))
-        except (Closed, OutputError):
-            self._queue.close()
+        except Closed:
+            pass
+        except OutputError as exc:
+            if not self._front.ended:  # else that is said of the whole page
+                self._say(f"the source beside the stream is not shown any more: {exc}")
+        finally:
+            self._queue.drain()
 
     def close(self) -> None:
         """End it."""
