@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 import threading
@@ -337,6 +338,9 @@ class Chunks(Output):
 class HlsFolder:
     """HLS as files: a playlist and its segments, each complete when its name appears.
 
+    Segments are named after the playlist. What means something in a URL (RFC 8216, 4.1) is kept out of their names
+    rather than escaped in the playlist: players that read it as a file, as FFmpeg's do, look for them as written.
+
     Args:
         path: of the playlist.
         epoch: see `Segmenter`.
@@ -348,7 +352,7 @@ class HlsFolder:
     def __init__(self, path: Path, epoch: float) -> None:
         self._path = path
         self._segmenter = Segmenter(epoch)
-        self._stem = path.stem
+        self._segment = f"{_plain(path.stem)}-{{}}.ts"
         self._write(path, b"")
         path.unlink(missing_ok=True)
 
@@ -360,10 +364,10 @@ class HlsFolder:
         if segment is None:
             return
         folder = self._path.parent
-        self._write(folder / f"{self._stem}-{segment.number}.ts", segment.data)
-        self._write(self._path, self._segmenter.playlist(f"{self._stem}-{{}}.ts", ended=ended).encode())
+        self._write(folder / self._segment.format(segment.number), segment.data)
+        self._write(self._path, self._segmenter.playlist(self._segment, ended=ended).encode())
         if segment.number >= KEPT:
-            (folder / f"{self._stem}-{segment.number - KEPT}.ts").unlink(missing_ok=True)
+            (folder / self._segment.format(segment.number - KEPT)).unlink(missing_ok=True)
 
     def end(self) -> None:
         """Say that nothing more comes. Raises OutputError."""
@@ -377,6 +381,11 @@ class HlsFolder:
             beside.replace(path)
         except OSError as exc:
             raise OutputError.writing(path, exc) from exc
+
+
+def _plain(stem: str) -> str:
+    """A file's name without what means something in a URL: each such byte as two hexadecimal digits after "="."""
+    return re.sub(r"[^\w.~-]", lambda found: "".join(f"={byte:02X}" for byte in os.fsencode(found[0])), stem)
 
 
 def pipe_form(target: str) -> tuple[str, str] | None:

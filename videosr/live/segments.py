@@ -100,7 +100,7 @@ class Segmenter:
         """The media playlist.
 
         Args:
-            name: of a segment, with a place for its number.
+            name: of a segment as a URL, "{}" where its number goes.
             ended: nothing more is coming.
         """
         listed = list(self.segments)[-LISTED:]
@@ -114,7 +114,7 @@ class Segmenter:
             moment = datetime.fromtimestamp(self._epoch + segment.start / TICKS, UTC)
             lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{moment.isoformat(timespec='milliseconds')}")
             lines.append(f"#EXTINF:{segment.seconds:.6f},")
-            lines.append(name.format(segment.number))
+            lines.append(name.replace("{}", str(segment.number)))
         if ended:
             lines.append("#EXT-X-ENDLIST")
         return "\n".join(lines) + "\n"

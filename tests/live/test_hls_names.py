@@ -1,0 +1,67 @@
+"""Segments of playlists whose names hold what means something in a URL, or to Python, or is no text at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import av
+import pytest
+from clips import make_clip
+
+from videosr.live.outputs import HlsFolder
+from videosr.live.segments import KEPT, Chunk
+from videosr.live.timeline import TICKS
+
+STEMS = [
+    "plain",
+    "Show #1",
+    "a{b}",
+    "{}",
+    "{0}",
+    "50%41",
+    "q?x=1&y",
+    "a:b",
+    "a=3Ab",
+    "50%",
+    "~x",
+    "日本 é",
+    os.fsdecode(b"\xe9t\xe9"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> bytes:
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.ts", frames=24).read_bytes()
+
+
+def written(path: Path, data: bytes, count: int) -> list[str]:
+    """The segments that are listed once so many have been made and the stream has ended."""
+    folder = HlsFolder(path, 0.0)
+    for n in range(count):
+        folder.take(Chunk(data, True, n * TICKS))
+    folder.end()
+    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("stem", STEMS, ids=ascii)
+def test_players_find_the_segments_as_files_and_by_url(tmp_path, data, stem):
+    path = tmp_path / f"{stem}.m3u8"
+    names = written(path, data, 2)
+    assert len(names) == 2
+    for name in names:
+        assert (tmp_path / name).read_bytes() == data
+        url = urlsplit(urljoin("http://host/folder/live.m3u8", name))
+        assert (url.netloc, url.query, url.fragment) == ("host", "", "")
+        assert unquote(url.path) == f"/folder/{name}"
+    (tmp_path / "live.m3u8").write_bytes(path.read_bytes())  # FFmpeg takes a colon in what it opens for a protocol
+    with closing(av.open(str(tmp_path / "live.m3u8"))) as back:
+        assert len(list(back.decode(video=0))) >= 24
+
+
+def test_no_two_playlists_of_a_folder_share_segments_and_none_are_left_behind(tmp_path, data):
+    listed = [name for stem in STEMS for name in written(tmp_path / f"{stem}.m3u8", data, KEPT + 5)]
+    assert len(set(listed)) == len(listed)
+    assert len(list(tmp_path.glob("*.ts"))) == KEPT * len(STEMS)
