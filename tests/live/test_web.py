@@ -111,6 +111,14 @@ def test_playlist_segments_figures_and_health(front):
     asyncio.run(main())
 
 
+def test_the_head_of_an_endless_answer_ends(front):
+    answer = raw(front, b"HEAD /live.ts HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"200"
+    assert b"Content-Type: video/mp2t" in head
+    assert body == b""
+
+
 def test_looking_at_the_source_is_noticed(front):
     async def main() -> None:
         assert not front.wanted

@@ -136,11 +136,14 @@ class Site:
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         """MPEG-TS without end."""
+        response = web.StreamResponse(headers=HEADERS | {"Content-Type": "video/mp2t"})
+        if request.method == "HEAD":
+            await response.prepare(request)
+            return response
         rendition = self._state.renditions["upscaled"]
         follower = rendition.follow()
         if follower is None:
             raise web.HTTPServiceUnavailable(text="too many clients\n", headers={"Retry-After": "10"})
-        response = web.StreamResponse(headers=HEADERS | {"Content-Type": "video/mp2t"})
         try:
             await response.prepare(request)
             async for data in follower:
