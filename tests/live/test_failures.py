@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,8 +20,13 @@ import pytest
 from clips import make_clip
 
 from videosr.errors import EngineError, OutputError
+from videosr.frame import PixelFormat, StreamInfo
 from videosr.live.options import ServeOptions, parse_target
+from videosr.live.outputs import Push
 from videosr.live.serve import Server
+from videosr.live.timeline import TIME_BASE
+from videosr.media.decoder import Decoder
+from videosr.media.live_codec import LiveEncoder, Template, VideoSettings
 from videosr.media.live_input import SourceSpec
 from videosr.upscaler import UpscaleOptions
 
@@ -163,3 +170,46 @@ def test_the_source_beside_the_stream_ends_nothing_but_itself(clip):
         account = server.run()
     assert (account.taken, account.delivered) == (48, 48)
     assert "48 out" in said[-1]
+
+
+# -- pushes that can never be taken ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("codec", "rate"), [("mp2", 48000), ("libmp3lame", 32000)])
+def test_sound_that_rtmp_has_no_form_for_ends_that_push_and_says_so_once(tmp_path, clip, codec, rate):
+    """The one is refused when its stream is added, the other when the header is written."""
+    template = Template()
+    info = StreamInfo(width=64, height=48, format=PixelFormat.parse("yuv420p"), time_base=TIME_BASE, rate=Fraction(24))
+    encoder = LiveEncoder(info, VideoSettings(), template)
+    sound(tmp_path / "sound.mkv", codec, rate)
+    with av.open(str(tmp_path / "sound.mkv")) as source, Decoder(clip) as decoder:
+        template.audio = template.add_copy(source.streams.audio[0])
+        template.settle()
+        said: list[str] = []
+        url = "rtmp://127.0.0.1:9/live/SECRET"
+        push = Push("rtmp://127.0.0.1:9", url, template, wait=False, say=said.append, stop=threading.Event())
+        push.start()
+        for number, frame in enumerate(decoder):
+            for coded in encoder.encode(replace(frame, pts=3750 * number), time.monotonic()):
+                push.put(coded)
+        push.gone.wait()
+        push.finish()
+    assert said == []
+    assert re.fullmatch(
+        r"rtmp://127\.0\.0\.1:9: RTMP has no form for this sound: .*; give another output", str(push.error)
+    )
+    assert (push.taken, push.written, push.dropped) == (48, 0, 48)
+
+
+def sound(path: Path, codec: str, rate: int) -> None:
+    """A tenth of a second of silence."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.codec_context.layout = "mono"
+        for n in range(10):
+            frame = av.AudioFrame(format=stream.codec_context.format.name, layout="mono", samples=1152)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate, frame.pts, frame.time_base = rate, n * 1152, Fraction(1, rate)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))

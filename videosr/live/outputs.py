@@ -21,7 +21,16 @@ from videosr.live.ledger import Latency
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.live.segments import KEPT, Chunk, Segment, Segmenter
 from videosr.media.live_codec import Coded, Template
-from videosr.media.live_output import Muxer, NutWriter, RawWriter, TransportStream, Y4mWriter, open_push, y4m_colorspace
+from videosr.media.live_output import (
+    Muxer,
+    NutWriter,
+    RawWriter,
+    Refused,
+    TransportStream,
+    Y4mWriter,
+    open_push,
+    y4m_colorspace,
+)
 
 QUEUED_FRAMES = 64
 """Entries an output may lag behind; raw pictures are large, so there it is `QUEUED_PICTURES`."""
@@ -125,7 +134,12 @@ class Output(ABC):
                         self._lose(entry)
                         continue
                     self._needs_key = False
-                if not self._write(entry):
+                try:
+                    written = self._write(entry)
+                except OutputError:
+                    self._lose(entry)
+                    raise
+                if not written:
                     self._lose(entry)
                 elif isinstance(entry, Raw) or entry.video:
                     with self._lock:
@@ -276,6 +290,8 @@ class Push(Output):
             return False
         try:
             self._muxer = open_push(self._url, self._template)
+        except Refused:
+            raise
         except OutputError as exc:
             if self._attempts == 0:
                 self._say(f"{exc}; trying again until it is there")

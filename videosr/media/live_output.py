@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -27,6 +28,10 @@ MPEGTS = {"mpegts_flags": "pat_pmt_at_frames", "pes_payload_size": "0"}
 """Who joins, or begins a segment, at a keyframe finds the tables before it; audio is not gathered."""
 MUXERS = {"udp": "mpegts", "rtp": "rtp_mpegts", "rtmp": "flv", "rtmps": "flv", "rtsp": "rtsp", "rtsps": "rtsp"}
 """FFmpeg's muxer by the scheme of a URL to push to."""
+
+
+class Refused(OutputError):  # noqa: N818 - it is an OutputError; the name says which
+    """The container has no form for such a stream: to try again is of no use."""
 
 
 class Muxer:
@@ -152,6 +157,7 @@ def open_push(url: str, template: Template) -> Muxer:
 
     Raises:
         UsageError: no scheme to push to.
+        Refused: its container has no form for such a stream.
         OutputError: it cannot be reached.
     """
     scheme = url.partition("://")[0]
@@ -166,12 +172,26 @@ def open_push(url: str, template: Template) -> Muxer:
         options["rtsp_transport"] = "tcp"
     else:
         options["flvflags"] = "no_duration_filesize"
+    if MUXERS[scheme] == "flv":
+        _rehearse(url, template)
+    container = av.open(url, "w", format=MUXERS[scheme], container_options=options, timeout=(TIMEOUT, TIMEOUT))
     try:
-        container = av.open(url, "w", format=MUXERS[scheme], container_options=options, timeout=(TIMEOUT, TIMEOUT))
         return Muxer(container, template)
     except (av.error.FFmpegError, OSError, ValueError) as exc:
+        with suppress(av.error.FFmpegError, OSError):
+            container.close()
         reason = getattr(exc, "strerror", None) or str(exc)
         raise OutputError(f"{public_url(url)}: cannot be reached: {reason}") from exc
+
+
+def _rehearse(url: str, template: Template) -> None:
+    """Begin an FLV stream in memory: what fails there does not fail for want of a network. Raises Refused."""
+    try:
+        with closing(av.open(io.BytesIO(), "w", format="flv")) as container:
+            Muxer(container, template)
+    except (av.error.FFmpegError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise Refused(f"{public_url(url)}: RTMP has no form for this sound: {reason}; give another output") from exc
 
 
 def public_url(url: str) -> str:
