@@ -16,6 +16,7 @@ from av.codec.context import Flags
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
+from videosr.media.avi import PictureTimes
 from videosr.media.cropping import Cropping
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
@@ -308,7 +309,7 @@ class Pictures:
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Every frame from where the container stands."""
-        packets = self.container.demux(self.stream)
+        packets, times = self.container.demux(self.stream), PictureTimes(self.container)
         reached = number = 0
         self._sars.clear()
         while True:
@@ -325,7 +326,9 @@ class Pictures:
                 reached = max(reached, (packet.pos or 0) + packet.size)
                 packet.opaque = number = number + 1
             try:
-                yield from self._decoded(None if flushing else packet)
+                for picture in self._decoded(None if flushing else packet):
+                    times.correct(picture)
+                    yield picture
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as exc:

@@ -20,6 +20,7 @@ from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.subtitle import AssSubtitle
 
 from videosr.errors import InputError
+from videosr.media.avi import PictureTimes
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
 from videosr.media.probe import TEXT_SUBTITLES
@@ -235,6 +236,7 @@ def _read_video(
         raise InputError(f"{container.name}: the video stream's header is damaged: {exc.strerror}") from exc
     shape: Fraction | None = None
     cropping, side_data = Cropping(context), FrameSideData(context)
+    times = PictureTimes(container)
     for packet in chain(_packets(container, [stream], file), [None]):
         if packet is not None:
             side_data.expect(packet)
@@ -248,6 +250,7 @@ def _read_video(
         for frame in map(cropping.of, frames):
             now = fraction(context.sample_aspect_ratio) or Fraction(1)  # of the decoder: perhaps of a later frame
             shape = shape or now
+            times.correct(frame)
             _note_frame(file, frame, side_data.of(frame), alike=now == shape)
     return file
 
