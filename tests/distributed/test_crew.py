@@ -181,7 +181,7 @@ STREAMS = {
     "transport stream": ("a.ts", "libx264", B_FRAMES, None),
     "program stream": ("a.mpg", "mpeg2video", {"g": "9", "bf": "2"}, None),
     "no times": ("a.avi", "mpeg4", {"g": "9"}, None),
-    "elementary stream": ("a.h264", "libx264", {**B_FRAMES, "bf": "0"}, True),
+    "elementary stream": ("a.h264", "libx264", {**B_FRAMES, "bf": "0"}, False),  # read from the beginning, and counted
     "hevc, open groups": ("a.mp4", "libx265", {"x265-params": "open-gop=1:keyint=12:log-level=none"}, None),
     "vp9": ("a.webm", "libvpx-vp9", {"g": "12", "deadline": "realtime"}, False),
 }
