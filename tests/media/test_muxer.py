@@ -331,23 +331,6 @@ def test_tags_in_an_old_encoding_become_unicode(tmp_path):
         assert verify(source, output).problems == []
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_times_that_go_back_are_moved_and_said(tmp_path, suffix):
-    tick = Fraction(1, 25)
-    part = make_clip(
-        tmp_path / "a.ts", frames=10, time_base=tick, rate=1 / tick, codec="mpeg2video", audio=[("mp2", "eng")]
-    )
-    source = tmp_path / "joined.ts"
-    source.write_bytes(part.read_bytes() * 2)
-    output = tmp_path / f"b{suffix}"
-    warnings = double(source, output)
-    with Decoder(source) as before, Decoder(output) as after:
-        assert len(list(before)) == len(list(after)) == 20
-    assert any("do not increase" in line for line in before.warnings)
-    assert any("times go back" in line for line in warnings)
-    assert verify(source, output).facts["frames_out"] == 20
-
-
 # -- failures ---------------------------------------------------------------------------------------------------
 
 

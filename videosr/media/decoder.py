@@ -198,6 +198,8 @@ class Decoder:
     def _stated_duration(self) -> Fraction | None:
         """Seconds of video as the container states them, None where it says nothing about this stream."""
         stream, container = self._pictures.stream, self._pictures.container
+        if self._pictures.clock.leaps:
+            return None  # it is the difference of two clocks
         if stream.duration:
             return stream.duration * self._time_base
         for key, value in stream.metadata.items():
@@ -356,6 +358,16 @@ class Decoder:
             self._warn("packets", f"{pictures.bad_packets} damaged packets could not be decoded")
         if self._bad_frames:
             self._warn("frames", f"{self._bad_frames} frames are damaged and were concealed")
+        leaps = [
+            leap for leap in pictures.clock.leaps if last_pts is not None and leap.time <= last_pts * self._time_base
+        ]
+        if leaps:
+            more = f" (and {len(leaps) - 1} times more)" if len(leaps) > 1 else ""
+            self._warn(
+                "clock",
+                f"the file's clock leaps by {float(leaps[0].by):+.3f} s at {float(leaps[0].time):.3f} s{more}, as "
+                "where recordings are joined: each part is shown right behind the one before it",
+            )
         if pictures.first_pts is not None or self._end_pts is not None or self._limit is not None:
             return
         if first_pts is None or last_pts is None:
@@ -363,7 +375,7 @@ class Decoder:
         info = self.info
         if 0 < count < info.frames and pictures.container.format.name != "avi":  # AVI counts dropped frames as well
             self._warn("short", f"{count} frames found where the container states {info.frames}; it may be truncated")
-        elif info.frames == 0 and info.duration is not None:
+        elif info.frames == 0 and info.duration is not None and not leaps:
             shown = (last_pts - first_pts) * info.time_base + self._tick * self._time_base
             if shown < info.duration - max(Fraction(1, 2), info.duration / 50):
                 self._warn(

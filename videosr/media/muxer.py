@@ -17,6 +17,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
+from videosr.media.clock import Clock, clock_of
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import StreamCopy, add_copy, cover_attachment
 from videosr.media.languages import quicktime_language
@@ -92,8 +93,12 @@ def mux(
     if not pieces or any(piece.header != pieces[0].header for piece in pieces):
         raise InputError(f"{target}: the segments do not have equal headers; delete them and run again")
     try:
-        with open_input(source) as container, open_described(source) as (described, _):
-            job = _Mux(pieces, container, described.streams, part, plan, trimmed, matrix)
+        with (
+            open_input(source) as container,
+            open_described(source) as (described, _),
+            contextlib.closing(clock_of(container)) as clock,
+        ):
+            job = _Mux(pieces, container, described.streams, clock, part, plan, trimmed, matrix)
             if accept is not None:
                 accept(job.warnings)
             warnings = job.run()
@@ -123,6 +128,7 @@ class _Mux:
         pieces: list[Segment],
         source: av.container.InputContainer,
         described: StreamContainer,
+        clock: Clock,
         part: Path,
         plan: Plan,
         trimmed: bool,
@@ -133,7 +139,7 @@ class _Mux:
         self._path = part
         self._name = source.name.removeprefix("file:")
         self._header = pieces[0].header
-        self._source = source
+        self._source, self._clock = source, clock
         self._plan = plan
         self.warnings: list[str] = []
         self._refused = 0
@@ -371,7 +377,7 @@ class _Mux:
                 stream.discard = av.stream.Discard.all
         if not wanted:
             return
-        packets = self._source.demux(wanted)
+        packets = self._clock.demux(self._source, *wanted)
         reached = 0
         while True:
             try:

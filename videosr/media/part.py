@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -13,6 +14,7 @@ import av.error
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from videosr.media.clock import clock_of
 from videosr.media.probe import COPY, TEXT_SUBTITLES, Plan
 from videosr.media.source import codec_name, is_attached_picture, open_input, plausible_rate, video_stream
 from videosr.media.timecode import advance
@@ -102,8 +104,8 @@ class Part:
         for stream in source.streams:
             if stream.index not in wanted:
                 stream.discard = av.stream.Discard.all
-        try:
-            for packet in source.demux([source.streams[i] for i in sorted(wanted)]):
+        with closing(clock_of(source)) as clock, suppress(av.error.FFmpegError):  # damage: whoever copies will say so
+            for packet in clock.demux(source, *(source.streams[i] for i in sorted(wanted))):
                 tick = Fraction(packet.time_base.num, packet.time_base.den)
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is None:
@@ -120,8 +122,6 @@ class Part:
                     graphics[index].see(packet, begin)
                 elif not packet.is_discard:
                     self._cut_away.times.append(stamp)
-        except av.error.FFmpegError:
-            pass  # a damaged file: whoever copies the streams will say so
 
     def take(self, packet: Packet, lead: Fraction) -> list[Packet]:
         """The packets that now are known to belong to the part, with their times in it.

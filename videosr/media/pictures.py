@@ -17,6 +17,7 @@ from av.codec.context import Flags
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
 from videosr.media.avi import PictureTimes
+from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
@@ -40,6 +41,7 @@ class Pictures:
 
     Attributes:
         container: that is read.
+        clock: of the file, on whose times frames are shown.
         stream: of it.
         first_pts: the first frame wanted, in the stream's time base; None: the very first.
         lead: earlier frames wanted before that, as many as there are.
@@ -78,6 +80,7 @@ class Pictures:
             self._context = context = self.stream.codec_context
             self.cropping, self.side_data = Cropping(context), FrameSideData(context)
             self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
+            self.clock = clock_of(self.container)
         except BaseException:
             self.container.close()
             raise
@@ -116,6 +119,7 @@ class Pictures:
 
     def close(self) -> None:
         """Release the file."""
+        self.clock.close()
         self.container.close()
 
     def _accelerate(self, device: int) -> None:
@@ -270,7 +274,7 @@ class Pictures:
     def _seek(self, pts: int) -> bool:
         """Go to a place at or before that time; False where FFmpeg knows no places, as in video without a container."""
         try:
-            self.container.seek(pts, stream=self.stream, backward=True)
+            self.clock.seek(self.container, self.stream, pts)
         except av.error.FFmpegError:
             return False
         return True
@@ -309,7 +313,7 @@ class Pictures:
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Every frame from where the container stands."""
-        packets, times = self.container.demux(self.stream), PictureTimes(self.container)
+        packets, times = self.clock.demux(self.container, self.stream), PictureTimes(self.container)
         reached = number = 0
         self._sars.clear()
         while True:

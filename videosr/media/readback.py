@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -21,6 +22,7 @@ from av.subtitles.subtitle import AssSubtitle
 
 from videosr.errors import InputError
 from videosr.media.avi import PictureTimes
+from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
 from videosr.media.probe import TEXT_SUBTITLES
@@ -260,7 +262,8 @@ def _packets(
 ) -> Iterator[av.Packet[Stream]]:
     """The packets of some streams; where reading breaks off, that is an error of the file."""
     try:
-        yield from container.demux(*streams)
+        with closing(clock_of(container)) as clock:
+            yield from clock.demux(container, *streams)
     except av.error.FFmpegError:
         file.errors += 1
 
