@@ -91,10 +91,15 @@ def numbers(path, index):
 GOP = {"g": "24", "keyint_min": "24", "sc_threshold": "0", "crf": "1", "threads": "1", "preset": "fast"}
 
 
-@pytest.mark.parametrize("open_gop", ["0", "1"])
-@pytest.mark.parametrize("bf", ["0", "3"])
-def test_a_second_video_is_whole_where_an_edit_list_hides_what_comes_before(tmp_path, bf, open_gop):
-    source = films(tmp_path / "in.mp4", ".mp4", GOP | {"bf": bf, "x264-params": f"open-gop={open_gop}"})
+@pytest.fixture(params=[(bf, open_gop) for bf in "03" for open_gop in "01"], ids="bf={0[0]} open-gop={0[1]}".format)
+def groups(request):
+    """How the second video is coded."""
+    bf, open_gop = request.param
+    return GOP | {"bf": bf, "x264-params": f"open-gop={open_gop}"}
+
+
+def test_a_second_video_is_whole_where_an_edit_list_hides_what_comes_before(tmp_path, groups):
+    source = films(tmp_path / "in.mp4", ".mp4", groups)
     output = tmp_path / "out.mp4"
     (warning,) = double(source, output, start=Fraction(30, 24), frames=36)
     assert warning.startswith("stream 1: 6 pictures before the start are kept, hidden")
@@ -107,10 +112,8 @@ def test_a_second_video_is_whole_where_an_edit_list_hides_what_comes_before(tmp_
         assert not any(f.is_corrupt for f in container.decode(stream))
 
 
-@pytest.mark.parametrize("open_gop", ["0", "1"])
-@pytest.mark.parametrize("bf", ["0", "3"])
-def test_a_second_video_begins_at_a_keyframe_where_nothing_can_be_hidden(tmp_path, bf, open_gop):
-    source = films(tmp_path / "in.mkv", ".mkv", GOP | {"bf": bf, "x264-params": f"open-gop={open_gop}"})
+def test_a_second_video_begins_at_a_keyframe_where_nothing_can_be_hidden(tmp_path, groups):
+    source = films(tmp_path / "in.mkv", ".mkv", groups)
     output = tmp_path / "out.mkv"
     (warning,) = double(source, output, start=Fraction(30, 24), frames=36)
     assert warning.startswith("stream 1: begins 0.750 s late, at its first keyframe in the part")

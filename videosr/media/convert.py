@@ -41,13 +41,18 @@ def add_converted(out: av.container.OutputContainer, source: Stream, codec: str)
 
 
 class AudioConverter:
-    """Decodes, resamples where the encoder must have it, and encodes audio; times are kept (`Resampler`)."""
+    """Decodes, resamples where the encoder must have it, and encodes audio; times are kept (`Resampler`).
+
+    Attributes:
+        changes: what of rate, layout and samples becomes another, in words.
+    """
 
     def __init__(self, out: av.container.OutputContainer, source: Stream, codec: str) -> None:
         decoder = source.codec_context
         assert isinstance(decoder, av.AudioCodecContext)
         self._decoder = decoder
         target = AudioTarget.nearest(codec, decoder)
+        self.changes = target.changes(decoder)
         stream = out.add_stream(codec)
         assert isinstance(stream, av.audio.stream.AudioStream)
         self.stream: Stream = stream

@@ -254,8 +254,7 @@ class _Graphics:
         """Note a packet that is shown before the start.
 
         Presentation graphics build on what was sent since their last epoch start or acquisition point, and are taken
-        away by a composition of no objects (FFmpeg's
-        pgssubdec.c).
+        away by a composition of no objects (FFmpeg's pgssubdec.c).
         """
         new, shows = True, True
         if self._pgs:

@@ -13,8 +13,7 @@ import av
 import av.error
 from av.stream import Stream
 
-from videosr.media.audio_format import AudioTarget
-from videosr.media.convert import add_converted
+from videosr.media.convert import AudioConverter, add_converted
 from videosr.media.copies import add_copy
 from videosr.media.source import codec_name, open_input
 
@@ -126,8 +125,7 @@ def rehearse_conversion(stream: Stream, container: str, codec: str, first: list[
         with suppress(av.error.FFmpegError):
             out.close()
         raise ValueError(f"{container} does not take {codec} made of it: {exc.strerror}") from exc
-    decoder = stream.codec_context
-    return AudioTarget.nearest(codec, decoder).changes(decoder) if isinstance(decoder, av.AudioCodecContext) else []
+    return converter.changes if isinstance(converter, AudioConverter) else []
 
 
 def _again(packet: Packet) -> Packet:
