@@ -18,7 +18,7 @@ from videosr.upscaler import UpscaleOptions
 
 def main(source: Path, output: Path) -> None:
     options = TranscodeOptions(
-        upscale=UpscaleOptions(model="realtime-2x", temporal=Mode.ADAPTIVE),
+        upscale=UpscaleOptions(temporal=Mode.ADAPTIVE),
         encoder=EncoderSettings(crf=18, preset="veryfast"),
         overwrite=True,
     )

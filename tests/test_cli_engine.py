@@ -137,7 +137,7 @@ def test_building_for_this_machine_tells_the_result_of_the_self_test(cache, vide
     outcome = videosr("engine", "build", "--size", "128x96", "--sizes", "16x16..64x64..128x128")
     assert (outcome.code, outcome.err) == (0, "")
     first, second = outcome.out.splitlines()
-    assert first.startswith("realtime-2x 128x96 f16: ")
-    assert second.startswith("realtime-2x 16x16..64x64..128x128 f16: ")
+    assert first.startswith("realtime-2x-video 128x96 f16: ")
+    assert second.startswith("realtime-2x-video 16x16..64x64..128x128 f16: ")
     assert "dB" in first
     assert cli_engine.LIBRARIES[0] in videosr("engine", "list").out

@@ -12,6 +12,7 @@ from test_evaluate import picture, write_png
 
 from videosr.errors import InputError, MissingExtraError, UsageError
 from videosr.evaluate.perceptual import Perceptual
+from videosr.models import registry
 
 
 @pytest.fixture
@@ -28,12 +29,9 @@ def test_images_and_clips_side_by_side(videosr, tmp_path: Path, folder: Path) ->
     done = videosr("evaluate", folder, clip, "--crf", "35", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert [row["model"] for row in found["images"]] == ["bicubic", "realtime-2x"]
+    assert [row["model"] for row in found["images"]] == ["bicubic", *registry.DEFAULTS]
     assert [(row["model"], row["crf"]) for row in found["clips"]] == [
-        ("bicubic", None),
-        ("realtime-2x", None),
-        ("bicubic", 35),
-        ("realtime-2x", 35),
+        (model, crf) for crf in (None, 35) for model in ("bicubic", *registry.DEFAULTS)
     ]
     lines = videosr("evaluate", folder, clip, "-m", "bicubic").out.splitlines()
     assert lines[2].startswith("| frames | 3 | bicubic |")

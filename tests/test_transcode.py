@@ -17,7 +17,7 @@ from videosr.errors import OutputError
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
 from videosr.media.verify import verify
-from videosr.upscaler import Upscaler
+from videosr.upscaler import UpscaleOptions, Upscaler
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast")
 FONT = ("font.ttf", "font/ttf", bytes(range(256)) * 8)
@@ -92,8 +92,8 @@ def test_the_output_holds_the_upscalers_frames(tmp_path, videosr):
     source = make_clip(tmp_path / "in.mkv", width=50, height=38)
     output = tmp_path / "out.mkv"
     assert videosr("upscale", source, output, "--codec", "ffv1").code == 0
-    upscaler = Upscaler()
     with Decoder(source) as decoder:
+        upscaler = Upscaler(UpscaleOptions().of(decoder.info))
         made = [f for frame in decoder for f in upscaler.process(frame)]
     made += upscaler.flush()
     found = planes(output)

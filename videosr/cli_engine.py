@@ -30,7 +30,7 @@ def engine() -> None:
 
 
 @engine.command()
-@click.argument("model", default=registry.DEFAULT)
+@click.argument("model", default=registry.DEFAULT_COMPRESSED)
 @click.option("--size", "sizes", multiple=True, metavar="WxH", help="For pictures of this size; may be repeated.")
 @click.option("--sizes", "ranges", multiple=True, metavar="A..B..C", help="For all from A to C, fastest at B.")
 @click.option("--engine", "library", type=click.Choice(LIBRARIES), default="tensorrt_rtx", help="The library.")
@@ -48,7 +48,7 @@ def build(
     output: Path | None,
     quiet: bool,
 ) -> None:
-    """Build engines of MODEL, a shipped model's name or a network file.
+    """Build engines of MODEL, a shipped model's name or a network file: realtime-2x-video if none is named.
 
     They are tested against the network on the CPU and kept in the cache. With --for, an engine for another GPU is
     written to a file, without a test: TensorRT-RTX needs no GPU to build.

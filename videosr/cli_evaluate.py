@@ -109,7 +109,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     "models",
     multiple=True,
     metavar="NAME|FILE",
-    show_default="the default network",
+    show_default="the default networks",
     help="A shipped network or an ONNX file; may be repeated. Bicubic is always measured beside.",
 )
 @click.option("--scale", type=click.IntRange(min=2), help="Of bicubic where no network is measured.")
@@ -160,7 +160,7 @@ def evaluate(
     if not folders and (lr or perceptual):
         raise UsageError("--lr and --perceptual are for folders of images, and no source is one")
     further = Perceptual(perceptual) if perceptual else None
-    common, found = candidates(models or (() if scale else (registry.DEFAULT,)), temporal, scale, tta=tta)
+    common, found = candidates(models or (() if scale else registry.DEFAULTS), temporal, scale, tta=tta)
     sets: list[SetScores] = []
     clips: list[VideoScores] = []
     for source in sources:

@@ -97,11 +97,17 @@ def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
     return tuple((key, value) for key, _, value in pairs)
 
 
+DEFAULT_FOR = {
+    registry.DEFAULT: " (default for pictures and lossless video)",
+    registry.DEFAULT_COMPRESSED: " (default for compressed video)",
+}
+
+
 def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
     for model in registry.shipped():
-        mark = " (default)" if model.name == registry.DEFAULT else ""
+        mark = DEFAULT_FOR.get(model.name, "")
         click.echo(f"{model.name:18} {model.scale}x  {model.about}{mark}")
     ctx.exit()
 
@@ -137,8 +143,9 @@ _OPTIONS = [
         "-m",
         "--model",
         metavar="NAME|FILE",
-        default=registry.DEFAULT,
-        help="A shipped network (see --list-models), or an ONNX file.",
+        default=registry.AUTO,
+        help=f"A shipped network (see --list-models), or an ONNX file; auto is {registry.DEFAULT_COMPRESSED} for "
+        f"compressed video, {registry.DEFAULT} for lossless video and pictures.",
     ),
     click.option(
         "--list-models",

@@ -58,7 +58,7 @@ class BitRate(click.ParamType[int]):
     help="Where to; may be repeated.",
 )
 @click.option(
-    "-m", "--model", metavar="NAME|FILE", show_default="the default network", help="A shipped network, or an ONNX file."
+    "-m", "--model", metavar="NAME|FILE", show_default="as in upscale", help="A shipped network, or an ONNX file."
 )
 @click.option("--temporal", type=click.Choice(["off", "ema", "adaptive"]), default="adaptive", help="As in upscale.")
 @click.option(

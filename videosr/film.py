@@ -175,7 +175,7 @@ class Film:
     def _prepare(self) -> None:
         options, decoder = self.options, self.decoder
         resized = bool(options.width or options.height)
-        upscaler = Upscaler(options.upscale)
+        upscaler = Upscaler(options.upscale.of(decoder.info))
         self.options = options = replace(options, upscale=upscaler.options)  # whoever else makes a part does it alike
         device = upscaler.engine.device
         if device is not None and decoder.deinterlace is None:

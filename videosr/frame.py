@@ -297,6 +297,7 @@ class StreamInfo:
         sar: sample aspect ratio.
         rotation: degrees counter-clockwise to turn the picture for display (FFmpeg's display matrix).
         codec: FFmpeg's name of the codec.
+        compressed: it loses detail, frame by frame of what came before: nearly all video that people have.
     """
 
     width: int
@@ -310,3 +311,4 @@ class StreamInfo:
     sar: Fraction = Fraction(1)
     rotation: int = 0
     codec: str = ""
+    compressed: bool = False

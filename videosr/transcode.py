@@ -11,6 +11,7 @@ from typing import Protocol
 
 from videosr.errors import InputError, OutputError, StrictError, UsageError
 from videosr.film import Film, TranscodeOptions, open_source
+from videosr.frame import StreamInfo
 from videosr.graph import Timing
 from videosr.journal import Journal, fingerprint
 from videosr.media.codecs import EncoderSettings, notes, resolve
@@ -20,6 +21,7 @@ from videosr.media.images import image_losses, image_settings, without_idle_alph
 from videosr.media.muxer import mux
 from videosr.media.probe import plan_streams
 from videosr.media.resize import Resizer, wanted_size
+from videosr.models import registry
 from videosr.progress import Progress
 from videosr.upscaler import Upscaler
 
@@ -98,6 +100,10 @@ def _film(
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
+            if options.upscale.model == registry.AUTO:
+                progress.note(
+                    f"the network is {film.upscaler.options.model}, as the video is {_kind(film.decoder.info)}"
+                )
             progress.note(film.upscaler.chosen)
             progress.begin(film.expected, film.coded.rate, resumed)
 
@@ -140,6 +146,11 @@ def _film(
         timings=tuple(film.timings),
         warnings=tuple(report.said),
     )
+
+
+def _kind(info: StreamInfo) -> str:
+    """What its codec has done to a video."""
+    return f"{'compressed' if info.compressed else 'lossless or made for editing'} ({info.codec})"
 
 
 @contextmanager
@@ -185,7 +196,8 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         settings = image_settings(output, options.encoder, info)
         report = _Report(progress, decoder, options.strict)
         report.losses(image_losses(output, settings, info))
-        upscaler = Upscaler(replace(options.upscale, pix_fmt=working_format(settings).name))
+        upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
+        upscaler = Upscaler(upscale)
         progress.note(upscaler.chosen)
         (made,) = [*upscaler.process(frame), *upscaler.flush()]
         if options.width or options.height:

@@ -40,7 +40,8 @@ class UpscaleOptions:
     """How to upscale.
 
     Attributes:
-        model: a shipped model's name or the path of a network file.
+        model: a shipped model's name or the path of a network file; "auto" is for compressed sources another one than
+            for all else (see `of`).
         engine: one of `engines.ENGINES`, or "auto" (see `engines.choice`).
         device: "cpu", "cuda", "cuda:N" or "auto".
         precision: "auto", "f32", "bf16" or "f16".
@@ -55,7 +56,7 @@ class UpscaleOptions:
             tiles that are asked for go the other way.
     """
 
-    model: str = registry.DEFAULT
+    model: str = registry.AUTO
     engine: str = AUTO
     device: str = AUTO
     precision: str = "auto"
@@ -81,6 +82,10 @@ class UpscaleOptions:
             raise UsageError(f"{self.threads} threads are too few")
         if self.tile is not None and self.tile < 0:
             raise UsageError(f"tiles of {self.tile} pixels are none: give their edge, or 0 to take pictures whole")
+
+    def of(self, info: StreamInfo) -> UpscaleOptions:
+        """The same for a source that is known: with the network for it, where that was left open."""
+        return replace(self, model=registry.suited(self.model, info.compressed))
 
 
 class _Window(NamedTuple):

@@ -22,7 +22,8 @@ from videosr.media.orientation import Orientation
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
 from videosr.media.source import unpack_matrix
-from videosr.upscaler import Upscaler
+from videosr.models import registry
+from videosr.upscaler import UpscaleOptions, Upscaler
 
 TICK = Fraction(1, 24)
 CLOCKWISE, ROTATED = (0, 1, -1, 0), (0.75, 0.5, -0.5, 0.75)
@@ -60,7 +61,7 @@ def coded_frames(path: Path):
 def test_a_turned_film_is_served_upright(tmp_path, form, pix_fmt, expected):
     path = make_clip(tmp_path / "in.mp4", frames=6, pix_fmt=pix_fmt, matrix=CLOCKWISE, sar=Fraction(4, 3))
     frames = coded_frames(path)
-    upscaler = Upscaler()
+    upscaler = Upscaler(UpscaleOptions(model=registry.DEFAULT_COMPRESSED))
     upright = [Orientation(sideways=True, mirrored=True).frame(frame) for frame in frames]
     for before, after in zip(frames, upright, strict=True):
         np.testing.assert_array_equal(after.planes[0], np.rot90(before.planes[0], -1))

@@ -361,9 +361,11 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
         upscale["threads"],
         upscale["on_nan"],
     )
-    network = registry.find(options.upscale.model)
-    with network.open("rb") as file:
-        upscale["model"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    digests = []
+    for compressed in (False, True):
+        with registry.find(registry.suited(options.upscale.model, compressed)).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest()[:32])
+    upscale["model"] = "".join(dict.fromkeys(digests))
     encoder["options"] = dict(encoder["options"])
     flat = {**values, **upscale, **{key: value for key, value in encoder.items() if key != "pix_fmt"}}
     flat["pix_fmt"] = encoder["pix_fmt"]
@@ -377,7 +379,9 @@ def _check(options: BatchOptions) -> Upscaler:
         What makes the files' frames, in a process of its own.
     """
     encoder, container = options.transcode.encoder, container_format(options.to)
-    upscaler = Upscaler(options.transcode.upscale)
+    wanted = options.transcode.upscale
+    usual = registry.suited(wanted.model, compressed=container != "image")
+    upscaler = Upscaler(replace(wanted, model=usual))
     if encoder.codec and container != "image":
         fmt = PixelFormat.parse(encoder.pix_fmt or "yuv420p")
         info = StreamInfo(width=256, height=256, format=fmt, time_base=Fraction(1, 25), rate=Fraction(25))

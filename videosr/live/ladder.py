@@ -87,6 +87,7 @@ def rungs(options: UpscaleOptions, info: StreamInfo, *, steps: bool = True) -> t
     Raises:
         VideosrError: what loading the network raises.
     """
+    options = options.of(info)
     first = Upscaler(options)
     upscalers = [(options.model, first)]
     if steps and first.mode is not Mode.OFF and not options.denoise:

@@ -26,7 +26,9 @@ from videosr.media.planes import planar_format
 from videosr.media.source import (
     IMAGE_SUFFIXES,
     coded_display_matrix,
+    compresses,
     fraction,
+    last_duration,
     parse_clock,
     plausible_rate,
     unpack_matrix,
@@ -166,6 +168,7 @@ class Decoder:
             sar=fraction(sar) or Fraction(1),
             rotation=first.rotation,
             codec=context.codec.canonical_name,
+            compressed=compresses(context),
         )
         self._tick = max(1, round(1 / (rate * self._time_base))) if rate else 1
         self._coded = info
@@ -271,7 +274,9 @@ class Decoder:
             held = self._frame(picture, pts)
             previous = pts
         if held is not None:
-            yield self._with_duration(held, None)
+            pictures = self._pictures
+            stays = last_duration(pictures.container, pictures.stream, held.pts, held.duration)
+            yield self._with_duration(replace(held, duration=stays), None)
 
     def _remaining(self) -> Iterator[av.VideoFrame]:
         if self._pending is not None:

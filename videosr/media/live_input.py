@@ -27,6 +27,7 @@ from videosr.media.source import (
     MAX_PIXELS,
     MAX_SIDE,
     coded_display_matrix,
+    compresses,
     fraction,
     open_input,
     plausible_rate,
@@ -201,6 +202,7 @@ class LiveInput:
                         color=frame.color,
                         sar=frame.sar,
                         codec=stream.codec_context.codec.canonical_name,
+                        compressed=compresses(stream.codec_context),
                     )
         except InputLost:
             if self.live:

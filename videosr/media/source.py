@@ -23,6 +23,8 @@ MAX_SIDE = 16384
 MAX_PIXELS = 2**28
 _BLOCK = 1 << 20
 _NUMBERED = re.compile(r"%0?\d*d")
+MEZZANINE = frozenset({"prores", "prores_raw", "cfhd"})
+"""Codecs for editing of which FFmpeg's descriptors do not say that every frame stands alone."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -131,6 +133,18 @@ def codec_name(stream: av.stream.Stream) -> str:
     return "unknown"
 
 
+def compresses(context: av.VideoCodecContext) -> bool:
+    """Whether the codec loses detail and predicts frames from others: no lossless, mezzanine or picture codec does.
+
+    Lossless H.264 of fewer chroma samples than 4:4:4 is known by its profile (ITU-T H.264, A.2.7: no other has the
+    transform bypass).
+    """
+    codec = context.codec
+    if not codec.lossy or codec.intra_only or codec.canonical_name in MEZZANINE:
+        return False
+    return context.profile != "High 4:4:4 Predictive" or "444" in (context.pix_fmt or "")
+
+
 def is_attached_picture(stream: av.stream.Stream) -> bool:
     """Whether a video stream is cover art or a thumbnail rather than a film."""
     flags = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
@@ -160,6 +174,24 @@ def video_stream(container: av.container.InputContainer, name: str, index: int |
     if chosen.codec_context is None:
         raise InputError(f"{name}: FFmpeg has no decoder for video stream {chosen.index}")
     return chosen
+
+
+def last_duration(container: av.container.InputContainer, stream: VideoStream, pts: int, duration: int) -> int:
+    """Ticks for which the last frame of a stream stays.
+
+    MP4 and QuickTime keep no frame's duration but steps from one decoding time to the next (ISO/IEC 14496-12, 8.6.1.2),
+    and the frame shown last need not be the one decoded last: how long it stays follows from where the track ends.
+
+    Args:
+        container: that holds it.
+        stream: the stream.
+        pts: of that frame, in ticks.
+        duration: of it as FFmpeg states it. An end that asks for twice as much is that of a file that was cut short.
+    """
+    if "mov" not in container.format.name.split(",") or not stream.duration:
+        return duration
+    rest = (stream.start_time or 0) + stream.duration - pts
+    return rest if 0 < rest < 2 * duration else duration
 
 
 def fraction(value: Any) -> Fraction | None:

@@ -8,7 +8,12 @@ from pathlib import Path
 from videosr.engines.network import Network
 from videosr.errors import UsageError
 
+AUTO = "auto"
+"""The one of the next two that suits a source."""
 DEFAULT = "realtime-2x"
+DEFAULT_COMPRESSED = "realtime-2x-video"
+"""For sources that compression has marked."""
+DEFAULTS = DEFAULT, DEFAULT_COMPRESSED
 FAST = ("realtime-2x", "light-2x")
 """For a machine that cannot keep up, the costliest first."""
 FAST_COMPRESSED = ("realtime-2x-video", "light-2x-video")
@@ -36,12 +41,20 @@ def shipped() -> list[Model]:
     return models
 
 
+def suited(model: str, compressed: bool) -> str:
+    """The model, or what `AUTO` is for such a source (see `StreamInfo.compressed`)."""
+    if model != AUTO:
+        return model
+    return DEFAULT_COMPRESSED if compressed else DEFAULT
+
+
 def find(model: str) -> Path:
-    """The network file for a shipped model's name, or for the path of a file.
+    """The network file for a shipped model's name, or for the path of a file; for `AUTO`, that for unknown sources.
 
     Raises:
         UsageError: there is no such model or file.
     """
+    model = suited(model, compressed=False)
     path = _FOLDER / f"{model}.onnx"
     if path.is_file() and Path(model).name == model:
         return path

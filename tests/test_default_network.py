@@ -1,0 +1,86 @@
+"""Which network a source is given where none is named."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from clips import make_clip
+
+from videosr.frame import StreamInfo
+from videosr.media.decoder import Decoder
+from videosr.models import registry
+from videosr.upscaler import UpscaleOptions, Upscaler
+
+MARKED = {
+    "H.264": ("a.mp4", "yuv420p", "libx264", {}),
+    "H.264 of 4:4:4": ("a.mkv", "yuv444p", "libx264", {}),
+    "HEVC of ten bits": ("a.mkv", "yuv420p10le", "libx265", {"x265-params": "log-level=none"}),
+    "VP9": ("a.webm", "yuv420p", "libvpx-vp9", {}),
+    "MPEG-2": ("a.ts", "yuv420p", "mpeg2video", {}),
+    "MPEG-4": ("a.avi", "yuv420p", "mpeg4", {}),
+}
+UNMARKED = {
+    "lossless H.264": ("a.mp4", "yuv420p", "libx264", {"qp": "0"}),
+    "FFV1": ("a.mkv", "yuv420p", "ffv1", {}),
+    "Ut Video": ("a.avi", "yuv420p", "utvideo", {}),
+    "uncompressed": ("a.nut", "yuv420p", "rawvideo", {}),
+    "ProRes": ("a.mov", "yuv422p10le", "prores_ks", {}),
+    "Motion JPEG": ("a.avi", "yuv420p", "mjpeg", {"strict": "unofficial"}),
+}
+
+
+def info_of(folder, name, pix_fmt, codec, options) -> StreamInfo:
+    """What the decoder says of such a clip."""
+    rate = Fraction(25)  # MPEG-2 and MPEG-4 know few others
+    form = {"pix_fmt": pix_fmt, "codec": codec, "options": options, "rate": rate, "time_base": 1 / rate}
+    with Decoder(make_clip(folder / name, frames=3, **form)) as decoder:
+        return decoder.info
+
+
+def pictures_of(path: Path) -> list[bytes]:
+    """The planes of a file's frames."""
+    with Decoder(path) as decoder:
+        return [b"".join(plane.tobytes() for plane in frame.planes) for frame in decoder]
+
+
+@pytest.mark.parametrize("kind", MARKED)
+def test_video_that_compression_has_marked_is_known(tmp_path, kind):
+    info = info_of(tmp_path, *MARKED[kind])
+    assert info.compressed
+    assert UpscaleOptions().of(info).model == registry.DEFAULT_COMPRESSED
+
+
+@pytest.mark.parametrize("kind", UNMARKED)
+def test_what_is_lossless_or_made_for_editing_is_not_marked(tmp_path, kind):
+    info = info_of(tmp_path, *UNMARKED[kind])
+    assert not info.compressed
+    assert UpscaleOptions().of(info).model == registry.DEFAULT
+
+
+def test_a_network_that_was_named_stays(tmp_path):
+    info = info_of(tmp_path, *MARKED["H.264"])
+    assert UpscaleOptions(model="light-2x").of(info).model == "light-2x"
+
+
+def test_frames_of_unknown_source_get_the_general_one():
+    assert Upscaler().engine.network.name == registry.DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("codec", "network", "why"),
+    [
+        ("libx264", registry.DEFAULT_COMPRESSED, "compressed (h264)"),
+        ("ffv1", registry.DEFAULT, "lossless or made for editing (ffv1)"),
+    ],
+)
+def test_a_film_is_made_by_the_network_for_it(videosr, tmp_path, codec, network, why):
+    source = make_clip(tmp_path / "in.mkv", frames=3, codec=codec)
+    done = videosr("upscale", source, tmp_path / "out.mkv", "--codec", "ffv1")
+    assert done.code == 0, done.err
+    assert f"the network is {network}, as the video is {why}" in done.err
+    named = videosr("upscale", source, tmp_path / "named.mkv", "--codec", "ffv1", "--model", network)
+    assert "the network is" not in named.err
+    assert pictures_of(tmp_path / "out.mkv") == pictures_of(tmp_path / "named.mkv")
+    assert videosr("verify", source, tmp_path / "out.mkv").code == 0
