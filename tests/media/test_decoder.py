@@ -13,6 +13,7 @@ from clips import VFR_PTS, make_clip, picture
 from videosr.errors import InputError
 from videosr.frame import Matrix, PixelFormat, Range
 from videosr.media.decoder import Decoder
+from videosr.media.readback import read_file
 
 B_FRAMES = {"bf": "3", "b_strategy": "0", "g": "8"}
 
@@ -332,3 +333,16 @@ def test_the_limit_of_pixels_is_chosen(tmp_path, videosr):
     done = videosr("upscale", clip, tmp_path / "b.mkv", "--max-pixels", 3000)
     assert done.code == 1
     assert "64x48 is too large" in done.err
+
+
+def test_the_last_frame_of_an_mp4_ends_with_its_track(tmp_path):
+    """The second is decoded last, and the step of the first to the third, its 40 ms, stands for the third."""
+    path = make_clip(tmp_path / "a.mp4", pts=(0, 40, 60), options={"bf": "1", "b-adapt": "0"})
+    with av.open(path) as container:
+        *_, end = container.decode(video=0)
+        stated = container.streams.video[0].duration
+    assert end.pts + end.duration < stated
+    with Decoder(path) as decoder:
+        *_, last = decoder
+    assert last.pts + last.duration == stated
+    assert read_file(path, 0).durations[-1] == last.duration

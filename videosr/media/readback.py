@@ -28,7 +28,7 @@ from videosr.media.cues import is_blank
 from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
-from videosr.media.source import codec_name, coded_display_matrix, fraction, open_input, unpack_matrix
+from videosr.media.source import codec_name, coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
 
 
 def _digest(payload: bytes) -> bytes:
@@ -254,6 +254,8 @@ def _read_video(
             shape = shape or now
             times.correct(frame)
             _note_frame(file, frame, side_data.of(frame), alike=now == shape)
+    if file.pts and file.pts[-1] is not None:
+        file.durations[-1] = last_duration(container, stream, file.pts[-1], file.durations[-1])
     return file
 
 
