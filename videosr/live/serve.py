@@ -101,7 +101,7 @@ class Server:
         template = Template()
         encoder = LiveEncoder(info, options.video, template) if coded else None
         pushed = {MUXERS[target.text.partition("://")[0]] for target in options.targets if target.kind == "push"}
-        audio = LiveAudio(source.audio, template, pushed) if source.audio is not None else None
+        audio = self._open_audio(source, template, pushed)
         template.settle()
         self.ledger = Ledger(budget)
         side = self._open_outputs(options, source.info, info, template, wait=not real_time)
@@ -123,6 +123,15 @@ class Server:
         tap = side.take if side is not None else None
         self._side = side
         self.pipeline = Pipeline(self.intake, self.ladder, self.ledger, fanout, info, at_a_time, tap)
+
+    def _open_audio(self, source: LiveInput, template: Template, muxers: set[str]) -> LiveAudio | None:
+        if source.audio is None:
+            return None
+        try:
+            return LiveAudio(source.audio, template, muxers)
+        except ValueError as exc:
+            self._say(f"{self.options.source.url}: its sound is left out: {exc}")
+            return None
 
     def _open_outputs(
         self, options: ServeOptions, source: StreamInfo, info: StreamInfo, template: Template, *, wait: bool

@@ -16,6 +16,7 @@ from av.video.frame import PictureType
 
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
+from videosr.media.audio_format import AudioTarget
 from videosr.media.planes import to_av_frame
 from videosr.media.resample import Resampler
 
@@ -174,16 +175,21 @@ class LiveAudio:
         source: the audio stream of the first connection.
         template: gets the audio stream.
         muxers: FFmpeg's names of those that it goes to, besides MPEG-TS and NUT, which take all that is copied.
+
+    Raises:
+        ValueError: it has to be converted, and cannot be.
     """
 
     def __init__(self, source: AudioStream, template: Template, muxers: Iterable[str]) -> None:
         context = source.codec_context
         codec = context.codec.canonical_name
-        self.rate = context.sample_rate
-        self._layout = context.layout
         self.copied = codec in COPIED and all(_takes(muxer, source) for muxer in muxers)
         """Whether packets are copied; False while they are converted."""
         self._encoder_name = COPIED[codec] if self.copied else "aac"
+        self.rate, self._layout = context.sample_rate, context.layout
+        if not self.copied:
+            target = AudioTarget.nearest(self._encoder_name, context)
+            self.rate, self._layout = target.rate, target.layout
         self._encoder: av.AudioCodecContext | None = None
         self._kind = _kind(source)
         if self.copied:

@@ -1,0 +1,75 @@
+"""The sound of what is served: whatever form it has, and whenever it begins."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from videosr.live.options import ServeOptions, parse_target
+from videosr.live.serve import Server
+from videosr.media.live_input import SourceSpec
+from videosr.upscaler import UpscaleOptions
+
+RATE = 24
+
+
+def film(path: Path, codec: str, layout: str, rate: int, begin: float = 0.0, seconds: float = 2.0) -> Path:
+    """Pictures, and from `begin` on a tone in every channel."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=RATE, options={"bf": "0", "g": "12"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = out.add_stream(codec, rate=rate, layout=layout)
+        out.start_encoding()
+        packets = []
+        for n in range(round(seconds * RATE)):
+            packets += video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), n, np.uint8), format="rgb24"))
+        packets += video.encode(None)
+        to_format = av.AudioResampler(audio.codec_context.format, layout, rate)
+        size = audio.codec_context.frame_size or 1024
+        for start in range(round(begin * rate), round(seconds * rate), size):
+            tone = 0.25 * np.sin(2 * np.pi * 440 * np.arange(start, start + size) / rate, dtype=np.float32)
+            channels = np.tile(tone, (av.AudioLayout(layout).nb_channels, 1))
+            frame = av.AudioFrame.from_ndarray(channels, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            for converted in to_format.resample(frame):
+                packets += audio.encode(converted)
+        packets += audio.encode(None)
+        for packet in sorted((p for p in packets if p.size), key=lambda p: p.dts * p.time_base):
+            out.mux(packet)
+    return path
+
+
+def served(path: Path, tmp_path: Path) -> tuple[int, list[av.AudioFrame], list[str]]:
+    """Pictures out, the sound of the HLS files, and what was said."""
+    said: list[str] = []
+    playlist = tmp_path / "live.m3u8"
+    wanted = ServeOptions(
+        source=SourceSpec(url=str(path)),
+        targets=(parse_target(str(playlist)),),
+        upscale=UpscaleOptions(model="light-2x"),
+        steps=False,
+    )
+    delivered = Server(wanted, said.append).run().delivered
+    with av.open(str(playlist)) as back:
+        return delivered, list(back.decode(audio=0)) if back.streams.audio else [], said
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout", "rate", "expected"),
+    [
+        ("camcorder.avi", "pcm_s16le", "stereo", 44100, (44100, "stereo")),  # only the number of channels is stated
+        ("capture.mkv", "pcm_s24le", "5.1", 48000, (48000, "5.1")),
+        ("studio.mkv", "pcm_s24le", "stereo", 192000, (96000, "stereo")),
+        ("old.mov", "pcm_s16be", "mono", 22254, (24000, "mono")),
+    ],
+)
+def test_sound_in_a_form_that_aac_has_not_is_brought_to_the_nearest(tmp_path, name, codec, layout, rate, expected):
+    delivered, sound, _ = served(film(tmp_path / name, codec, layout, rate), tmp_path)
+    assert delivered == 2 * RATE
+    assert (sound[0].sample_rate, sound[0].layout.name) == expected
+    assert sum(frame.samples for frame in sound) / sound[0].sample_rate == pytest.approx(2, abs=0.1)
+    assert np.abs(sound[len(sound) // 2].to_ndarray()).max() == pytest.approx(0.25, abs=0.05)
