@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def film(path: Path, codec: str, layout: str, rate: int, begin: float = 0.0, sec
         out.start_encoding()
         packets = []
         for n in range(round(seconds * RATE)):
-            packets += video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), n, np.uint8), format="rgb24"))
+            packets += video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), n % 256, np.uint8), format="rgb24"))
         packets += video.encode(None)
         to_format = av.AudioResampler(audio.codec_context.format, layout, rate)
         size = audio.codec_context.frame_size or 1024
@@ -73,3 +75,18 @@ def test_sound_in_a_form_that_aac_has_not_is_brought_to_the_nearest(tmp_path, na
     assert (sound[0].sample_rate, sound[0].layout.name) == expected
     assert sum(frame.samples for frame in sound) / sound[0].sample_rate == pytest.approx(2, abs=0.1)
     assert np.abs(sound[len(sound) // 2].to_ndarray()).max() == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize(("codec", "piped"), [("aac", False), ("ac3", False), ("ac3", True)])
+def test_sound_that_begins_late_is_served(tmp_path, codec, piped):
+    """FFmpeg looks at the first seconds of a transport stream, and knows nothing of sound that comes after them."""
+    path = film(tmp_path / "late.ts", codec, "mono", 44100, begin=14, seconds=16)
+    source = tmp_path / "pipe"
+    if piped:
+        os.mkfifo(source)
+        threading.Thread(target=lambda: source.write_bytes(path.read_bytes()), daemon=True).start()
+    delivered, sound, _ = served(source if piped else path, tmp_path)
+    assert delivered == 16 * RATE
+    assert (sound[0].sample_rate, sound[0].layout.name) == ((48000, "stereo") if piped else (44100, "mono"))
+    assert sum(frame.samples for frame in sound) / sound[0].sample_rate == pytest.approx(2, abs=0.1)
+    assert np.abs(sound[len(sound) // 2].to_ndarray()).max() == pytest.approx(0.25, abs=0.08)

@@ -30,6 +30,8 @@ TIME_BASE = Fraction(1, 90_000)
 COPIED = {"aac": "aac", "mp3": "libmp3lame", "mp2": "mp2"}
 """Audio codecs that are copied where every muxer takes them, and their encoders; all others become AAC."""
 BITS_PER_CHANNEL = 80_000
+UNKNOWN = 48_000, av.AudioLayout("stereo")
+"""Rate and layout of sound that has not begun when the stream does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,13 @@ class Template:
         """A stream with an encoder to configure before `settle`."""
         return self._container.add_stream(codec, rate=rate, options=options)
 
-    def add_copy(self, source: AudioStream) -> Stream:
+    def add_copy(self, source: AudioStream) -> AudioStream:
         """A stream with a source's parameters."""
-        return self._container.add_stream_from_template(source, opaque=True)
+        made = self._container.add_stream_from_template(source, opaque=True)
+        context, known = made.codec_context, source.codec_context
+        if not context.sample_rate:  # learnt from its first packets, see `rehearsal.describe`
+            context.sample_rate, context.layout = known.sample_rate, known.layout
+        return made
 
     def settle(self) -> None:
         """Open the encoders. Raises OutputError."""
@@ -183,11 +189,14 @@ class LiveAudio:
     def __init__(self, source: AudioStream, template: Template, muxers: Iterable[str]) -> None:
         context = source.codec_context
         codec = context.codec.canonical_name
-        self.copied = codec in COPIED and all(_takes(muxer, source) for muxer in muxers)
+        begun = bool(context.sample_rate)
+        self.copied = begun and codec in COPIED and all(_takes(muxer, source) for muxer in muxers)
         """Whether packets are copied; False while they are converted."""
         self._encoder_name = COPIED[codec] if self.copied else "aac"
         self.rate, self._layout = context.sample_rate, context.layout
-        if not self.copied:
+        if not begun:
+            self.rate, self._layout = UNKNOWN
+        elif not self.copied:
             target = AudioTarget.nearest(self._encoder_name, context)
             self.rate, self._layout = target.rate, target.layout
         self._encoder: av.AudioCodecContext | None = None

@@ -22,6 +22,7 @@ from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.cropping import Cropping
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
+from videosr.media.rehearsal import describe
 from videosr.media.sidedata import FrameSideData
 from videosr.media.source import (
     MAX_PIXELS,
@@ -85,6 +86,11 @@ class SourceSpec:
     def remote(self) -> bool:
         """Whether it comes over a network."""
         return "://" in self.url and not self.format
+
+    @property
+    def file(self) -> bool:
+        """Whether it is a file, which can be read more than once."""
+        return not (self.demuxer or self.remote or self.piped)
 
     @property
     def demuxer(self) -> str:
@@ -164,6 +170,8 @@ class LiveInput:
             self._stream = video_stream(self._container, spec.url)
             sounds = self._container.streams.audio
             usable = [s for s in sounds if s.codec_context is not None]
+            if spec.file:
+                describe(self._container, spec.url)
             self.audio: AudioStream | None = usable[0] if usable else None
             self.live = spec.live or (spec.remote and not self._container.duration)
             self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
@@ -329,7 +337,7 @@ class LiveInput:
 
 
 def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContainer:
-    if not (spec.demuxer or spec.remote or spec.piped):
+    if spec.file:
         return open_input(spec.url, **dict(spec.options))
     options: dict[str, str] = dict(spec.options)
     timeout: tuple[float | None, float | None] | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import av
 import av.error
+from av.audio.stream import AudioStream
 from av.stream import Stream
 
 from videosr.media.convert import AudioConverter, add_converted
@@ -38,11 +39,27 @@ def open_described(
     """
     with open_input(path) as source:
         samples = _samples(source)
-        for stream in source.streams.audio:
-            context = stream.codec_context
-            if context is not None and not context.sample_rate:
-                _learn(context, samples[stream.index])
+        for stream in undescribed(source):
+            _learn(stream.codec_context, samples[stream.index])
         yield source, samples
+
+
+def undescribed(source: av.container.InputContainer) -> list[AudioStream]:
+    """The audio streams of which FFmpeg knows no rate, because their sound has not begun."""
+    return [s for s in source.streams.audio if s.codec_context is not None and not s.codec_context.sample_rate]
+
+
+def describe(source: av.container.InputContainer, path: str | os.PathLike[str]) -> None:
+    """Describe such streams of a file that is open, which stays where it is, by what another look at it finds.
+
+    Raises:
+        InputError: it cannot be opened again.
+    """
+    if streams := undescribed(source):
+        with open_input(path) as again:
+            samples = _samples(again)
+        for stream in streams:
+            _learn(stream.codec_context, samples[stream.index])
 
 
 def _samples(source: av.container.InputContainer) -> dict[int, list[Packet]]:
