@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
@@ -90,3 +91,18 @@ def test_sound_that_begins_late_is_served(tmp_path, codec, piped):
     assert (sound[0].sample_rate, sound[0].layout.name) == ((48000, "stereo") if piped else (44100, "mono"))
     assert sum(frame.samples for frame in sound) / sound[0].sample_rate == pytest.approx(2, abs=0.1)
     assert np.abs(sound[len(sound) // 2].to_ndarray()).max() == pytest.approx(0.25, abs=0.08)
+
+
+def test_of_several_tracks_the_default_one_is_served(tmp_path):
+    first, second = (film(tmp_path / f"{layout}.mkv", "aac", layout, 48000, seconds=1) for layout in ("mono", "stereo"))
+    with av.open(str(first)) as one, av.open(str(second)) as two, av.open(str(tmp_path / "both.mkv"), "w") as out:
+        sources = [one.streams.video[0], one.streams.audio[0], two.streams.audio[0]]
+        streams = [out.add_stream_from_template(source) for source in sources]
+        streams[1].disposition, streams[2].disposition = Disposition(0), Disposition.default
+        packets = [(packet, streams[packet.stream_index]) for packet in one.demux()]
+        packets += [(packet, streams[2]) for packet in two.demux(audio=0)]
+        for packet, stream in sorted((p for p in packets if p[0].size), key=lambda p: p[0].dts * p[0].time_base):
+            packet.stream = stream
+            out.mux(packet)
+    _, sound, _ = served(tmp_path / "both.mkv", tmp_path)
+    assert sound[0].layout.name == "stereo"

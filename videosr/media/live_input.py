@@ -168,11 +168,9 @@ class LiveInput:
             self._container = _open(spec, LONG_PROBE)
         try:
             self._stream = video_stream(self._container, spec.url)
-            sounds = self._container.streams.audio
-            usable = [s for s in sounds if s.codec_context is not None]
             if spec.file:
                 describe(self._container, spec.url)
-            self.audio: AudioStream | None = usable[0] if usable else None
+            self.audio = self._sound()
             self.live = spec.live or (spec.remote and not self._container.duration)
             self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
             self._arrivals: dict[int, float] = {}
@@ -191,6 +189,12 @@ class LiveInput:
         except BaseException:
             self._container.close()
             raise
+
+    def _sound(self) -> AudioStream | None:
+        """What players choose: of the picture's programme, by preference the default track."""
+        usable = [s for s in self._container.streams.audio if s.codec_context is not None]
+        best = self._container.streams.best("audio", related=self._stream)  # None before the sound has begun
+        return next((s for s in usable if best is not None and s.index == best.index), usable[0] if usable else None)
 
     def _first(self) -> StreamInfo:
         """Read up to the first frame, which says what the stream is."""
