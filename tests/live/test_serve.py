@@ -228,6 +228,13 @@ def test_sound_is_copied_or_converted_for_the_container(tmp_path, audio, expecte
     assert np.diff(times).max() < 0.06
 
 
+def test_ipv6_addresses_are_said_as_they_can_be_connected_to(clip):
+    with serving(options(clip, "tcp://[::1]:0", paced=True)) as server:
+        (said,) = [line.removeprefix("MPEG-TS: ") for line in server.said if line.startswith("MPEG-TS")]
+        with av.open(said, format="mpegts", timeout=30) as stream:
+            assert stream.streams.video
+
+
 def test_a_listener_serves_many_clients_each_from_a_keyframe(clip):
     with serving(options(clip, "tcp://127.0.0.1:0", paced=True)) as server:
         (port,) = server.listener_ports

@@ -171,12 +171,11 @@ class Server:
 
     def _announce(self, front: Front, page: Target | None, listening: list[Target]) -> None:
         if page:
-            host = f"[{page.address[0]}]" if ":" in page.address[0] else page.address[0]
-            self._say(f"page: http://{host}:{front.http_port}/ (HLS: about 3 s behind, by its segments)")
+            self._say(f"page: http://{_host(page)}:{front.http_port}/ (HLS: about 3 s behind, by its segments)")
             if page.open_to_all and not self.options.token:
                 self._say("the page is open to everyone who can reach this machine; --token asks for a word")
         for target, port in zip(listening, front.ports, strict=True):
-            self._say(f"MPEG-TS: tcp://{target.address[0]}:{port}")
+            self._say(f"MPEG-TS: tcp://{_host(target)}:{port}")
 
     @property
     def page_port(self) -> int:
@@ -315,6 +314,12 @@ class Server:
                 {"name": o.name, "taken": o.taken, "written": o.written, "dropped": o.dropped} for o in self._outputs
             ],
         }
+
+
+def _host(target: Target) -> str:
+    """Of an address as it stands in a URL (RFC 3986, 3.2.2)."""
+    host = target.address[0]
+    return f"[{host}]" if ":" in host else host
 
 
 def _blank(info: StreamInfo) -> Frame:
