@@ -207,3 +207,17 @@ def sound(path: Path, codec: str, rate: int) -> None:
             frame.sample_rate, frame.pts, frame.time_base = rate, n * 1152, Fraction(1, rate)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
+
+
+def test_pictures_that_are_lost_to_damage_are_told_at_the_end(tmp_path):
+    whole = make_clip(tmp_path / "whole.mkv", frames=24, codec="mjpeg", color=(5, 2, 2, 2, 0))
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "damaged.mkv"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for n, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            written = av.Packet(bytes(200)) if n in (7, 8, 15) else packet
+            written.pts, written.dts, written.time_base = packet.pts, packet.dts, packet.time_base
+            written.stream = stream
+            out.mux(written)
+    server, said = serve(tmp_path / "damaged.mkv", str(tmp_path / "live.m3u8"))
+    assert server.run().delivered == 21
+    assert "21 frames in, 21 out, 0 dropped; 3 damaged packets of the source gave no frame" in said[-1]

@@ -87,7 +87,6 @@ class Intake:
     Attributes:
         queue: frames, their pts on the output timeline; None where the source was interrupted.
         losses: times the source was lost.
-        damaged: packets that could not be decoded.
         connected: whether there is a source at the moment.
         error: why it ended, if not by the source's own end.
     """
@@ -108,7 +107,7 @@ class Intake:
         self._ledger, self._sound, self._audio, self._say, self._stop = ledger, sound, audio, say, stop
         self._timeline = Timeline()
         rate = first.info.rate or Fraction(25)
-        self.losses = self.damaged = 0
+        self.losses = self._damaged_before = 0
         self.connected = True
         self.error: BaseException | None = None
         if ledger.budget is None:
@@ -134,6 +133,11 @@ class Intake:
         self._thread.join(seconds)
 
     @property
+    def damaged(self) -> int:
+        """Packets of the pictures that could not be decoded."""
+        return self._damaged_before + self._input.damaged
+
+    @property
     def leaps(self) -> int:
         """Times the source's clock leapt or wrapped."""
         return self._timeline.leaps
@@ -156,6 +160,8 @@ class Intake:
                 self.losses += 1
                 self.connected = False
                 self.queue.put(None)
+                self._damaged_before = self.damaged
+                self._input.damaged = 0
                 self._input.close()
                 if not self._reconnect():
                     return
@@ -192,7 +198,6 @@ class Intake:
                 self._take(event)
             elif self._audio is not None:
                 self._hear(self._audio, event)
-        self.damaged += self._input.damaged
 
     def _take(self, picture: Picture) -> None:
         frame = picture.frame

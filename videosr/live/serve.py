@@ -289,6 +289,8 @@ class Server:
         dropped = sum(account.dropped.values())
         why = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items() if count)
         text = f"{account.taken} frames in, {account.delivered} out, {dropped} dropped" + (f" ({why})" if why else "")
+        if self.intake.damaged:
+            text += f"; {self.intake.damaged} damaged packets of the source gave no frame"
         p95 = self.ledger.latency.percentile(0.95)
         return text + (f"; latency p95 {1000 * p95:.0f} ms" if p95 is not None else "")
 
