@@ -361,8 +361,9 @@ class Decoder:
         pictures = self._pictures
         if pictures.bad_packets:
             self._warn("packets", f"{pictures.bad_packets} damaged packets could not be decoded")
-        if self._bad_frames:
-            self._warn("frames", f"{self._bad_frames} frames are damaged and were concealed")
+        if damaged := self._bad_frames + pictures.concealed:
+            are = "frame is damaged and was" if damaged == 1 else "frames are damaged and were"
+            self._warn("frames", f"{damaged} {are} concealed")
         leaps = [
             leap for leap in pictures.clock.leaps if last_pts is not None and leap.time <= last_pts * self._time_base
         ]

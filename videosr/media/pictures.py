@@ -19,6 +19,7 @@ from videosr.frame import Array, PixelFormat
 from videosr.media.avi import PictureTimes
 from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
+from videosr.media.jpegs import CODECS, STRICT, Concealing
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
@@ -47,6 +48,7 @@ class Pictures:
         lead: earlier frames wanted before that, as many as there are.
         early: how many of those came.
         bad_packets: that could not be decoded.
+        concealed: pictures that are not whole and that FFmpeg does not mark.
         cropping: what the container leaves out of them.
         side_data: reads what rides on them.
         coded_format: FFmpeg's name of the pixel format of the coded video.
@@ -69,6 +71,7 @@ class Pictures:
         self.name = os.fspath(path)
         self.first_pts: int | None = None
         self.lead = self.early = self.bad_packets = 0
+        self._jpegs: Concealing | None = None
         self._max_pixels, self._note = max_pixels, note
         self._threads = threads or min(os.cpu_count() or 1, 8)
         self._host_reader = PlaneReader()
@@ -117,6 +120,11 @@ class Pictures:
             return self._device_reader.read(picture, fmt)
         return self._host_reader.read(picture, fmt)
 
+    @property
+    def concealed(self) -> int:
+        """See the class."""
+        return self._jpegs.count if self._jpegs is not None else 0
+
     def close(self) -> None:
         """Release the file."""
         self.clock.close()
@@ -154,7 +162,9 @@ class Pictures:
         context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
         if self._certain:
             context.flags |= Flags.copy_opaque  # frames have the number of their packet
-        context.options = {"max_pixels": str(self._max_pixels)}
+        options = {"max_pixels": str(self._max_pixels)}
+        self._jpegs = Concealing(context, options) if context.codec.name in CODECS else None
+        context.options = options if self._jpegs is None else options | STRICT
         for other in self.container.streams:
             if other.index != self.stream.index:
                 other.discard = av.stream.Discard.all
@@ -350,7 +360,12 @@ class Pictures:
         """The frames that come of a packet, and perhaps of earlier ones."""
         if packet is not None:
             self.side_data.expect(packet)
-        frames = self._context.decode(packet)
+        try:
+            frames = self._context.decode(packet)
+        except av.error.InvalidDataError:
+            if self._jpegs is None or packet is None:
+                raise
+            frames = self._jpegs.decode(packet)
         if self._certain and packet is not None and isinstance(packet.opaque, int):
             sar = self._decoders_sar()
             if not self._sars or self._sars[-1][1] != sar:
