@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import make_clip
 from hostdevice import HostDevice
+from test_stills import encode
 
 from videosr import presets
 from videosr.batch import jobs, run
@@ -167,6 +169,25 @@ def test_estimates():
     assert sampled.bytes == (375_000 + 2_000_000, 0, 1_125_000 + 2_000_000)
     assert sampled.seconds == pytest.approx((4e6 / 5e4 + 3 * 1.5) / 2)
     assert need(sampled.bytes, 1) == sum(sampled.bytes) + 3_125_000
+    still = replace(facts(1), bytes=100, seconds=None)
+    assert estimate([still, replace(still, bits=16)], EncoderSettings(), [], 1, "png").bytes == (22_500, 45_000)
+    assert estimate([still], EncoderSettings(), [], 1, ".JPG").bytes == (5_000,)
+
+
+def test_space_and_time_of_pictures_are_what_they_come_to(videosr, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    noise = np.random.default_rng(1)
+    for n in range(3):
+        codes = noise.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+        encode(scans / f"{n}.png", codes, "png", "rgb24")
+    command = ("batch", scans, "-o", out, "--to", "png", "--model", "light-2x", "--json")
+    (sampled,) = events(videosr(*command, "--dry-run").out, "plan")
+    assert sampled["eta"] > 0
+    (typical,) = events(videosr(*command).out, "plan")
+    made = sum(path.stat().st_size for path in out.glob("*.png"))
+    assert 0.8 * made < sampled["bytes"] < 1.25 * made
+    assert 0.5 * made < typical["bytes"] < 2 * made
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from videosr.batch.jobs import Facts, Measured
 from videosr.errors import OutputError
 from videosr.media.codecs import EncoderSettings
+from videosr.media.containers import IMAGES
 from videosr.media.encoders import ALIASES
 
 BITS_PER_PIXEL = {
@@ -20,6 +21,9 @@ BITS_PER_PIXEL = {
     "libvpx-vp9": 0.15,
     "ffv1": 12.0,
     "prores_ks": 6.0,
+    "png": 18.0,
+    "mjpeg": 4.0,
+    "libwebp": 4.0,
 }
 """What video takes at the default quality, rather too much than too little; grain takes more."""
 OTHER_BITS = 1.0
@@ -51,7 +55,9 @@ class Estimate:
         return sum(self.bytes)
 
 
-def estimate(files: Sequence[Facts], encoder: EncoderSettings, measured: Sequence[Measured], jobs: int) -> Estimate:
+def estimate(
+    files: Sequence[Facts], encoder: EncoderSettings, measured: Sequence[Measured], jobs: int, to: str = "mkv"
+) -> Estimate:
     """Space and time for some files.
 
     Args:
@@ -59,6 +65,7 @@ def estimate(files: Sequence[Facts], encoder: EncoderSettings, measured: Sequenc
         encoder: as asked for.
         measured: what samples of them took, made `jobs` at a time.
         jobs: files under way at once.
+        to: suffix of the outputs.
     """
     pixels = [(f.frames or 0) * f.output_size[0] * f.output_size[1] for f in files]
     seconds = None
@@ -71,14 +78,17 @@ def estimate(files: Sequence[Facts], encoder: EncoderSettings, measured: Sequenc
         seconds = (sum(pixels) / mean + begins) / max(1, min(jobs, len(files)))
         how = f"from {len(measured)} sample{'s' * (len(measured) > 1)} made here"
     else:
-        video = [n * _typical(encoder, f) / 8 for n, f in zip(pixels, files, strict=True)]
+        video = [n * _typical(encoder, f, to) / 8 for n, f in zip(pixels, files, strict=True)]
         how = "from what the encoder usually takes"
     copied = [min(f.bytes, float(f.seconds or 0) * COPIED) for f in files]
     sizes = tuple(round(v + c) if v else 0 for v, c in zip(video, copied, strict=True))
     return Estimate(sizes, seconds, sum(not n for n in pixels), how)
 
 
-def _typical(encoder: EncoderSettings, file: Facts) -> float:
+def _typical(encoder: EncoderSettings, file: Facts, to: str) -> float:
+    still = IMAGES.get(f".{to.removeprefix('.').lower()}")
+    if still is not None:
+        return BITS_PER_PIXEL[still] * (2 if still == "png" and file.bits > 8 else 1)
     codec = ALIASES.get(encoder.codec, encoder.codec) or ("libx264" if file.bits == 8 else "libx265")
     bits = BITS_PER_PIXEL.get(codec, OTHER_BITS)
     if encoder.crf is not None and codec in ("libx264", "libx265"):

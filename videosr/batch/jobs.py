@@ -211,9 +211,10 @@ class Measured:
     """What a few frames took.
 
     Attributes:
-        pixels_per_second: of the output, decoding to muxing, without what only the first frame takes.
+        pixels_per_second: of the output, decoding to muxing, without what only the first frame takes; of a still image
+            all that it takes.
         bits_per_pixel: of the output.
-        begins: seconds until the first frame was done.
+        begins: seconds until the first frame was done; 0 for a still image.
     """
 
     pixels_per_second: float
@@ -243,15 +244,17 @@ class Try:
     frames: int
 
     def __call__(self, tell: Callable[[Any], None]) -> Measured | None:
-        """Try; None if there is but one frame."""
+        """Try; None if a film has but one frame."""
         with tempfile.TemporaryDirectory(prefix="videosr-") as folder:
             output = Path(folder) / f"try{self.suffix}"
             watch, begun = _Watch(self.source.name, tell), time.monotonic()
             result = transcode(self.source, output, replace(self.options, frames=self.frames), watch)
-            seconds = time.monotonic() - watch.first
+            ended, pixels = time.monotonic(), result.width * result.height
+            if container_format(output) == "image":
+                return Measured(pixels / (ended - begun), 8 * output.stat().st_size / pixels, begins=0.0)
+            seconds = ended - watch.first
             if result.frames < 2 or not watch.first:
                 return None
-            pixels = result.width * result.height
             return Measured(
                 pixels_per_second=(result.frames - 1) * pixels / seconds,
                 bits_per_pixel=8 * output.stat().st_size / result.frames / pixels,

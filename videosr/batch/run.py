@@ -251,7 +251,8 @@ class Batch:
         self, files: list[Planned], known: int, builds: tuple[str, ...], measured: list[Measured], vram: int | None
     ) -> Plan:
         options = self._options
-        expected = estimate([f.facts for f in files], options.transcode.encoder, measured, options.jobs)
+        facts = [f.facts for f in files]
+        expected = estimate(facts, options.transcode.encoder, measured, options.jobs, options.to)
         return Plan(tuple(files), known, expected, space(options.out), builds, vram)
 
     def _event_of_plan(self, plan: Plan) -> None:
