@@ -351,3 +351,13 @@ def test_a_name_that_begins_with_a_dash_is_explained(tmp_path, videosr, monkeypa
     assert done.code == 2
     assert "the file is ./-in.mkv" in done.err
     assert videosr("upscale", "./-in.mkv", "out.mkv").code == 0
+
+
+def test_bench_refuses_at_once_what_it_could_not_measure(videosr, clip, tmp_path) -> None:
+    for name in ("--frames", "--rounds"):
+        done = videosr("bench", clip, name, "0", "--device", "cpu")
+        assert done.code == 2
+        assert name in done.err
+    done = videosr("bench", tmp_path / "no.mp4", "--device", "cpu")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"videosr: {tmp_path / 'no.mp4'}: No such file or directory; check the path\n"

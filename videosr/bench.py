@@ -71,8 +71,11 @@ def run(
         say: prints a line.
 
     Raises:
+        InputError: the clip cannot be decoded.
         NetworkError: the model has no weights to compare with.
     """
+    with Decoder(clip, frames=1):  # before the networks are compiled
+        pass
     weights = registry.find(model).with_suffix(".safetensors")
     if not weights.is_file():
         raise NetworkError(f"{weights}: the comparison needs the network's weights beside it")

@@ -221,8 +221,8 @@ def train(config: Path, resume: bool, device: str | None) -> None:
 @cli.command()
 @click.argument("clip", type=FileName())
 @click.option("-m", "--model", default=registry.DEFAULT, help="A shipped model's name.")
-@click.option("--frames", type=int, default=60, help="Frames a round.")
-@click.option("--rounds", type=int, default=3, help="Rounds; the median is told.")
+@click.option("--frames", type=click.IntRange(min=1), default=60, help="Frames a round.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Rounds; the median is told.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--device", type=Device(), default=AUTO, help="cpu, cuda, cuda:N, or auto: a GPU that is there.")
 def bench(clip: Path, model: str, frames: int, rounds: int, as_json: bool, device: str) -> None:
