@@ -24,7 +24,7 @@ from videosr.cli_evaluate import evaluate
 from videosr.cli_options import Device, FileName, ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
-from videosr.errors import InputError, MissingExtraError, UsageError, VideosrError, one_line
+from videosr.errors import MissingExtraError, UsageError, VideosrError, one_line
 from videosr.media.containers import container_format
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
@@ -128,7 +128,7 @@ def probe(file: Path, to: str, as_json: bool) -> None:
         entry = plan.streams[stream.index] if plan else None
         _say(f"  {entry or f'stream {stream.index} ({stream.type}, {stream.codec})'}  [{about}]")
     if plan is None:
-        raise InputError(f"{file}: has no video stream to upscale")
+        plan = plan_streams(file, container)  # raises what is the matter
     lost = [*plan.losses, *picture_losses(file, to)]
     for line in lost:
         if line not in map(str, plan.streams):

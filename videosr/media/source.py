@@ -155,9 +155,10 @@ def video_stream(container: av.container.InputContainer, name: str, index: int |
     """The video stream to work on: that index, or the best one; cover art only if nothing else is there.
 
     Raises:
-        InputError: there is none, or FFmpeg has no decoder for it.
+        InputError: there is none, or FFmpeg has no decoder for it, or it is but a tile of a picture.
     """
     videos = container.streams.video
+    _check_tiles(container, name)
     if index is not None:
         if not any(s.index == index for s in videos):
             have = ", ".join(str(s.index) for s in videos) or "none"
@@ -192,6 +193,21 @@ def last_duration(container: av.container.InputContainer, stream: VideoStream, p
         return duration
     rest = (stream.start_time or 0) + stream.duration - pts
     return rest if 0 < rest < 2 * duration else duration
+
+
+def _check_tiles(container: av.container.InputContainer, name: str) -> None:
+    """Refuse a HEIF picture that is a grid of tiles (ISO/IEC 23008-12, 6.6.2.3), as telephones take them.
+
+    FFmpeg gives each tile as a stream that depends on others, and where they belong in a group of streams, of which
+    PyAV says nothing: the best stream would be taken for the picture.
+    """
+    brands = container.metadata.get("major_brand", "") + container.metadata.get("compatible_brands", "")
+    tiles = sum(bool(stream.disposition & av.stream.Disposition.dependent) for stream in container.streams.video)
+    if tiles and ("mif1" in brands or "heic" in brands):
+        raise InputError(
+            f"{name}: is a picture of {tiles} tiles, which videosr cannot put together; make a .png of it first, as "
+            "heif-convert does"
+        )
 
 
 def fraction(value: Any) -> Fraction | None:
