@@ -157,3 +157,14 @@ def test_an_icc_profile_is_named_whatever_carries_the_png(tmp_path, videosr, suf
     assert videosr("upscale", clip, output, "--overwrite", "--strict").code == 1
     if suffix != ".png":
         assert "ok" in videosr("verify", clip, output).out
+
+
+def test_a_picture_too_large_for_its_file_is_refused_before_it_is_made(videosr, tmp_path):
+    """WebP has 14 bits for each side, and its encoder says of more that an argument is invalid."""
+    encode(tmp_path / "wide.png", np.full((16, 8200, 3), 99, np.uint8), "png", "rgb24")
+    command = ("upscale", tmp_path / "wide.png", tmp_path / "wide.webp", "--model", "light-2x")
+    done = videosr(*command)
+    assert done.code == 2
+    assert "wide.webp: would be 16400x32, and .webp holds 16383 a side at most" in done.err
+    assert not (tmp_path / "wide.webp").exists()
+    assert videosr(*command, "--size", "8200x16").code == 0

@@ -17,7 +17,14 @@ from videosr.journal import Journal, fingerprint
 from videosr.media.codecs import EncoderSettings, notes, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
-from videosr.media.images import image_losses, image_settings, without_idle_alpha, working_format, write_image
+from videosr.media.images import (
+    check_image_size,
+    image_losses,
+    image_settings,
+    without_idle_alpha,
+    working_format,
+    write_image,
+)
 from videosr.media.muxer import mux
 from videosr.media.probe import plan_streams
 from videosr.media.resize import Resizer, wanted_size
@@ -199,10 +206,14 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
         upscaler = Upscaler(upscale)
         progress.note(upscaler.chosen)
-        (made,) = [*upscaler.process(frame), *upscaler.flush()]
+        resizer, info = None, upscaler.output_info(info)
         if options.width or options.height:
-            info = upscaler.output_info(info)
-            (made,) = Resizer(info, *wanted_size(info, options.width, options.height, multiple=1)).process(made)
+            resizer = Resizer(info, *wanted_size(info, options.width, options.height, multiple=1))
+            info = resizer.info
+        check_image_size(output, settings, info.width, info.height)
+        (made,) = [*upscaler.process(frame), *upscaler.flush()]
+        if resizer is not None:
+            (made,) = resizer.process(made)
         made = write_image(output, made, settings, decoder.display_matrix)
         report.warnings(_not_finite(upscaler))
     return Result(

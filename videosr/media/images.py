@@ -34,6 +34,9 @@ _PACKED = {"gbrp": "rgb24", "gbrap": "rgba", "gbrp16le": "rgb48be", "gbrap16le":
 _QUALITY = {"mjpeg": (1.0, 31.0, 2.0), "libwebp": (0.0, 100.0, 95.0)}
 """(lowest, highest, default): FFmpeg's qscale, lower is better; WebP's quality, higher is better."""
 
+_MAX_SIDE = {"mjpeg": 65500, "libwebp": 16383}
+"""What FFmpeg's encoder of JPEG and the format WebP (RFC 9649, 2.5) hold."""
+
 
 def image_settings(output: Path, wanted: EncoderSettings, info: StreamInfo) -> EncoderSettings:
     """The encoder and pixel format of a still image.
@@ -77,6 +80,20 @@ def image_losses(output: Path, settings: EncoderSettings, info: StreamInfo) -> l
     if info.format.bits > settings.format.bits:
         lines.append(f"{info.format.bits} bits become {settings.format.bits} bits (.png keeps up to 16)")
     return lines
+
+
+def check_image_size(output: Path, settings: EncoderSettings, width: int, height: int) -> None:
+    """Refuse, before it is made, a picture that the file could not hold.
+
+    Raises:
+        UsageError: it has more columns or rows than that.
+    """
+    most = _MAX_SIDE.get(settings.codec or "", max(width, height))
+    if max(width, height) > most:
+        raise UsageError(
+            f"{output}: would be {width}x{height}, and {output.suffix} holds {most} a side at most: choose .png, or a "
+            "smaller --height"
+        )
 
 
 def without_idle_alpha(frame: Frame) -> Frame:
