@@ -129,3 +129,13 @@ def test_what_lies_in_the_output_folder_is_no_input(tree):
 def test_arguments_that_name_nothing(tree, argument):
     with pytest.raises(UsageError, match=r"no such file|matches nothing|names no file"):
         find([argument], Path("out"), "mkv")
+
+
+def test_scans_are_pictures_whatever_they_are_kept_in(tmp_path):
+    for name in ("a.tif", "b.TIFF", "c.bmp", "d.png", "e.avif", "f.mkv", "g.png", "g.tif"):
+        (tmp_path / name).touch()
+    found = find([str(tmp_path)], tmp_path / "out", "png")
+    assert [item.output.as_posix() for item in found.items] == [
+        "a.png", "b.png", "c.png", "d.png", "e.png", "g.png.png", "g.tif.png",
+    ]  # fmt: skip
+    assert found.left == {".mkv": 1}

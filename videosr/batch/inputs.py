@@ -23,6 +23,10 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 """What is taken for video where no pattern says what to take."""
+PICTURE_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".dpx", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".tif", ".tiff", *IMAGES,
+})  # fmt: skip
+"""What is taken for a picture where pictures are made: more than can be written."""
 LISTS = frozenset({".txt", ".m3u", ".m3u8"})
 
 
@@ -66,13 +70,13 @@ def find(arguments: Iterable[str], out: Path, to: str, pattern: str | None = Non
             "-" for a list on standard input. A list may name folders.
         out: the output folder.
         to: suffix of the outputs.
-        pattern: names to take, such as `*.mkv`; by default those of video, or of images where `to` is one's suffix.
+        pattern: names to take, such as `*.mkv`; by default those of video, or of pictures where `to` is one's suffix.
 
     Raises:
         UsageError: an argument names nothing, lies in `out`, or two files would become the same.
     """
     arguments = list(arguments)
-    search = _Search(out, pattern, frozenset(IMAGES) if container_format(to) == "image" else VIDEO_SUFFIXES)
+    search = _Search(out, pattern, PICTURE_SUFFIXES if container_format(to) == "image" else VIDEO_SUFFIXES)
     for argument in arguments:
         search.add(argument, alone=len(arguments) == 1)
     search.found.items = _named(search.pairs, to)
@@ -192,7 +196,7 @@ def _named(pairs: list[tuple[Path, Path]], to: str) -> list[Item]:
     suffix = f".{to.removeprefix('.')}"
 
     def short(below: Path) -> Path:
-        known = below.suffix.lower() in VIDEO_SUFFIXES | IMAGES.keys()
+        known = below.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES
         return below.with_name((below.stem if known else below.name) + suffix)
 
     def key(output: Path) -> str:
