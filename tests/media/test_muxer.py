@@ -295,6 +295,21 @@ def test_a_part_of_the_source_begins_at_zero_with_everything_in_step(rich, tmp_p
     assert titles == ["One", "Zwei"]
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.flv", "flv")])
+def test_a_recording_begins_at_zero_at_whatever_hour_its_clock_did(tmp_path, name, codec, suffix):
+    tick, hours = Fraction(1, 1000 if name == "a.flv" else 90_000), 11 * 3600
+    times = [round((hours + Fraction(n, 25)) / tick) for n in range(12)]
+    source = make_clip(tmp_path / name, pts=times, time_base=tick, rate=Fraction(25), codec=codec)
+    with av.open(str(source)) as container:
+        assert container.start_time > 10 * 3600 * 1_000_000  # or the test shows nothing
+    output = tmp_path / f"b{suffix}"
+    assert double(source, output) == []
+    with av.open(str(output)) as container:
+        assert abs(container.start_time) < 50_000
+    assert verify(source, output).problems == []
+
+
 def test_cover_art_is_copied(tmp_path):
     source = make_clip(tmp_path / "a.mkv", frames=2)
     cover = tmp_path / "cover.png"

@@ -17,7 +17,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
-from videosr.media.clock import Clock, clock_of
+from videosr.media.clock import FORMATS, Clock, clock_of
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import StreamCopy, add_copy, cover_attachment
 from videosr.media.languages import quicktime_language
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
     type Packet = av.Packet[Stream]
 
+STREAMED = FORMATS | {"flv"}
+"""FFmpeg's demuxers of recorded streams: their clocks begin anywhere, a broadcaster's at any hour of a day. As FFmpeg's
+command does, what is made of them begins at 0; else a player would show nothing for as long, or a scale of hours."""
 LONGEST = 2**31 - 1
 """Ticks of the longest duration that MP4 takes; only damaged files state more."""
 STATISTICS = ("bps", "duration", "number_of_", "_statistics")
@@ -159,7 +162,10 @@ class _Mux:
             options["avoid_negative_ts"] = "disabled"
         # An MP4 is shown from 0 on, and of H.264 in Matroska FFmpeg does not believe negative times: all is moved.
         begin = min(pts for pts, _ in self._decode_order) * self._tick
-        self._delay = -begin if begin < 0 and not trimmed else Fraction(0)
+        origin = Fraction(0)
+        if source.format.name in STREAMED:
+            origin = max(origin, Fraction(source.start_time or 0, 1_000_000))
+        self._delay = -min(begin, origin) if not trimmed and (begin < 0 or origin) else Fraction(0)
         if self._delay:
             options["output_ts_offset"] = f"{round(self._delay * 1_000_000)}us"
         flags = "+use_metadata_tags" if plan.metadata_tags else ""
