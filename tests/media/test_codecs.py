@@ -200,3 +200,10 @@ def test_unknown_suffix_names_the_known_ones():
 def test_ffv1_of_any_size_has_slices_that_its_encoder_takes(size, slices):
     info = with_format("yuva444p12le", width=size[0], height=size[1])
     assert dict(resolve(EncoderSettings(codec="ffv1"), info, "matroska").options)["slices"] == slices
+
+
+def test_alpha_that_vp9_would_have_beside_its_packets_is_lost_by_name():
+    info = with_format("yuva420p")
+    settings = resolve(EncoderSettings(codec="libvpx-vp9"), info, "webm")
+    assert settings.pix_fmt == "yuv420p"
+    assert any("alpha" in line for line in notes(settings, info))

@@ -346,3 +346,20 @@ def test_the_last_frame_of_an_mp4_ends_with_its_track(tmp_path):
         *_, last = decoder
     assert last.pts + last.duration == stated
     assert read_file(path, 0).durations[-1] == last.duration
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libvpx-vp9", ".webm"), ("libvpx", ".webm"), ("libvpx-vp9", ".mkv")])
+def test_alpha_beside_the_packets_is_read(tmp_path, codec, suffix):
+    """FFmpeg's own decoders of VP8 and VP9 leave it out."""
+    fine = {"crf": "10", "b": "2M", "auto-alt-ref": "0"}
+    path = make_clip(tmp_path / f"a{suffix}", frames=6, codec=codec, pix_fmt="yuva420p", options=fine)
+    fmt = PixelFormat.parse("yuva420p")
+    with Decoder(path) as decoder:
+        assert decoder.info.format == fmt
+        frames = list(decoder)
+    assert len(frames) == 6
+    for i, frame in enumerate(frames):
+        off = frame.planes[3].astype(int) - picture(i, fmt, 48, 64)[3]
+        assert abs(off).mean() < 4
+    with Decoder(path, start=Fraction(1, 10)) as decoder:
+        assert [frame.planes[3].tobytes() for frame in decoder] == [frame.planes[3].tobytes() for frame in frames[3:]]

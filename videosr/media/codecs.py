@@ -233,8 +233,8 @@ def _encoder_formats(codec: str) -> list[str]:
     if own is not None:
         return list(own)
     names = [f.name for f in found.video_formats or () if f.name in FORMATS]
-    # x265 is built without the alpha layer that FFmpeg lists.
-    return [n for n in names if not (codec == "libx265" and FORMATS[n].alpha)]
+    # x265 is built without the alpha layer that FFmpeg lists; libvpx gives alpha beside the packets, not in them.
+    return [n for n in names if not (codec in ("libx265", "libvpx-vp9") and FORMATS[n].alpha)]
 
 
 def _pixel_format(wanted: str, codec: str, family: Family, formats: list[str], info: StreamInfo) -> str:

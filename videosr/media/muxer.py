@@ -54,7 +54,7 @@ LONGEST = 2**31 - 1
 """Ticks of the longest duration that MP4 takes; only damaged files state more."""
 STATISTICS = ("bps", "duration", "number_of_", "_statistics")
 """Beginnings of tags that count what is in a stream."""
-STALE_TAGS = (*STATISTICS, "encoder")
+STALE_TAGS = (*STATISTICS, "encoder", "alpha_mode")
 """Beginnings of tags that describe the old coded video, not its content."""
 
 

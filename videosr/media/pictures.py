@@ -13,6 +13,7 @@ from typing import Any
 import av
 import av.error
 from av.codec.context import Flags
+from av.video.stream import VideoStream
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
@@ -27,6 +28,7 @@ from videosr.media.source import check_readable, fraction, open_input, plausible
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 class Pictures:
@@ -80,7 +82,8 @@ class Pictures:
         try:
             self.stream = video_stream(self.container, self.name, index)
             self._index = self.stream.index
-            self._context = context = self.stream.codec_context
+            context = self.stream.codec_context
+            self._context = host_decoder(self.stream)
             self.cropping, self.side_data = Cropping(context), FrameSideData(context)
             self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
             self.clock = clock_of(self.container)
@@ -133,6 +136,8 @@ class Pictures:
     def _accelerate(self, device: int) -> None:
         """Open the file again for decoding on the GPU; says why not, where that cannot be."""
         reason = unfit(self.stream)
+        if self._context is not self.stream.codec_context:
+            reason = "the video has an alpha plane"
         if not reason:
             try:
                 found = acceleration(device)
@@ -153,7 +158,7 @@ class Pictures:
         self.container.close()
         self.container = open_input(self.name, self._max_pixels, hwaccel)
         self.stream = video_stream(self.container, self.name, self._index)
-        self._context = decoder_of(self.stream, hwaccel) if self.on_device else self.stream.codec_context
+        self._context = decoder_of(self.stream, hwaccel) if self.on_device else host_decoder(self.stream)
 
     def _configure(self) -> None:
         context = self._context
@@ -371,6 +376,22 @@ class Pictures:
             if not self._sars or self._sars[-1][1] != sar:
                 self._sars.append((packet.opaque, sar))
         return map(self.cropping.of, frames)
+
+
+def host_decoder(stream: VideoStream) -> av.VideoCodecContext:
+    """What decodes a stream on the CPU: its own context, or libvpx's where FFmpeg's decoder would leave alpha out.
+
+    WebM has the alpha plane of VP8 and VP9 beside their packets (BlockAdditional), which libvpx's wrapper alone reads.
+    """
+    own = stream.codec_context
+    name = _WITH_ALPHA.get(own.codec.canonical_name, "")
+    if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return own
+    made = av.CodecContext.create(name, "r")
+    if not isinstance(made, av.VideoCodecContext):
+        raise TypeError(f"{name} is no video decoder")
+    made.extradata, made.width, made.height = own.extradata, own.width, own.height
+    return made
 
 
 def _frames_to_hold(picture: av.VideoFrame) -> int:

@@ -49,6 +49,7 @@ TRACK_BOOKKEEPING = (
     "vendor_id",
     "handler_name",
     "source_id",
+    "alpha_mode",
 )
 
 _ROLES = Disposition.dub | Disposition.comment | Disposition.forced
