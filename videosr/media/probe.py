@@ -13,6 +13,7 @@ from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
 from videosr.media.languages import quicktime_language
+from videosr.media.program_stream import unseen
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
 from videosr.media.source import codec_name, is_attached_picture, open_input, video_stream
 
@@ -239,6 +240,8 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
             for s in source.streams
         )
         losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target not in REMADE]
+        if source.format.name == "mpeg" and "://" not in name:
+            losses += unseen(name, (stream.id for stream in source.streams))
         covers = any(p.action == COPY and is_attached_picture(source.streams[p.index]) for p in plans)
         free = sorted(k for k in source.metadata if k.lower().split("-")[0] not in (*_MP4_GLOBAL, *BOOKKEEPING))
         if container == "image":

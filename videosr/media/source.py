@@ -18,6 +18,7 @@ from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError
+from videosr.media.program_stream import probe_options
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
@@ -61,10 +62,12 @@ def open_input(
         name = f"file:{name}"  # a colon in a file name must not be read as a protocol
         if file.suffix.lower() in IMAGE_SUFFIXES:
             options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
+    limit = {"max_pixels": str(max_pixels)}
     try:
-        container = av.open(
-            name, "r", options={"max_pixels": str(max_pixels)}, container_options=options, hwaccel=hwaccel
-        )
+        container = av.open(name, "r", options=limit, container_options=options, hwaccel=hwaccel)
+        if container.format.name == "mpeg" and name.startswith("file:") and (deep := probe_options(os.fspath(path))):
+            container.close()
+            container = av.open(name, "r", options=limit, container_options=options | deep, hwaccel=hwaccel)
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         if _is_no_media(exc, os.fspath(path)):
             check_readable(path)
