@@ -79,8 +79,8 @@ def until(condition, seconds: float = 60) -> None:
 
 
 def core_frames(path: Path, pix_fmt: str | None = None):
-    upscaler = Upscaler(UpscaleOptions(pix_fmt=pix_fmt))
     with Decoder(path) as decoder:
+        upscaler = Upscaler(UpscaleOptions(pix_fmt=pix_fmt).of(decoder.info))
         for frame in decoder:
             yield from upscaler.process(frame)
     yield from upscaler.flush()

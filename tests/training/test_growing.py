@@ -84,7 +84,7 @@ def test_nexus_begins_as_a_fine_network_but_at_the_borders() -> None:
     with torch.no_grad():
         difference = large(picture) - small(picture)
     border = 2 * small.reach
-    assert difference[:, :, border:-border, border:-border].square().mean() < 2e-5  # 47 dB
+    assert difference[:, :, border:-border, border:-border].square().mean() < 3e-5  # 45 dB
 
 
 @pytest.mark.usefixtures("shallow")

@@ -169,18 +169,24 @@ class _Check:
             self._differ(f"video: {len(b.pts)} frames, expected {len(was_pts)}")
         if not a.pts or not b.pts or a.pts[0] is None or b.pts[0] is None:
             return
+        # Every time was rounded by up to half a tick, that of the first frame too: each leaves less room for the shift.
+        low = high = Fraction(0)
         shift = b.pts[0] * b.tick - a.pts[0] * a.tick
-        self._shift = shift if abs(shift) > b.tick / 2 else Fraction(0)
-        self.facts["shift"] = float(self._shift)
+        if abs(shift) > b.tick / 2:
+            low, high = shift - b.tick / 2, shift + b.tick / 2
         wrong = []
         latest: int | None = None
         for i, (was, now) in enumerate(zip(was_pts, b.pts, strict=False)):
             if was is None or (latest is not None and was <= latest) or now is None:
                 continue  # no time, or one that goes back, cannot be kept
             latest = was
-            expected = was * tick + self._shift
-            if abs(now * b.tick - expected) > b.tick / 2:
-                wrong.append((i, float(expected), float(now * b.tick)))
+            moved = now * b.tick - was * tick
+            if moved - b.tick / 2 > high or moved + b.tick / 2 < low:
+                wrong.append((i, float(was * tick + (low + high) / 2), float(now * b.tick)))
+            elif low != high:
+                low, high = max(low, moved - b.tick / 2), min(high, moved + b.tick / 2)
+        self._shift = (low + high) / 2
+        self.facts["shift"] = float(self._shift)
         if wrong:
             i, expected_s, found_s = wrong[0]
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
