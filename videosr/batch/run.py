@@ -362,11 +362,10 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
         upscale["threads"],
         upscale["on_nan"],
     )
-    digests = []
-    for compressed in (False, True):
-        with registry.find(registry.suited(options.upscale.model, compressed)).open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest()[:32])
-    upscale["model"] = "".join(dict.fromkeys(digests))
+    upscale["model"] = ""
+    for model in dict.fromkeys(registry.suited(options.upscale.model, compressed) for compressed in (False, True)):
+        with registry.find(model).open("rb") as file:
+            upscale["model"] += hashlib.file_digest(file, "sha256").hexdigest()[:32]
     encoder["options"] = dict(encoder["options"])
     flat = {**values, **upscale, **{key: value for key, value in encoder.items() if key != "pix_fmt"}}
     flat["pix_fmt"] = encoder["pix_fmt"]

@@ -27,6 +27,7 @@ from av.video.stream import VideoStream
 from videosr.errors import InputError, MissingExtraError
 from videosr.frame import Array, PixelFormat
 from videosr.media.cropping import Cropping
+from videosr.media.source import other_decoder
 
 EXACT = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 """Codecs with one right result. MPEG-2, MPEG-4 and VC-1 leave the last bit of the inverse transform to the decoder."""
@@ -81,10 +82,7 @@ def decoder_of(stream: VideoStream, found: HWAccel | None) -> av.VideoCodecConte
     codec = _using_nvdec(chosen.codec)
     if codec is None or codec.name == chosen.codec.name:
         return chosen
-    made = av.CodecContext.create(codec, "r", hwaccel=found)
-    if not isinstance(made, av.VideoCodecContext):
-        raise TypeError(f"{codec.name} is no video decoder")
-    made.extradata, made.width, made.height = chosen.extradata, chosen.width, chosen.height
+    made = other_decoder(chosen, codec, found)
     # PyAV leaves "cuda" there. FFmpeg's av1 takes that for a sign that all is set up already, and then has nothing to
     # decode with: every packet is an invalid argument.
     made.pix_fmt = chosen.pix_fmt

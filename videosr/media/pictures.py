@@ -24,7 +24,14 @@ from videosr.media.jpegs import CODECS, STRICT, Concealing
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
-from videosr.media.source import check_readable, fraction, open_input, plausible_rate, video_stream
+from videosr.media.source import (
+    check_readable,
+    fraction,
+    open_input,
+    other_decoder,
+    plausible_rate,
+    video_stream,
+)
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
@@ -387,11 +394,7 @@ def host_decoder(stream: VideoStream) -> av.VideoCodecContext:
     name = _WITH_ALPHA.get(own.codec.canonical_name, "")
     if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
         return own
-    made = av.CodecContext.create(name, "r")
-    if not isinstance(made, av.VideoCodecContext):
-        raise TypeError(f"{name} is no video decoder")
-    made.extradata, made.width, made.height = own.extradata, own.width, own.height
-    return made
+    return other_decoder(own, name)
 
 
 def _frames_to_hold(picture: av.VideoFrame) -> int:

@@ -148,6 +148,17 @@ def compresses(context: av.VideoCodecContext) -> bool:
     return context.profile != "High 4:4:4 Predictive" or "444" in (context.pix_fmt or "")
 
 
+def other_decoder(
+    context: av.VideoCodecContext, codec: av.Codec | str, hwaccel: HWAccel | None = None
+) -> av.VideoCodecContext:
+    """A decoder of the same video by another of FFmpeg's codecs, not yet open."""
+    made = av.CodecContext.create(codec, "r", hwaccel=hwaccel)
+    if not isinstance(made, av.VideoCodecContext):
+        raise TypeError(f"{codec if isinstance(codec, str) else codec.name} is no video decoder")
+    made.extradata, made.width, made.height = context.extradata, context.width, context.height
+    return made
+
+
 def is_attached_picture(stream: av.stream.Stream) -> bool:
     """Whether a video stream is cover art or a thumbnail rather than a film."""
     flags = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
