@@ -168,7 +168,7 @@ def _native() -> Finding:
         problem, _, remedy = str(exc).partition(": ")
         return Finding(name="native", ready=False, about=problem, remedy=remedy)
     vectors = "AVX-512" if found[0].lanes == 16 else "AVX2"
-    about = f"our own kernels for realtime, light and fine networks on the CPU, the default, with {vectors}"
+    about = f"our own kernels for realtime, light, fine and stream networks on the CPU, the default, with {vectors}"
     return Finding(name="native", ready=True, about=about)
 
 

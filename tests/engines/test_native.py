@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import native
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ from videosr.frame import Frame, Siting
 from videosr.models import registry
 
 ROOT = Path(__file__).parents[2]
-NANO = [model.name for model in registry.shipped() if not model.name.startswith(("photo", "stream"))]
+NETWORKS = [model.name for model in registry.shipped() if not model.name.startswith("photo")]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,11 @@ def engine(kernels, paragon):
     return load(paragon.luma, "native", threads=1)
 
 
+@pytest.fixture(scope="module")
+def stream(kernels, tmp_path_factory):
+    return load(networks.Paragon(tmp_path_factory.mktemp("stream"), variant="stream").luma, "native", threads=1)
+
+
 def run(runner, frames, threshold=0.0):
     return runner.result(runner.submit(frames, threshold))
 
@@ -57,8 +64,8 @@ def equal(a, b):
 # What they give
 
 
-@pytest.mark.parametrize("name", NANO)
-def test_every_shipped_network_of_nano_blocks_runs(kernels, name):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_shipped_network_but_photo_runs(kernels, name):
     path = Path(registry.find(name))
     source = picture(40, 52)
     planes = planes_of(source)
@@ -69,7 +76,44 @@ def test_every_shipped_network_of_nano_blocks_runs(kernels, name):
     assert isinstance(runners[1], StripRunner)
     for d in differences(*(run(r, [planes]) for r in runners)):
         assert d.max() <= 1
-        assert np.mean(d > 0) < 0.01
+        # stream sees further than the rim that its file repeats; beyond it OpenVINO has zeros
+        assert np.mean(d > 0) < (0.02 if "stream" in name else 0.01)
+
+
+@pytest.mark.parametrize("limit", [math.inf, 8.0, 0.01])
+@pytest.mark.parametrize("size", [(1, 1), (29, 70), (66, 131)])
+def test_products_of_gated_blocks_are_clamped_where_the_network_says(stream, tmp_path, limit, size):
+    path = with_products(stream.network.path, tmp_path / "limited.onnx", limit)
+    source = picture(*size)
+    planes = planes_of(source)
+    runners = [
+        load(path, engine, precision="f32", threads=1).planar(source, target_of(source, 2), 1)
+        for engine in ("native", "openvino")
+    ]
+    assert isinstance(runners[0], NativeRunner)
+    for d in differences(*(run(r, [planes]) for r in runners)):
+        assert d.max() <= 1
+        assert np.mean(d > 0) < 0.02
+
+
+def with_products(path, target, limit):
+    """A copy of a stream network whose products count more, so that limits show; clamped there."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "Mul" and node.name.endswith(".product") and math.isfinite(limit):
+            inner = f"{node.name}.unlimited"
+            clip = onnx.helper.make_node("Clip", [inner, "product.min", "product.max"], list(node.output))
+            node.output[0] = inner
+            model.graph.node.insert(list(model.graph.node).index(node) + 1, clip)
+    for constant in model.graph.initializer:
+        if constant.name.endswith((".gate.weight", ".gate.bias")):
+            values = onnx.numpy_helper.to_array(constant)
+            constant.CopyFrom(onnx.numpy_helper.from_array((4 * values).astype(np.float32), constant.name))
+    if math.isfinite(limit):
+        for name, value in (("product.min", -limit), ("product.max", limit)):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([value]), name))
+    onnx.save(model, target)
+    return target
 
 
 @settings(max_examples=25, deadline=None)
@@ -81,6 +125,16 @@ def test_every_shipped_network_of_nano_blocks_runs(kernels, name):
     format=st.sampled_from(["yuv420p", "yuv444p10le", "yuv411p", "gray"]),
 )
 def test_strips_are_the_same_bits_wherever_they_begin(engine, height, width, widest, count, format):
+    same_bits(engine, height, width, widest, count, format)
+
+
+@settings(max_examples=15, deadline=None)
+@given(height=st.integers(1, 60), width=st.integers(1, 150), widest=st.sampled_from([80, 96, 400]))
+def test_strips_of_gated_blocks_are_too(stream, height, width, widest):
+    same_bits(stream, height, width, widest, 2, "yuv420p")
+
+
+def same_bits(engine, height, width, widest, count, format):
     source = picture(height, width, format)
     frames = [planes_of(source, seed) for seed in range(count)]
     results = []
@@ -112,8 +166,10 @@ def test_vectors_of_either_width_give_the_same_picture(both_widths, engine, size
     source = picture(*size)
     frames = [planes_of(source, seed) for seed in range(3)]
     with ThreadPoolExecutor(1) as worker:
-        nano = read(engine.network)
-        both = [NativeRunner(k, worker, nano, source, target_of(source, 2), apart=True, threads=1) for k in both_widths]
+        layers = read(engine.network)
+        both = [
+            NativeRunner(k, worker, layers, source, target_of(source, 2), apart=True, threads=1) for k in both_widths
+        ]
         for d in differences(*(run(runner, frames, 30.0) for runner in both)):
             assert d.max() <= 1
 
@@ -172,9 +228,9 @@ def as_picture(planes):
 
 def test_values_that_are_not_finite_are_found(engine, monkeypatch):
     huge = {
-        f"body.0.blocks.{i}.conv2.bias": np.full(engine._nano.channels, 3e38) for i in (0, 1)
+        f"body.0.blocks.{i}.conv2.bias": np.full(engine._layers.channels, 3e38) for i in (0, 1)
     }  # their sum overflows
-    monkeypatch.setattr(engine, "_nano", replace(engine._nano, constants={**engine._nano.constants, **huge}))
+    monkeypatch.setattr(engine, "_layers", replace(engine._layers, constants={**engine._layers.constants, **huge}))
     source = picture(16, 20)
     runner = engine.planar(source, target_of(source, 2), 1)
     with pytest.raises(NotFinite):
@@ -262,8 +318,8 @@ def test_what_the_kernels_do_not_make_openvino_makes(kernels, paragon):
 
 
 def test_other_networks_are_refused_by_name(kernels, paragon, tmp_path):
-    stream = networks.Paragon(tmp_path, variant="stream")
-    for path, said in ((paragon.image, "deployment form"), (stream.deploy, "not stream")):
+    photo = networks.Paragon(tmp_path, variant="photo")
+    for path, said in ((paragon.image, "deployment form"), (photo.deploy, "not photo")):
         with pytest.raises(NetworkError, match=said + r".*use --engine openvino"):
             load(path, "native")
     for precision in ("bf16", "f16"):

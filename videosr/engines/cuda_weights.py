@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from videosr.engines.deployment import LIMIT, shapes
 from videosr.engines.gpu_device import Device
 from videosr.engines.network import Network
 from videosr.errors import NetworkError
@@ -20,8 +21,6 @@ _CHANNELS = {"realtime": 16, "stream": 32, "fine": 32}
 _BLOCKS = {"realtime": (1, 3), "stream": (2, 3), "fine": (2, 4)}  # groups, blocks of each
 HALF_MAX = 65504.0
 """The largest float16."""
-_LIMIT = "product.max"
-"""In a deployment file: what stream's products are clamped to."""
 _REACH = 7
 """Input pixels that realtime sees on each side; less padding than that would show."""
 RIM = 8
@@ -116,7 +115,7 @@ def pack(weights: Weights, variant: str, scale: int) -> Packed:
     parts = [before, *blocks, _part([*layers, _picture(weights["base.weight"])], biases)]
     if variant == "realtime":
         parts = [Part(*map(np.concatenate, zip(*parts, strict=True)))]
-    limit = weights.get(_LIMIT)
+    limit = weights.get(LIMIT)
     return Packed(variant, scale, tuple(parts), HALF_MAX if limit is None else limit.item())
 
 
@@ -229,8 +228,9 @@ def _constants(network: Network, variant: str, scale: int) -> Weights:
         NetworkError: it does not hold what it says.
     """
     path, found = network.path, network.constants()
-    weights = {_LIMIT: found[_LIMIT].astype(np.float64)} if _LIMIT in found else {}
-    for name, shape in _shapes(variant, scale).items():
+    weights = {LIMIT: found[LIMIT].astype(np.float64)} if LIMIT in found else {}
+    wanted = shapes(_CHANNELS[variant], scale, _block_names(variant), gated=variant == "stream")
+    for name, shape in wanted.items():
         if name not in found:
             raise NetworkError(f"{path}: says it is in deployment form but has no {name!r}; export it again")
         values = found[name].astype(np.float64)
@@ -238,19 +238,3 @@ def _constants(network: Network, variant: str, scale: int) -> Weights:
             raise NetworkError(f"{path}: {name} is of {values.shape}, not {shape}; export it again")
         weights[name] = values.reshape(shape)
     return weights
-
-
-def _shapes(variant: str, scale: int) -> dict[str, tuple[int, ...]]:
-    """Of the weights of a deployment file."""
-    c, outputs = _CHANNELS[variant], 3 * scale * scale
-    nano = {"conv1": (2 * c, c, 1, 1), "dw": (2 * c, 1, 3, 3), "conv2": (c, 2 * c, 1, 1)}
-    gated = {"dw1": (c, 1, 3, 3), "dw3": (c, 1, 3, 3), "fuse": (c, 2 * c, 1, 1), "proj": (4 * c, c, 1, 1)}
-    gated |= {"gate": (4 * c, 1, 3, 3), "out": (c, 2 * c, 1, 1)}
-    block = gated if variant == "stream" else nano
-    layers = {"conv_in": (c, 3, 3, 3)}
-    layers |= {f"{name}.{layer}": shape for name in _block_names(variant) for layer, shape in block.items()}
-    layers |= {"conv_mid": (c, c, 3, 3), "tail": (outputs, c, 5, 5)}
-    wanted: dict[str, tuple[int, ...]] = {"base.weight": (outputs, 3, 3, 3)}
-    for layer, shape in layers.items():
-        wanted |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
-    return wanted

@@ -1,4 +1,4 @@
-"""Our own kernels on a CPU: networks of Nano blocks (realtime, light, fine), planes in and planes out.
+"""Our own kernels on a CPU: realtime, light, fine and stream networks, planes in and planes out.
 
 `kernels/strips.c` says how they work, `native_strips` how pictures go through them. All else, tensors and formats
 that they do not make, is OpenVINO's, whose engine this is but for that.
@@ -14,7 +14,7 @@ import numpy as np
 from videosr.engines.base import Picture, PlanarRunner
 from videosr.engines.native_library import Kernels, kernels
 from videosr.engines.native_strips import NativeRunner, able
-from videosr.engines.native_weights import Nano, read
+from videosr.engines.native_weights import Layers, read
 from videosr.engines.network import Network
 from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.openvino_planes import supported
@@ -26,10 +26,10 @@ _PROBE = (20, 90)
 
 
 class NativeEngine(OpenVINOEngine):
-    """A network of Nano blocks on a CPU of x86 with AVX2 or AVX-512.
+    """A network on a CPU of x86 with AVX2 or AVX-512.
 
     Args:
-        network: realtime, light or fine, in float32 deployment form.
+        network: realtime, light, fine or stream, in float32 deployment form.
         precision: "f32", or "auto", which is the same.
         threads: CPU threads; None takes all this process may use.
 
@@ -42,8 +42,8 @@ class NativeEngine(OpenVINOEngine):
     def __init__(self, network: Network, *, precision: str = "auto", threads: int | None = None) -> None:
         if precision not in ("auto", "f32"):
             raise UsageError(f"precision {precision!r} of the native engine is not f32: use --engine openvino")
-        self._nano = read(network)
-        self._kernels = _alike(kernels(), self._nano, network)
+        self._layers = read(network)
+        self._kernels = _alike(kernels(), self._layers, network)
         super().__init__(network, precision="f32", threads=threads)
         self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="strip")
 
@@ -61,7 +61,7 @@ class NativeEngine(OpenVINOEngine):
         return NativeRunner(
             self._kernels,
             self._workers,
-            self._nano,
+            self._layers,
             source,
             target,
             apart=apart,
@@ -70,7 +70,7 @@ class NativeEngine(OpenVINOEngine):
         )
 
 
-def _alike(able: Sequence[Kernels], nano: Nano, network: Network) -> Kernels:
+def _alike(able: Sequence[Kernels], layers: Layers, network: Network) -> Kernels:
     """The kernels for the widest vectors, once they have given the same picture as the others.
 
     Raises:
@@ -79,13 +79,13 @@ def _alike(able: Sequence[Kernels], nano: Nano, network: Network) -> Kernels:
     fmt = PixelFormat.parse("yuv444p")
     color = ColorSpec(matrix=Matrix.BT709, range=Range.FULL, siting=Siting.LEFT)
     source = Picture(height=_PROBE[0], width=_PROBE[1], format=fmt, color=color)
-    target = Picture(height=nano.scale * _PROBE[0], width=nano.scale * _PROBE[1], format=fmt, color=color)
+    target = Picture(height=layers.scale * _PROBE[0], width=layers.scale * _PROBE[1], format=fmt, color=color)
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 256, (3, *_PROBE)).astype(fmt.dtype) for _ in range(2)]
     made = []
     with ThreadPoolExecutor(1) as worker:
         for kernels in able if len(able) > 1 else ():
-            runner = NativeRunner(kernels, worker, nano, source, target, apart=False, threads=1)
+            runner = NativeRunner(kernels, worker, layers, source, target, apart=False, threads=1)
             made.append(np.stack(runner.result(runner.submit([list(f) for f in frames], 64.0))).astype(np.int16))
     if any(np.abs(other - made[0]).max() > 1 for other in made[1:]):
         raise EngineError(

@@ -102,6 +102,7 @@ class Weights(Structure):
         ("outputs", c_int32),
         ("colours", c_int32),
         ("base_colours", c_int32),
+        ("limit", c_float),
     ]
 
 

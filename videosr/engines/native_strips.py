@@ -16,7 +16,7 @@ import numpy as np
 from videosr.color import levels, siting_offsets, upsampling_taps
 from videosr.engines import native_library as native
 from videosr.engines.base import NotFinite, Picture, PlanarRunner
-from videosr.engines.native_weights import Nano, Packed, pack
+from videosr.engines.native_weights import Layers, Packed, pack
 from videosr.engines.openvino_planes import colour_planes, emission, enlargements
 from videosr.errors import EngineError
 from videosr.frame import Array
@@ -68,7 +68,7 @@ class NativeRunner(PlanarRunner):
     Args:
         kernels: to run.
         workers: the threads that run them.
-        nano: the network.
+        layers: the network.
         source: the whole input picture.
         target: format and colour of the output.
         apart: the network makes luma alone.
@@ -80,7 +80,7 @@ class NativeRunner(PlanarRunner):
         self,
         kernels: native.Kernels,
         workers: ThreadPoolExecutor,
-        nano: Nano,
+        layers: Layers,
         source: Picture,
         target: Picture,
         *,
@@ -89,16 +89,17 @@ class NativeRunner(PlanarRunner):
         denoise: float = 0.0,
     ) -> None:
         self._kernels, self._workers, self._denoise = kernels, workers, np.float32(denoise)
-        self._source, self._target, self._scale = source, target, nano.scale
-        self._packed = packed = pack(nano, source, target, apart=apart)
+        self._source, self._target, self._scale = source, target, layers.scale
+        self._packed = packed = pack(layers, source, target, apart=apart)
         self._weights = native.Weights(
             packed.values.ctypes.data_as(POINTER(c_float)),
-            nano.scale,
-            nano.channels,
-            len(nano.blocks),
+            layers.scale,
+            layers.channels,
+            len(layers.blocks),
             packed.outputs,
             packed.colours,
             packed.base_colours,
+            layers.limit,
         )
         fmt = source.format
         self._block = (1 << fmt.log2_h, 1 << fmt.log2_w) if fmt.family == "yuv" else (1, 1)
@@ -108,9 +109,9 @@ class NativeRunner(PlanarRunner):
         )
         self._chroma = None
         if apart:
-            ways = enlargements(source, target, nano.scale)
+            ways = enlargements(source, target, layers.scale)
             self._chroma = native.Taps.of(*(upsampling_taps(int(factor), offset)[1] for factor, offset in ways))
-        rim = len(nano.blocks) + 4 + max((abs(column) for _, _, column in _parts(packed)), default=0)
+        rim = layers.reach + max((abs(column) for _, _, column in _parts(packed)), default=0)
         self._columns, self._starts = strips(source.width, rim)
         self.in_flight = 1 + -(-threads // len(self._starts))
 

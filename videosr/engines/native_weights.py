@@ -11,6 +11,7 @@ from numpy.polynomial import polynomial as poly
 from numpy.typing import NDArray
 
 from videosr.engines.base import Picture
+from videosr.engines.deployment import LIMIT, block_layers, shapes
 from videosr.engines.native_library import MAX_BLOCKS
 from videosr.engines.network import Network
 from videosr.engines.openvino_planes import Emission, colour_planes, emission, joined, rgb_from_values
@@ -18,8 +19,7 @@ from videosr.errors import NetworkError
 
 type Constants = Mapping[str, NDArray[np.float64]]
 
-_BLOCK = re.compile(r"body\.(\d+)\.blocks\.(\d+)\.conv1\.weight")
-_LAYERS = ("conv1", "dw", "conv2")
+_BLOCK = re.compile(r"body\.(\d+)\.blocks\.(\d+)\.(?:conv1|proj)\.weight")
 _TAIL = 7
 """Edge of the kernel that conv_mid and the tail are together."""
 _ROWS = 8
@@ -29,27 +29,34 @@ _POINTS = (0.0, 0.25, -0.25, 0.5, -0.5, 0.75, -0.75, 1.0, -1.0, 2.0, -2.0, 3.0, 
 
 
 @dataclass(frozen=True, slots=True)
-class Nano:
-    """A network of Nano blocks: its constants in their shapes.
+class Layers:
+    """A network as the kernels run it: its constants in their shapes.
 
     Attributes:
         constants: by name; (outputs, inputs, rows, columns), biases flat.
         blocks: their names, in order.
         channels: of its features.
         scale: of it.
+        limit: of the products in gated blocks; 0: they are Nano blocks.
     """
 
     constants: Constants
     blocks: tuple[str, ...]
     channels: int
     scale: int
+    limit: float
+
+    @property
+    def reach(self) -> int:
+        """How many pixels away from its own an output pixel sees, other outputs apart."""
+        return (4 if self.limit else 1) * len(self.blocks) + 4
 
 
-def read(network: Network) -> Nano:
+def read(network: Network) -> Layers:
     """The weights of a network file.
 
     Raises:
-        NetworkError: it is not realtime, light or fine in deployment form with a replicated rim.
+        NetworkError: it is not realtime, light, fine or stream in deployment form with a replicated rim.
     """
     facts, path = network.metadata, network.path
     if facts.get("form") != "deploy" or facts.get("precision", "fp32") != "fp32" or network.number("halo", 0) <= 0:
@@ -57,25 +64,23 @@ def read(network: Network) -> Nano:
             f"{path}: the native engine runs networks in the float32 deployment form of `videosr export`, with a "
             "repeated rim: use --engine openvino"
         )
-    found = network.constants()
+    found = dict(network.constants())
     names = sorted((int(m[1]), int(m[2])) for name in found if (m := _BLOCK.fullmatch(name)))
     blocks = tuple(f"body.{group}.blocks.{block}" for group, block in names)
-    c, outputs = len(found.get("conv_in.bias", ())), 3 * network.number("scale", 0) ** 2
-    shapes = {"conv_in": (c, 3, 3, 3), "conv_mid": (c, c, 3, 3), "tail": (outputs, c, 5, 5)}
-    for name in blocks:
-        parts = ((2 * c, c, 1, 1), (2 * c, 1, 3, 3), (c, 2 * c, 1, 1))
-        shapes |= {f"{name}.{layer}": shape for layer, shape in zip(_LAYERS, parts, strict=True)}
-    wanted: dict[str, tuple[int, ...]] = {"base.weight": (outputs, 3, 3, 3)}
-    for layer, shape in shapes.items():
-        wanted |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+    gated = any(f"{name}.proj.weight" in found for name in blocks)
+    found.pop("product.min", None)  # the same with the other sign
+    limit = float(found.pop(LIMIT, np.array(np.inf)).item()) if gated else 0.0
+    c, scale = len(found.get("conv_in.bias", ())), network.number("scale", 0)
+    wanted = shapes(c, scale, blocks, gated=gated)
     same = found.keys() == wanted.keys() and all(found[n].size == np.prod(shape) for n, shape in wanted.items())
     if not same or c % 4 or not 0 < len(blocks) <= MAX_BLOCKS:
         variant = facts.get("variant", "this one")
         raise NetworkError(
-            f"{path}: the native engine runs realtime, light and fine networks, not {variant}: use --engine openvino"
+            f"{path}: the native engine runs realtime, light, fine and stream networks, not {variant}: use --engine "
+            "openvino"
         )
     constants = {name: found[name].astype(np.float64).reshape(shape) for name, shape in wanted.items()}
-    return Nano(constants, blocks, c, network.number("scale", 0))
+    return Layers(constants, blocks, c, scale, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +102,17 @@ class Packed:
     base_colours: int
 
 
-def pack(nano: Nano, source: Picture, target: Picture, *, apart: bool) -> Packed:
+def pack(layers: Layers, source: Picture, target: Picture, *, apart: bool) -> Packed:
     """Colour matrices and codes folded into the first and the last convolutions.
 
     Args:
-        nano: the network.
+        layers: the network.
         source: format and colour of the planes that come in.
         target: of those that go out.
         apart: the network makes luma alone.
     """
-    w, planes = nano.constants, colour_planes(source.format)
-    plan = emission(target, nano.scale, 1 if apart else colour_planes(target.format))
+    w, planes = layers.constants, colour_planes(source.format)
+    plan = emission(target, layers.scale, 1 if apart else colour_planes(target.format))
     to_rgb = rgb_from_values(source)
     first = np.einsum("oryx,rc->ocyx", w["conv_in.weight"], to_rgb)
     base = np.einsum("eo,oryx,rc->ecyx", plan.weights, w["base.weight"], to_rgb)
@@ -119,11 +124,13 @@ def pack(nano: Nano, source: Picture, target: Picture, *, apart: bool) -> Packed
     fill = -len(plan.offset) % 4
     kernel = np.pad(np.einsum("eo,ocyx->ecyx", plan.weights, kernel), ((0, fill), (0, 0), (0, 0), (0, 0)))
     parts = [w["conv_in.bias"], _fours(first)]
-    for name in nano.blocks:
-        conv1, dw, conv2 = (f"{name}.{layer}" for layer in _LAYERS)
-        parts += [w[f"{conv1}.bias"], _fours(w[f"{conv1}.weight"])]
-        parts += [np.concatenate([w[f"{dw}.weight"].reshape(-1, 9), w[f"{dw}.bias"][:, None]], axis=1)]
-        parts += [w[f"{conv2}.bias"], _fours(w[f"{conv2}.weight"] / 2)]  # the kernels give it twice GELU
+    for name in layers.blocks:
+        for layer in block_layers(layers.channels, gated=layers.limit > 0):
+            weight, bias_of = w[f"{name}.{layer}.weight"], w[f"{name}.{layer}.bias"]
+            if weight.shape[1] == 1:
+                parts += [np.concatenate([weight.reshape(-1, 9), bias_of[:, None]], axis=1)]
+            else:  # the kernels give conv2 twice GELU
+                parts += [bias_of, _fours(weight / 2 if layer == "conv2" else weight)]
     parts += [np.pad(plan.weights @ bias + plan.offset, (0, fill))]
     parts += [_fours(row[:, :, None]) for row in np.moveaxis(_transformed(kernel), 2, 0)]
     parts += [_fours(np.pad(base, ((0, fill), (0, 0), (0, 0), (0, 0))))]

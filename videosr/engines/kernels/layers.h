@@ -125,14 +125,15 @@ INLINE vec gelu_twice(vec x) {
     return (x + m) - a * t;
 }
 
-/* Two rows of a depthwise 3x3 convolution and GELU, from column `first` on, from four; of each channel `w` has nine
-   factors and the bias. The second row of results lies behind all channels of the first. */
-APART void depthwise(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out, int first,
-                     int columns) {
+/* Two rows of a depthwise 3x3 convolution, from column `first` on, from four; of each channel `w` has nine factors and
+   the bias. The results of a row lie PART apart, the second row's `below` behind the first's. `gelu`: twice GELU of
+   them. */
+INLINE void depthwise_of(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out, ptrdiff_t below,
+                         int first, int columns, const int gelu) {
     for (int c = 0; c < channels; c++, w += 10) {
         ptrdiff_t place = c * pitch + first - 1;
         const float *p = rows[0] + place, *q = rows[1] + place, *r = rows[2] + place, *s = rows[3] + place;
-        float *o = out + c * PART, *u = o + channels * PART;
+        float *o = out + c * PART, *u = o + below;
         vec k[9], bias = splat(w[9]);
         for (int i = 0; i < 9; i++) k[i] = splat(w[i]);
         for (int x = 0; x < columns; x += LINE) {
@@ -157,10 +158,49 @@ APART void depthwise(const float *const *rows, ptrdiff_t pitch, int channels, co
                 store(u + i, b);
             }
         }
-        for (int x = 0; x < columns; x += LANES) {
+        for (int x = 0; gelu && x < columns; x += LANES) {
             store(o + x, gelu_twice(load(o + x)));
             store(u + x, gelu_twice(load(u + x)));
         }
+    }
+}
+
+APART void depthwise_gelu(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out,
+                          ptrdiff_t below, int first, int columns) {
+    depthwise_of(rows, pitch, channels, w, out, below, first, columns, 1);
+}
+
+APART void depthwise(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out,
+                     ptrdiff_t below, int first, int columns) {
+    depthwise_of(rows, pitch, channels, w, out, below, first, columns, 0);
+}
+
+/* A row of a depthwise 3x3 convolution dilated by 3, from column `first` on, from the three rows that it sees. */
+APART void depthwise_far(const float *const *rows, ptrdiff_t pitch, int channels, const float *w, float *out, int first,
+                         int columns) {
+    for (int c = 0; c < channels; c++, w += 10) {
+        ptrdiff_t place = c * pitch + first - 3;
+        const float *p = rows[0] + place, *q = rows[1] + place, *r = rows[2] + place;
+        float *o = out + c * PART;
+        vec k[9], bias = splat(w[9]);
+        for (int i = 0; i < 9; i++) k[i] = splat(w[i]);
+        for (int x = 0; x < columns; x += LANES) {
+            vec a = bias + k[0] * load(p + x), b = k[3] * load(q + x);
+            a += k[1] * load(p + x + 3), b += k[4] * load(q + x + 3);
+            a += k[2] * load(p + x + 6), b += k[5] * load(q + x + 6);
+            a += k[6] * load(r + x), b += k[7] * load(r + x + 3);
+            store(o + x, a + (b + k[8] * load(r + x + 6)));
+        }
+    }
+}
+
+/* The products of the first half of `channels` and the second, within the limit, in place of the first. NaN stays
+   NaN. */
+APART void gated(float *rows, int channels, float limit, int columns) {
+    const vec high = splat(limit), low = splat(-limit);
+    for (int c = 0; c < channels / 2; c++) {
+        float *a = rows + c * PART, *b = a + channels / 2 * PART;
+        for (int x = 0; x < columns; x += LANES) store(a + x, most(low, least(high, load(a + x) * load(b + x))));
     }
 }
 

@@ -32,13 +32,20 @@ struct taps {
 
 /* Weights lie in the order in which they are used:
    conv_in: bias [channels]; factors [channels / 4][3 rows][colours][3 columns][4 outputs]
-   each block: conv1: bias [2 channels], factors [2 channels / 4][channels][4]; depthwise [2 channels][9 factors, bias];
-               conv2: bias [channels], halves of factors [channels / 4][2 channels][4]
+   each Nano block:
+       conv1: bias [2 channels], factors [2 channels / 4][channels][4]; depthwise [2 channels][9 factors, bias];
+       conv2: bias [channels], halves of factors [channels / 4][2 channels][4]
+   each gated block:
+       dw1 [channels][9 factors, bias]; dw3 the same;
+       fuse: bias [channels], factors [channels / 4][2 channels][4];
+       proj: bias [4 channels], factors [channels][channels][4]; gate [4 channels][9 factors, bias];
+       out: bias [channels], factors [channels / 4][2 channels][4]
    tail: bias [outputs], in codes; factors [14 transformed rows][outputs / 4][channels][7 columns][4]
    base: [outputs / 4][3 rows][base_colours][3 columns][4] */
 struct network {
     const float *weights;
     int32_t scale, channels, blocks, outputs, colours, base_colours;
+    float limit; /* of the products in gated blocks; 0: blocks are Nano blocks */
 };
 
 /* A sample is the sum of its parts: outputs of its own pixel and of neighbours in the row. */

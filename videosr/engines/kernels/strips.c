@@ -1,4 +1,4 @@
-/* A network of Nano blocks over a strip of a picture, on a CPU: planes in, planes out.
+/* A network of Nano blocks, or of stream's gated ones, over a strip of a picture, on a CPU: planes in, planes out.
 
    A strip is a band of columns, as high as the picture. It is made from top to bottom, two rows at a time, through all
    layers: each layer keeps the few rows that the next one reads in a ring, so that what is under way stays in the
@@ -33,6 +33,9 @@ INLINE float *at(const struct ring *ring, int i) {
     return ring->memory + (ptrdiff_t)slot * ring->channels * ring->pitch + RIM;
 }
 
+/* How many rows a block sees above and below its own. */
+INLINE int reach_of_block(const struct network *net) { return net->limit > 0 ? 4 : 1; }
+
 /* Columns on each side of a strip that are not finished. */
 static int FUNCTION(rim)(const struct network *net, const struct target *target) {
     int most = 0;
@@ -40,7 +43,71 @@ static int FUNCTION(rim)(const struct network *net, const struct target *target)
         int column = abs(target->part[i].column);
         most = column > most ? column : most;
     }
-    return net->blocks + 4 + most;
+    return reach_of_block(net) * net->blocks + 4 + most;
+}
+
+/* A block under way. */
+struct block {
+    const struct ring *in, *wider, *out;
+    int first;     /* row of `in` that is made; those above are not */
+    float *spread; /* room for parts of rows */
+};
+
+/* Rows of a Nano block from rows n and n + 1 of its input on: makes two and returns the first of them. */
+INLINE int nano(const struct block *block, const float *w, int n, int columns) {
+    const struct ring *in = block->in, *wider = block->wider, *out = block->out;
+    const int C = in->channels, wide = wider->channels;
+    const ptrdiff_t pitch = in->pitch;
+    const float *first_w = w, *depth_w = first_w + wide + wide * C, *last_w = depth_w + wide * 10, *r[4];
+    for (int k = n; k < n + 2 && n >= block->first - 1; k++)
+        widen(at(in, k), pitch, C, first_w + wide, first_w, at(wider, k), wide, columns);
+    n--;
+    if (n < block->first) return n;
+    for (int t = 0; t < 4; t++) r[t] = at(wider, n - 1 + t);
+    for (int x = 0; x < columns; x += PART) {
+        int some = columns - x < PART ? columns - x : PART;
+        depthwise_gelu(r, pitch, wide, depth_w, block->spread, wide * PART, x, some);
+        for (int k = 0; k < 2; k++)
+            narrow(block->spread + k * wide * PART, wide, last_w + C, last_w, at(out, n + k) + x, pitch, C,
+                   at(in, n + k) + x, some);
+    }
+    return n;
+}
+
+/* Rows of a gated block, likewise. */
+INLINE int stream(const struct block *block, const float *w, float limit, int n, int columns) {
+    const struct ring *in = block->in, *wider = block->wider, *out = block->out;
+    const int C = in->channels, both = 2 * C, wide = wider->channels;
+    const ptrdiff_t pitch = in->pitch;
+    const float *near_w = w, *far_w = near_w + C * 10, *fuse_w = far_w + C * 10, *proj_w = fuse_w + C + C * both;
+    const float *gate_w = proj_w + wide + wide * C, *out_w = gate_w + wide * 10, *r[4];
+    float *pair = block->spread, *fused = pair + 2 * both * PART; /* two rows of both depthwise results; one of fuse */
+    n -= 3;
+    for (int x = 0; x < columns && n >= block->first + 2; x += PART) {
+        int some = columns - x < PART ? columns - x : PART;
+        for (int t = 0; t < 4; t++) r[t] = at(in, n - 1 + t);
+        depthwise(r, pitch, C, near_w, pair, both * PART, x, some);
+        for (int k = 0; k < 2; k++) {
+            float *row = pair + k * both * PART;
+            for (int t = 0; t < 3; t++) r[t] = at(in, n + k - 3 + 3 * t);
+            depthwise_far(r, pitch, C, far_w, row + C * PART, x, some);
+            narrow(row, both, fuse_w + C, fuse_w, fused, PART, C, NULL, some);
+            narrow(fused, C, proj_w + wide, proj_w, at(wider, n + k) + x, pitch, wide, NULL, some);
+        }
+    }
+    n--;
+    if (n < block->first + 3) return n;
+    for (int t = 0; t < 4; t++) r[t] = at(wider, n - 1 + t);
+    for (int x = 0; x < columns; x += PART) {
+        int some = columns - x < PART ? columns - x : PART;
+        depthwise(r, pitch, wide, gate_w, block->spread, wide * PART, x, some);
+        for (int k = 0; k < 2; k++) {
+            gated(block->spread + k * wide * PART, wide, limit, some);
+            narrow(block->spread + k * wide * PART, both, out_w + C, out_w, at(out, n + k) + x, pitch, C,
+                   at(in, n + k) + x, some);
+        }
+    }
+    return n;
 }
 
 /* Columns `first` to `first + columns - 2 * rim` of the target's planes, or as many as there are; `columns` is a
@@ -48,7 +115,10 @@ static int FUNCTION(rim)(const struct network *net, const struct target *target)
    if there is no memory. */
 int FUNCTION(strip)(const struct network *net, const struct picture *still, const struct picture *average,
                     const struct taps *taps, const struct target *target, int first, int columns) {
-    const int C = net->channels, wide = 2 * C, blocks = net->blocks, reach = blocks + 4, E = net->outputs;
+    const int C = net->channels, blocks = net->blocks, E = net->outputs, step = reach_of_block(net);
+    const int wide = (net->limit > 0 ? 4 : 2) * C, reach = step * blocks + 4;
+    const int weights_of_block = net->limit > 0 ? C * (2 * 10 + 1 + 2 * C + 4 + 4 * C + 4 * 10 + 1 + 2 * C)
+                                                : C * (2 + 2 * C + 2 * 10 + 1 + 2 * C);
     const int rows = still->planes[0].rows, width = still->planes[0].columns, rim = FUNCTION(rim)(net, target);
     const ptrdiff_t pitch = columns + 2 * RIM;
     const int valid = first + columns - 2 * rim > width ? width - first : columns - 2 * rim;
@@ -62,7 +132,7 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     const ptrdiff_t room = columns + 24;
     total += 2 * PART * wide + 4 * LINES * room;
     for (int b = 0; b <= blocks; b++) {
-        features[b] = (struct ring){NULL, pitch, C, b < blocks ? 4 : TAPS};
+        features[b] = (struct ring){NULL, pitch, C, b < blocks ? 2 + 2 * step : TAPS};
         if (b < blocks) wider[b] = (struct ring){NULL, pitch, wide, 4};
         total += pitch * C * features[b].slots + (b < blocks ? pitch * wide * 4 : 0);
     }
@@ -86,7 +156,7 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     const float *r[TAPS];
     float sum = 0;
     /* Step i brings the picture's rows i - reach and the one below in; row n of a layer is made of rows around n of the
-       layer before, so every layer is a row behind, and begins with row 1 more than that. In every
+       layer before, so every layer is a row behind (a gated block four), and begins with as many rows more. In every
        fourth step eight rows come out, the last of them 2 reach before the last that came in. */
     for (int i = 0, row = -ROWS; row + ROWS < rows; i += 2) {
         for (int k = i; k < i + 2; k++) {
@@ -104,21 +174,9 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
             convolve_3x3(r, pitch, net->colours, w + C, w, at(&features[0], k), C, columns);
         }
         w += C + C * net->colours * 9;
-        for (int b = 0; b < blocks; b++) {
-            const float *first_w = w, *depth_w = w + wide + wide * C, *last_w = depth_w + wide * 10;
-            w = last_w + C + C * wide;
-            for (int k = n; k < n + 2 && n >= b; k++)
-                widen(at(&features[b], k), pitch, C, first_w + wide, first_w, at(&wider[b], k), wide, columns);
-            n--;
-            if (n <= b) continue;
-            for (int t = 0; t < 4; t++) r[t] = at(&wider[b], n - 1 + t);
-            for (int x = 0; x < columns; x += PART) {
-                int some = columns - x < PART ? columns - x : PART;
-                depthwise(r, pitch, wide, depth_w, spread, x, some);
-                for (int k = 0; k < 2; k++)
-                    narrow(spread + k * wide * PART, wide, last_w + C, last_w, at(&features[b + 1], n + k) + x, pitch,
-                           C, at(&features[b], n + k) + x, some);
-            }
+        for (int b = 0; b < blocks; b++, w += weights_of_block) {
+            const struct block block = {&features[b], &wider[b], &features[b + 1], 1 + step * b, spread};
+            n = net->limit > 0 ? stream(&block, w, net->limit, n, columns) : nano(&block, w, n, columns);
         }
         n -= TAPS - 5; /* the last of these rows is n + 1 now, and three above the first result belong to it */
         if (n < reach || (n - reach) % ROWS) continue;
