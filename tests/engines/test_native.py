@@ -162,7 +162,9 @@ def both_widths(kernels, build, tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", [(30, 100), (3, 5), (9, 400)])
-def test_vectors_of_either_width_give_the_same_picture(both_widths, engine, size):
+@pytest.mark.parametrize("blocks", ["engine", "stream"])
+def test_vectors_of_either_width_give_the_same_picture(both_widths, request, blocks, size):
+    engine = request.getfixturevalue(blocks)
     source = picture(*size)
     frames = [planes_of(source, seed) for seed in range(3)]
     with ThreadPoolExecutor(1) as worker:
