@@ -14,6 +14,7 @@ from videosr.errors import InputError
 from videosr.frame import Matrix, PixelFormat, Range
 from videosr.media.decoder import Decoder
 from videosr.media.readback import read_file
+from videosr.media.verify import verify
 
 B_FRAMES = {"bf": "3", "b_strategy": "0", "g": "8"}
 
@@ -333,6 +334,47 @@ def test_the_limit_of_pixels_is_chosen(tmp_path, videosr):
     done = videosr("upscale", clip, tmp_path / "b.mkv", "--max-pixels", 3000)
     assert done.code == 1
     assert "64x48 is too large" in done.err
+
+
+def test_a_film_that_begins_behind_its_sound_is_not_called_truncated(tmp_path):
+    path = make_clip(tmp_path / "a.mkv", pts=range(3000, 4000, 40), audio=[("flac", "eng")])
+    with av.open(path) as container:
+        assert "DURATION" in container.streams.video[0].metadata
+    with Decoder(path) as decoder:
+        assert len(list(decoder)) == 25
+    assert not any("truncated" in line for line in decoder.warnings)
+
+
+@pytest.fixture
+def shortened(tmp_path):
+    """An MP4 of which an edit list shows the sixth picture on, and half a picture too much, as copies of parts are."""
+    path = make_clip(tmp_path / "a.mp4", frames=60, rate=Fraction(25), time_base=Fraction(1, 25), options=B_FRAMES)
+    data = bytearray(path.read_bytes())
+    moov, at = data.index(b"mvhd") + 16, data.index(b"elst") + 8
+    (scale,) = struct.unpack_from(">I", data, moov)
+    with av.open(path) as container:
+        tick = container.streams.video[0].time_base
+    _, begin = struct.unpack_from(">Ii", data, at + 4)
+    struct.pack_into(">Ii", data, at + 4, round(2.22 * scale), begin + round(Fraction(5, 25) / tick))
+    path.write_bytes(data)
+    return path
+
+
+def test_what_an_edit_list_hides_is_not_missed(shortened):
+    with Decoder(shortened) as decoder:
+        frames = list(decoder)
+    assert len(frames) == decoder.info.frames == 55
+    assert not any("truncated" in line for line in decoder.warnings)
+
+
+def test_the_last_frame_of_a_part_of_an_mp4_lasts_as_it_did(shortened, videosr, tmp_path):
+    with Decoder(shortened) as decoder:
+        *_, before, last = decoder
+    assert last.duration == before.duration
+    output = tmp_path / "out.mp4"
+    done = videosr("upscale", shortened, output, "--model", "light-2x")
+    assert done.code == 0, done.err
+    assert verify(shortened, output).problems == []
 
 
 def test_the_last_frame_of_an_mp4_ends_with_its_track(tmp_path):

@@ -31,6 +31,7 @@ from videosr.media.source import (
     last_duration,
     parse_clock,
     plausible_rate,
+    stated_frames,
     unpack_matrix,
 )
 
@@ -162,7 +163,7 @@ class Decoder:
             format=fmt,
             time_base=self._time_base,
             rate=rate,
-            frames=stream.frames,
+            frames=stated_frames(self._pictures.container, stream),
             duration=self._stated_duration(),
             color=color,
             sar=fraction(sar) or Fraction(1),
@@ -382,7 +383,10 @@ class Decoder:
         if 0 < count < info.frames and pictures.container.format.name != "avi":  # AVI counts dropped frames as well
             self._warn("short", f"{count} frames found where the container states {info.frames}; it may be truncated")
         elif info.frames == 0 and info.duration is not None and not leaps:
-            shown = (last_pts - first_pts) * info.time_base + self._tick * self._time_base
+            begin = first_pts
+            if "matroska" in pictures.container.format.name:  # FFmpeg writes into it when a track ends
+                begin = min(0, begin)
+            shown = (last_pts - begin) * info.time_base + self._tick * self._time_base
             if shown < info.duration - max(Fraction(1, 2), info.duration / 50):
                 self._warn(
                     "short",

@@ -201,12 +201,21 @@ def last_duration(container: av.container.InputContainer, stream: VideoStream, p
         container: that holds it.
         stream: the stream.
         pts: of that frame, in ticks.
-        duration: of it as FFmpeg states it. An end that asks for twice as much is that of a file that was cut short.
+        duration: of it as FFmpeg states it. An end that asks for twice as much is that of a file that was cut short, and
+            where frames are hidden, as FFmpeg's `-ss` with `-c copy` leaves them, the track ends with its sound.
     """
     if "mov" not in container.format.name.split(",") or not stream.duration:
         return duration
     rest = (stream.start_time or 0) + stream.duration - pts
-    return rest if 0 < rest < 2 * duration else duration
+    longest = duration if stated_frames(container, stream) < stream.frames else 2 * duration - 1
+    return rest if 0 < rest <= longest else duration
+
+
+def stated_frames(container: av.container.InputContainer, stream: VideoStream) -> int:
+    """Frames that a file says are shown, 0 where it does not say: in MP4 and QuickTime without what edit lists hide."""
+    if "mov" not in container.format.name.split(",") or not stream.frames or not stream.index_entries:
+        return stream.frames
+    return sum(not entry.is_discard for entry in stream.index_entries)
 
 
 def _check_tiles(container: av.container.InputContainer, name: str) -> None:
