@@ -26,7 +26,7 @@ from videosr.media.images import (
     write_image,
 )
 from videosr.media.muxer import mux
-from videosr.media.probe import plan_streams
+from videosr.media.probe import DROP, plan_streams
 from videosr.media.resize import Resizer, wanted_size
 from videosr.models import registry
 from videosr.progress import Progress
@@ -202,7 +202,7 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         info = replace(decoder.info, format=frame.format)
         settings = image_settings(output, options.encoder, info)
         report = _Report(progress, decoder, options.strict)
-        report.losses(image_losses(output, settings, info))
+        report.losses([*image_losses(output, settings, info), *_other_pictures(source)])
         upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
         upscaler = Upscaler(upscale)
         progress.note(upscaler.chosen)
@@ -227,6 +227,11 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         timings=(),
         warnings=tuple(report.said),
     )
+
+
+def _other_pictures(source: Path) -> list[str]:
+    """What an image does not keep of a file with several pictures, as AVIF's alpha plane is one; one line each."""
+    return [str(plan) for plan in plan_streams(source, "image").streams if plan.type == "video" and plan.action == DROP]
 
 
 def picture_losses(source: Path, suffix: str) -> list[str]:

@@ -43,6 +43,11 @@ def test_jpeg_like_video_is_full_range_601_with_centred_chroma():
     assert (color.matrix, color.range, color.siting) == (Matrix.BT470BG, Range.FULL, Siting.CENTER)
 
 
+@pytest.mark.parametrize("codec", ["webp", "webp_anim"])
+def test_chroma_of_webp_is_centred_moving_or_not(codec):
+    assert resolve_color(ColorSpec(), YUV420, 480, 640, codec=codec)[0].siting == Siting.CENTER
+
+
 def test_siting_of_wide_gamut_is_top_left_and_has_no_meaning_without_subsampling():
     assert resolve_color(ColorSpec(matrix=Matrix.BT2020_NCL), YUV420, 2160, 3840)[0].siting == Siting.TOPLEFT
     assert resolve_color(ColorSpec(siting=Siting.LEFT), YUV444, 480, 640)[0].siting == Siting.UNSPECIFIED

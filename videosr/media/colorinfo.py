@@ -10,7 +10,7 @@ from __future__ import annotations
 from videosr.frame import UNSPECIFIED_CODE, ColorSpec, Matrix, PixelFormat, Range, Siting
 
 BT2020_PRIMARIES = 9
-CENTERED_CODECS = frozenset({"mpeg1video", "mjpeg", "mjpegb", "ljpeg", "webp", "h261", "h263", "h263p"})
+CENTERED_CODECS = frozenset({"mpeg1video", "mjpeg", "mjpegb", "ljpeg", "webp", "webp_anim", "h261", "h263", "h263p"})
 """Codecs whose 4:2:0 chroma lies in the middle of four luma samples (MPEG-1, JPEG and H.263 siting)."""
 
 

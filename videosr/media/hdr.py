@@ -27,6 +27,7 @@ LOST_SIDE_DATA = {
     "S12M_TIMECODE": "frame timecodes",
     "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
     "EXIF": "EXIF data",
+    "PNG_TEXT": "text in the picture's file",
 }
 """Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
 

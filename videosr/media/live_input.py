@@ -265,7 +265,7 @@ class LiveInput:
 
     def _decode(self, packet: Packet | None, arrival: float) -> Iterator[Picture]:
         if packet is not None:
-            self._side_data.expect(packet)
+            packet = self._side_data.expect(packet)
         try:
             pictures = self._stream.codec_context.decode(packet)
         except av.error.EOFError:

@@ -371,7 +371,7 @@ class Pictures:
     def _decoded(self, packet: av.Packet[Any] | None) -> Iterable[av.VideoFrame]:
         """The frames that come of a packet, and perhaps of earlier ones."""
         if packet is not None:
-            self.side_data.expect(packet)
+            packet = self.side_data.expect(packet)
         try:
             frames = self._context.decode(packet)
         except av.error.InvalidDataError:

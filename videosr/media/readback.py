@@ -241,7 +241,7 @@ def _read_video(
     times = PictureTimes(container)
     for packet in chain(_packets(container, [stream], file), [None]):
         if packet is not None:
-            side_data.expect(packet)
+            packet = side_data.expect(packet)
         try:
             frames = context.decode(packet if packet is not None and packet.size else None)
         except av.error.EOFError:
