@@ -168,3 +168,79 @@ def test_a_picture_too_large_for_its_file_is_refused_before_it_is_made(videosr, 
     assert "wide.webp: would be 16400x32, and .webp holds 16383 a side at most" in done.err
     assert not (tmp_path / "wide.webp").exists()
     assert videosr(*command, "--size", "8200x16").code == 0
+
+
+def exif(orientation):
+    """Of a picture that is to be turned (EXIF 2.3, 4.6.4 A)."""
+    return b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHHI", 0x112, 3, 1, orientation, 0, 0)
+
+
+def test_what_rides_in_a_png_is_named_and_turns_it(tmp_path, videosr):
+    """With an ICC profile nothing that rides on the frame can be looked at, and FFmpeg says nothing of text."""
+    source, output = tmp_path / "in.png", tmp_path / "out.png"
+    encode(source, np.rint(picture(40, 48, 3) * 255).astype(np.uint8), "png", "rgb24")
+    data, ihdr = source.read_bytes(), 8 + 12 + 13
+    rides = chunk(b"iCCP", b"a name\0\0" + zlib.compress(bytes(128)))
+    rides += chunk(b"eXIf", exif(6)) + chunk(b"tEXt", b"Author\0somebody")
+    source.write_bytes(data[:ihdr] + rides + data[ihdr:])
+    done = videosr("upscale", source, output, "--model", "light-2x")
+    assert done.code == 0, done.err
+    for what in ("ICC profile", "EXIF data", "text in the picture's file"):
+        assert f"{what} cannot be kept" in done.err
+    assert decode(output)[0].shape == (96, 80, 3)
+
+
+def tiff(path, pages, *, samples=1, bits=8, more=()):
+    """A TIFF of 16x8 pixels, its planes apart (TIFF 6.0, section 2).
+
+    Args:
+        pages: how many.
+        samples: of each pixel.
+        bits: of each sample.
+        more: (tag, value) of each page besides.
+    """
+    strip = bytes(16 * 8 * samples * bits // 8)
+    data, link = bytearray(b"II*\0\0\0\0\0"), 4
+    for _ in range(pages):
+        at = len(data)
+        data += strip
+        struct.pack_into("<I", data, link, len(data))
+        fields = {256: 16, 257: 8, 258: bits, 259: 1, 262: 1, 273: at, 277: samples, 278: 8, 279: len(strip)}
+        fields |= {284: 1 if samples == 1 else 2} | dict(more)
+        data += struct.pack("<H", len(fields))
+        data += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+        link = len(data)
+        data += bytes(4)
+    path.write_bytes(data)
+    return path
+
+
+def test_further_pages_of_a_tiff_are_named(tmp_path, videosr):
+    source, output = tiff(tmp_path / "in.tif", 3), tmp_path / "out.png"
+    done = videosr("upscale", source, output, "--model", "light-2x")
+    assert done.code == 0, done.err
+    assert "2 further pages of the file cannot be kept" in done.err
+    assert videosr("upscale", source, output, "--overwrite", "--strict").code == 1
+
+
+@pytest.mark.parametrize(("more", "why"), [((259, 7), "as JPEG"), ((322, 16), "in tiles"), ((258, 16), "by itself")])
+def test_a_tiff_of_which_ffmpeg_makes_a_black_picture_is_refused(tmp_path, videosr, more, why):
+    source = tiff(tmp_path / "in.tif", 1, samples=3, more=[(262, 2), more])
+    done = videosr("upscale", source, tmp_path / "out.png", "--model", "light-2x")
+    assert done.code == 1
+    assert why in done.err
+
+
+def test_an_image_says_which_other_pictures_it_leaves_out(tmp_path, videosr):
+    """As AVIF has its alpha plane."""
+    source = tmp_path / "in.mkv"
+    with av.open(source, "w") as out:
+        for _ in range(2):
+            video = out.add_stream("ffv1", rate=1)
+            video.width, video.height, video.pix_fmt = 32, 16, "gray"
+        for video in out.streams.video:
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32), np.uint8), format="gray")))
+            out.mux(video.encode(None))
+    done = videosr("upscale", source, tmp_path / "out.png", "--model", "light-2x")
+    assert done.code == 0, done.err
+    assert "stream 1 (video, ffv1): drop" in done.err

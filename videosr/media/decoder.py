@@ -20,6 +20,7 @@ from videosr.media.colorinfo import INEXACT, changes, completed, resolve_color, 
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
+from videosr.media.joined import joined
 from videosr.media.limits import DEFAULT_MAX_PIXELS, check_refused, check_size
 from videosr.media.pictures import Pictures
 from videosr.media.planes import planar_format
@@ -34,6 +35,7 @@ from videosr.media.source import (
     stated_frames,
     unpack_matrix,
 )
+from videosr.media.tiffs import further_pages
 
 
 class _Form(NamedTuple):
@@ -124,6 +126,9 @@ class Decoder:
         pictures.prepare()
         context = pictures.stream.codec_context
         self._side_data = SideData(context)
+        self._further = joined(self.name, pictures.container.format.name)
+        if context.codec.name == "tiff":
+            self._further = further_pages(self.name)
         self.display_matrix = coded_display_matrix(context)
 
         self._source = iter(pictures)
@@ -222,7 +227,7 @@ class Decoder:
     @property
     def losses(self) -> list[str]:
         """What rides on the frames and cannot be carried to another file; grows while frames are read."""
-        return self._side_data.losses
+        return [*self._further, *self._side_data.losses]
 
     @property
     def hdr(self) -> tuple[tuple[str, bytes], ...]:

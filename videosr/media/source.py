@@ -201,7 +201,7 @@ def last_duration(container: av.container.InputContainer, stream: VideoStream, p
         container: that holds it.
         stream: the stream.
         pts: of that frame, in ticks.
-        duration: of it as FFmpeg states it. An end that asks for twice as much is that of a file that was cut short, and
+        duration: of it as FFmpeg states it. An end that asks for twice as much is that of a file that was cut short;
             where frames are hidden, as FFmpeg's `-ss` with `-c copy` leaves them, the track ends with its sound.
     """
     if "mov" not in container.format.name.split(",") or not stream.duration:
