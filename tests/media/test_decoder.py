@@ -13,6 +13,7 @@ from clips import VFR_PTS, make_clip, picture
 from videosr.errors import InputError
 from videosr.frame import Matrix, PixelFormat, Range
 from videosr.media.decoder import Decoder
+from videosr.media.fields import detect
 from videosr.media.readback import read_file
 from videosr.media.verify import verify
 
@@ -241,7 +242,7 @@ def test_unreadable_file_is_refused(tmp_path, monkeypatch):
 def test_wrong_stream_index_names_the_right_ones(tmp_path):
     path = make_clip(tmp_path / "a.mkv", frames=2, audio=[("flac", "eng")])
     with pytest.raises(InputError, match=r"stream 1 is not a video stream.*: 0"):
-        Decoder(path, stream=1)
+        detect(path, 1)
 
 
 def test_truncated_file_gives_the_frames_that_are_there_and_says_so(tmp_path):

@@ -48,14 +48,13 @@ class _Form(NamedTuple):
 
 
 class Decoder:
-    """Decodes one video stream of a file into frames, in presentation order.
+    """Decodes the video stream of a file into frames, in presentation order.
 
     Iterate once. Every frame's planes are fresh arrays that nobody else holds. `info` is known before the first
     frame is asked for, because the first one is decoded on opening; `warnings` grows while frames are read.
 
     Args:
         path: file to read.
-        stream: index of the video stream in the container; the best one by default.
         start: seconds after the beginning of the file at which to begin; frames shown earlier are skipped.
         duration: seconds after `start` at which to end.
         frames: end after that many frames.
@@ -83,7 +82,6 @@ class Decoder:
         self,
         path: str | os.PathLike[str],
         *,
-        stream: int | None = None,
         start: Fraction | None = None,
         duration: Fraction | None = None,
         frames: int | None = None,
@@ -103,7 +101,7 @@ class Decoder:
         if deinterlace and device is not None:
             device = None
             self._warn("device", "decoded on the CPU, where deinterlacing is done")
-        self._pictures = Pictures(path, stream, max_pixels=max_pixels, threads=threads, device=device, note=self._warn)
+        self._pictures = Pictures(path, max_pixels=max_pixels, threads=threads, device=device, note=self._warn)
         try:
             self._open(start, duration)
         except BaseException:

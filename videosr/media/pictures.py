@@ -43,7 +43,6 @@ class Pictures:
 
     Args:
         path: of the file.
-        index: of the stream in the container; the best one by default.
         max_pixels: of a picture.
         threads: decoder threads; 0 chooses by the machine. The frames do not depend on it.
         device: CUDA device that decodes, if it can; None: the CPU does.
@@ -70,7 +69,6 @@ class Pictures:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        index: int | None,
         *,
         max_pixels: int,
         threads: int,
@@ -87,7 +85,7 @@ class Pictures:
         self._device_reader: DeviceReader | None = None
         self.container = open_input(path, max_pixels)
         try:
-            self.stream = video_stream(self.container, self.name, index)
+            self.stream = video_stream(self.container, self.name)
             self._index = self.stream.index
             context = self.stream.codec_context
             self._context = host_decoder(self.stream)

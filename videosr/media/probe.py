@@ -216,7 +216,7 @@ def _facts(stream: Stream) -> StreamFacts:
     )
 
 
-def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | None = None) -> Plan:
+def plan_streams(path: str | os.PathLike[str], container: str) -> Plan:
     """Decide what becomes of every stream of a file in another container.
 
     Whether a stream can be copied or converted is found by writing a file with it, and its first packets if it is
@@ -225,14 +225,13 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, video: int | N
     Args:
         path: the source.
         container: FFmpeg's muxer (`containers.container_format`), or "image".
-        video: index of the video stream to upscale; the best one by default.
 
     Raises:
         InputError: the source cannot be opened or has no usable video stream.
     """
     name = os.fspath(path)
     with open_described(path) as (source, first):
-        chosen = video_stream(source, name, video).index
+        chosen = video_stream(source, name).index
         plans = tuple(
             StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
             if s.index == chosen
