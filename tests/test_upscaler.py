@@ -20,6 +20,7 @@ from videosr import color, temporal  # noqa: E402
 from videosr.engines import Engine, load  # noqa: E402
 from videosr.errors import UsageError  # noqa: E402
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting, StreamInfo  # noqa: E402
+from videosr.look import look_at  # noqa: E402
 from videosr.temporal import HISTORY, Mode  # noqa: E402
 from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
 
@@ -136,9 +137,9 @@ def test_frames_may_be_begun_in_any_order_and_finished_by_other_threads(engine):
     frames = clip()
     sequential = [digest(f) for f in upscale(upscaler_of(engine, Mode.ADAPTIVE), frames)]
     upscaler = Upscaler(options(Mode.ADAPTIVE), engine)
-    seen = [upscaler.look(frames[0], None)]
+    seen = [look_at(frames[0], None)]
     for frame in frames[1:]:
-        seen.append(upscaler.look(frame, seen[-1]))
+        seen.append(look_at(frame, seen[-1]))
     recent, finished = deque(maxlen=3), {}
     with ThreadPoolExecutor(4) as pool:
         for i in np.random.default_rng(6).permutation(len(frames)):
@@ -148,20 +149,19 @@ def test_frames_may_be_begun_in_any_order_and_finished_by_other_threads(engine):
     assert upscaler.reused  # on twos, in whatever order
 
 
-def test_cuts_that_are_known_are_believed(engine):
+def test_cuts_that_are_known_are_believed():
     frames = clip()
-    upscaler = upscaler_of(engine, Mode.ADAPTIVE)
-    first = upscaler.look(frames[7], None)
+    first = look_at(frames[7], None)
     assert first.cut
-    assert upscaler.look(frames[8], first, cut=True).cut
-    assert upscaler.look(frames[9], upscaler.look(frames[8], first)).cut
-    assert not upscaler.look(frames[9], upscaler.look(frames[8], first), cut=False).cut
+    assert look_at(frames[8], first, cut=True).cut
+    assert look_at(frames[9], look_at(frames[8], first)).cut
+    assert not look_at(frames[9], look_at(frames[8], first), cut=False).cut
     same = replace(frames[7], pts=8)
-    assert upscaler.look(same, first, cut=False).repeat
-    fresh = upscaler.look(same, first, cut=True)
+    assert look_at(same, first, cut=False).repeat
+    fresh = look_at(same, first, cut=True)
     assert (fresh.cut, fresh.repeat) == (True, False)
     recoloured = replace(frames[8], color=replace(LEFT, range=Range.FULL))
-    assert upscaler.look(recoloured, first, cut=False).cut
+    assert look_at(recoloured, first, cut=False).cut
 
 
 @pytest.mark.parametrize(("mode", "denoise"), MODES)

@@ -19,8 +19,7 @@ from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.choice import AUTO, Wish, choose
 from videosr.errors import EngineError, UsageError
 from videosr.frame import Array, Frame, PixelFormat, StreamInfo, complete, namespace, on_host, together
-from videosr.look import Looker, look_at
-from videosr.look import Seen as Seen
+from videosr.look import Looker, Seen, look_at
 from videosr.models import registry
 from videosr.reflections import over_reflections
 from videosr.temporal import Mode
@@ -246,15 +245,14 @@ class Upscaler:
             seen.append(look_at(frame, seen[-1] if seen else None, device=self.engine.device))
         return self.finish(self.begin(seen))
 
-    look = staticmethod(look_at)
-
     def begin(self, seen: Sequence[Seen], recent: Iterable[Pending] = ()) -> Pending:
         """Start on the last of some consecutive frames, as `picture` would make it; `finish` gives the result.
 
         One thread at a time may begin frames, while others finish theirs: a runner's `submit` is not for many at once.
 
         Args:
-            seen: oldest first, each looked at after the one before it; more than the last `HISTORY` are ignored.
+            seen: oldest first, each compared with the one before it (`look.look_at`); more than the last `HISTORY` are
+                ignored.
             recent: frames begun lately; if one is made of the same pictures, it is not computed again.
 
         Raises:

@@ -14,7 +14,7 @@ from videosr import scenes, temporal
 from videosr.engines.cuda_planes import semi_planar
 from videosr.engines.cuda_statistics import SOURCE, FrameStatistics
 from videosr.frame import Frame, PixelFormat
-from videosr.upscaler import Upscaler
+from videosr.look import look_at
 
 on_host = pytest.mark.skipif(not cuda_host.COMPILER, reason="g++ is not installed: kernels cannot run on the host")
 SIZES = [(1080, 1920), (90, 160), (37, 75), (8, 8), (7, 30), (1, 1)]
@@ -114,9 +114,9 @@ def test_the_upscaler_sees_frames_on_the_gpu_as_those_on_the_host():
     wide = film(fmt, 54, 98, 2.5)[0]
     here = there = None
     for planes in (one, two, tuple(plane.copy() for plane in two), other, wide, wide):
-        here = Upscaler.look(frame_of(planes, fmt), here)
+        here = look_at(frame_of(planes, fmt), here)
         waits = device.host_waits
-        there = Upscaler.look(frame_of(tuple(map(on_device, planes)), fmt), there, device=device)
+        there = look_at(frame_of(tuple(map(on_device, planes)), fmt), there, device=device)
         assert device.host_waits == waits + 1
         assert there[2:4] == here[2:4]
         assert np.array_equal(there.thumbnail, here.thumbnail)

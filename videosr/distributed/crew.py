@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from videosr.distributed.piece import Chunk, Made, MakePiece, Uncut, Unfit
-from videosr.distributed.plan import Piece, planned
+from videosr.distributed.plan import Piece, ahead, pieces
 from videosr.distributed.pool import Done, Failed, Frames, Outcome, Pool, Told
 from videosr.errors import InputError, OutputError, UsageError
 from videosr.film import Film
@@ -97,8 +97,9 @@ class _Head:
         self._linear = False
 
     def work(self, hands: Hands, size: int) -> None:
-        with planned(self._film.decoder, self._film.closes, size + 2) as pieces:
-            lost = self._round(hands, (self._task(p) for p in pieces if p.first not in self._finished), last=False)
+        found = pieces(self._film.decoder, self._film.closes)
+        with closing(ahead(found, size + 2)) as planned:
+            lost = self._round(hands, (self._task(p) for p in planned if p.first not in self._finished), last=False)
             for attempt in range(2, ATTEMPTS + 1):
                 lost = self._round(hands, lost, last=attempt == ATTEMPTS)
 

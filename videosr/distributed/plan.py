@@ -13,15 +13,14 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from videosr.frame import Frame, on_host
+from videosr.look import Seen, look_at
 from videosr.temporal import HISTORY
-from videosr.upscaler import Seen, Upscaler
 
 
 class Mark(NamedTuple):
@@ -78,7 +77,7 @@ def pieces(frames: Iterable[Frame], closes: Callable[[int, bool], bool]) -> Iter
     first = 0
     seen: Seen | None = None
     for frame in frames:
-        seen = Upscaler.look(frame, seen)
+        seen = look_at(frame, seen)
         if marks and closes(len(marks), seen.cut):
             yield Piece(first, len(before), (*before, *marks))
             first += len(marks)
@@ -134,8 +133,3 @@ def ahead[T](items: Iterator[T], depth: int) -> Generator[T]:
     finally:
         stop.set()
         thread.join()
-
-
-def planned(frames: Iterable[Frame], closes: Callable[[int, bool], bool], depth: int) -> closing[Generator[Piece]]:
-    """`pieces`, found in a thread of their own; to be left by `with`, which ends that."""
-    return closing(ahead(pieces(frames, closes), depth))

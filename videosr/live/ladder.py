@@ -15,10 +15,11 @@ from videosr.engines import Interface
 from videosr.engines.choice import AUTO
 from videosr.errors import UsageError
 from videosr.frame import Frame, StreamInfo
+from videosr.look import Seen, look_at
 from videosr.media.rescale import Rescaler
 from videosr.models import registry
 from videosr.temporal import HISTORY, Mode
-from videosr.upscaler import Pending, Seen, UpscaleOptions, Upscaler
+from videosr.upscaler import Pending, UpscaleOptions, Upscaler
 
 type Finish = Callable[[], Frame]
 """Waits for a frame under way and returns it."""
@@ -46,7 +47,7 @@ class Prompt:
             made = [*upscaler.process(frame)]  # such a network gives each frame at once
             return lambda: made[0]
         before = self._history[-1] if self._history else None
-        self._history.append(upscaler.look(frame, before, device=upscaler.engine.device))
+        self._history.append(look_at(frame, before, device=upscaler.engine.device))
         pending = self._last = upscaler.begin(self._history, () if self._last is None else (self._last,))
         return lambda: upscaler.finish(pending)
 

@@ -15,7 +15,8 @@ import vapoursynth as vs
 
 from videosr.errors import VideosrError
 from videosr.frame import PixelFormat
-from videosr.upscaler import Pending, Seen, Upscaler
+from videosr.look import Seen, look_at
+from videosr.upscaler import Pending, Upscaler
 from vsvideosr import frames
 
 
@@ -68,7 +69,7 @@ class Session:
                 source = f[n - m]
                 before = chain[-1] if chain else None
                 frame = frames.read(source, m, self._source)
-                seen = self._upscaler.look(frame, before, frames.scene_change(source.props))
+                seen = look_at(frame, before, frames.scene_change(source.props))
                 if before is None and m:
                     chain.append(seen)  # what is before it is not known here: good for this window's end alone
                     continue
