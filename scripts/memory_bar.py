@@ -18,7 +18,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from videosr.frame import Frame
 from videosr.graph import Graph, NullSink
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
@@ -61,7 +60,7 @@ def main() -> None:
         return
     early = [0.0]
 
-    def watch(done: int, _: Frame | None = None) -> None:
+    def watch(done: int) -> None:
         if done == _EARLY:
             early[0] = peak()
 

@@ -287,7 +287,7 @@ class Film:
             for frame in before:
                 self.upscaler.remember(frame)
         with SegmentSink(folder, self, first) as sink:
-            graph = Graph(frames, self._stages, sink, progress=lambda n, _: told(n))
+            graph = Graph(frames, self._stages, sink, progress=told)
             graph.run()
         self.timings = [a + b for a, b in zip(self.timings, graph.timings, strict=False)] or graph.timings
         return graph.timings[-1].frames

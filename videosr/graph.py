@@ -85,7 +85,7 @@ class Graph:
         stages: (name, stage) in order.
         sink: where they go.
         depth: frames a queue holds.
-        progress: called in the sink's thread after every frame with the number so far and the frame.
+        progress: called in the sink's thread after every frame with the number of frames so far.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Graph:
         sink: Sink,
         *,
         depth: int = 4,
-        progress: Callable[[int, Frame], None] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self._source, self._stages, self._sink, self._progress = source, stages, sink, progress
         self._stop = threading.Event()
@@ -210,7 +210,7 @@ class Graph:
             timing.busy += time.perf_counter() - start
             timing.frames += 1
             if self._progress is not None:
-                self._progress(timing.frames, frame)
+                self._progress(timing.frames)
         start = time.perf_counter()
         self._sink.finish()
         timing.busy += time.perf_counter() - start
