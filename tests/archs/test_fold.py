@@ -29,7 +29,7 @@ def rings(a, b, ring):
 
 @pytest.mark.parametrize("scale", SCALES)
 @torch.no_grad()
-def test_tails_equal_the_original_inside_and_differ_on_a_known_rim(scale):
+def test_the_tail_equals_the_original_inside_and_differs_on_a_known_rim(scale):
     model = network(scale=scale)
     features = torch.randn(2, 16, 9, 11, dtype=torch.float64)
     original = model.detail_gain * model.conv_out(model.up(features))
@@ -37,13 +37,6 @@ def test_tails_equal_the_original_inside_and_differ_on_a_known_rim(scale):
     assert five.weight.shape == (3 * scale**2, 16, 5, 5)
     inside, rim = rings(F.pixel_shuffle(five(features), scale), original, 1)
     assert inside < EXACT < 1e-3 < rim
-
-    original = model.detail_gain * model.conv_out(model.up(model.conv_mid(features)))
-    seven = fold.tail_with_mid(model)
-    assert seven.weight.shape == (3 * scale**2, 16, 7, 7)
-    folded = F.pixel_shuffle(seven(features), scale)
-    assert rings(folded, original, scale + 1)[0] < EXACT
-    assert rings(folded, original, scale)[0] > 1e-4  # the rim is no narrower than said
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -14,9 +14,7 @@ from apart import Apart, without_autocast
 from test_data import run_of
 from torch import Tensor, nn
 
-from videosr.archs import fold
 from videosr.archs.families import PARAGON, Start, family_of
-from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.errors import InputError
 from videosr.training.config import (
     DataConfig,
@@ -39,8 +37,6 @@ def test_a_network_is_deployed_where_it_lies(monkeypatch: pytest.MonkeyPatch, va
     with Apart():
         deployed = family.deployed(network, family.halo, False)
         output = deployed(torch.rand(1, 3, 64, 64, device="meta"))
-        if isinstance(network, ParagonSR2):
-            assert fold.tail_with_mid(network).weight.is_meta
     assert {x.device.type for x in (*deployed.parameters(), *deployed.buffers())} == {"meta"}
     assert output.shape == (1, 3, 128, 128)
 

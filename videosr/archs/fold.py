@@ -8,9 +8,8 @@ Output channels are in the order of `torch.nn.PixelShuffle` and of ONNX DepthToS
 `colour * scale^2 + dy * scale + dx`.
 
 The folded forms equal the original wherever the original's own zero padding of intermediate maps is out of sight: all
-but the outermost ring of output pixels for `tail`, all but `scale + 1` rings for `tail_with_mid`, all for `base` at
-alpha 0, all but two rings at alpha > 0. So on an input padded by two or more pixels, the output cropped after, they are
-equal everywhere.
+but the outermost ring of output pixels for `tail`, all for `base` at alpha 0, all but two rings at alpha > 0. So on an
+input padded by two or more pixels, the output cropped after, they are equal everywhere.
 """
 
 from __future__ import annotations
@@ -81,13 +80,6 @@ def tail(model: ParagonSR2) -> Convolution:
     net = copy.deepcopy(model).double()
     channels = net.conv_in.out_channels
     return _probe(lambda x: net.detail_gain * net.conv_out(net.up(x)), channels, 2, model.scale, net.detail_gain.device)
-
-
-def tail_with_mid(model: ParagonSR2) -> Convolution:
-    """`conv_mid` and all that `tail` has as one 7x7 convolution C -> 3*scale^2, float64."""
-    net = copy.deepcopy(model).double()
-    channels, device = net.conv_in.out_channels, net.detail_gain.device
-    return _probe(lambda x: net.detail_gain * net.conv_out(net.up(net.conv_mid(x))), channels, 3, model.scale, device)
 
 
 def base(model: ParagonSR2) -> Convolution:
