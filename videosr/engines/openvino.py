@@ -31,9 +31,9 @@ _HALF = {"FP16": "f16", "BF16": "bf16"}
 """What OpenVINO calls a half precision among a device's capabilities, and as a hint."""
 
 
-def fast_precisions(device: str = "CPU") -> tuple[str, ...]:
-    """The half precisions that this device computes natively: of "f16" and "bf16"."""
-    able = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+def fast_precisions() -> tuple[str, ...]:
+    """The half precisions that this CPU computes natively: of "f16" and "bf16"."""
+    able = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(hint for name, hint in _HALF.items() if name in able)
 
 
