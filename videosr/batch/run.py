@@ -367,8 +367,7 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
         with registry.find(model).open("rb") as file:
             upscale["model"] += hashlib.file_digest(file, "sha256").hexdigest()[:32]
     encoder["options"] = dict(encoder["options"])
-    flat = {**values, **upscale, **{key: value for key, value in encoder.items() if key != "pix_fmt"}}
-    flat["pix_fmt"] = encoder["pix_fmt"]
+    flat = {**values, **upscale, **encoder}  # both have `pix_fmt`: the encoder's is the output's
     return {key: str(value) if isinstance(value, Fraction) else value for key, value in flat.items()}
 
 
