@@ -1,8 +1,7 @@
 """Video planes to R'G'B' tensors and back on an NVIDIA GPU: the kernels of `kernels/planes.cu` and what they are told.
 
 They compute what `color.to_rgb`, `color.from_rgb` and `temporal.average` do, in the same order and in float32, in one
-launch each. Planes are 2-D arrays of the device with any strides: rows may be padded, and samples of Cb and Cr may
-alternate. So a decoder's NV12 and P010 surfaces are read, and an encoder's written, where they lie (`semi_planar`).
+launch each. Planes are 2-D arrays of the device with any strides.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _AXIS = np.dtype(
 _AVERAGE = np.dtype([("first", "i4"), ("count", "i4"), ("taps", "f4", (_MEAN,))], align=True)
 _LEVELS = np.dtype([("offset", "f4", (3,)), ("gain", "f4", (3,))], align=True)
 _SOURCE = np.dtype(
-    [("frame", _PLANE, (3,)), ("average", _PLANE, (3,)), ("shift", "i4"), ("share", "f4"), ("levels", _LEVELS)],
+    [("frame", _PLANE, (3,)), ("average", _PLANE, (3,)), ("share", "f4"), ("levels", _LEVELS)],
     align=True,
 )
 _TO_TENSORS = np.dtype(
@@ -61,7 +60,6 @@ _WINDOW = np.dtype(
         ("frames", _PLANE, (DEPTH, 3)),
         ("average", _PLANE, (3,)),
         ("count", "i4"),
-        ("shift", "i4"),
         ("height", "i4"),
         ("width", "i4"),
         ("likeness", "f4"),
@@ -76,7 +74,6 @@ _TO_PLANES = np.dtype(
         ("height", "i4"),
         ("width", "i4"),
         ("made", _PLANE, (3,)),
-        ("shift", "i4"),
         ("dither", "i4"),
         ("peak", "f4"),
         ("levels", _LEVELS),
@@ -108,7 +105,6 @@ class PlaneKernels:
         apart: the result's chroma is interpolated from the source's (`Network.chroma_apart`).
         denoise: how far a frame is moved towards the average of its window, 0..1.
         dither: ordered dither instead of rounding.
-        shifts: how far codes are shifted up in the words of the source and of the result: 6 for P010.
 
     Raises:
         InputError: unknown matrix.
@@ -125,7 +121,6 @@ class PlaneKernels:
         apart: bool = False,
         denoise: float = 0.0,
         dither: bool = False,
-        shifts: tuple[int, int] = (0, 0),
     ) -> None:
         self.source, self.target = source, target
         made = target.format
@@ -148,10 +143,10 @@ class PlaneKernels:
         )
         self._colors = source.format.planes - source.format.alpha
         self._apart = apart
-        self._to_tensors = self._job_to_tensors(denoise, shifts[0])
-        self._to_planes = self._job_to_planes(denoise, dither, shifts)
+        self._to_tensors = self._job_to_tensors(denoise)
+        self._to_planes = self._job_to_planes(denoise, dither)
         self._average = np.zeros((), _WINDOW)
-        self._average["shift"], self._average["height"], self._average["width"] = shifts[0], source.height, source.width
+        self._average["height"], self._average["width"] = source.height, source.width
 
     def to_tensors(
         self, frame: Sequence[Array], tensors: Sequence[Array], average: Sequence[Array] | None = None
@@ -221,9 +216,9 @@ class PlaneKernels:
         """Queue a kernel over a picture of (rows, columns) in tiles of (columns, rows)."""
         self._kernels.launch(name, (-(-size[1] // tile[0]), -(-size[0] // tile[1])), _THREADS, [job])
 
-    def _job_to_tensors(self, share: float, shift: int) -> NDArray[Any]:
+    def _job_to_tensors(self, share: float) -> NDArray[Any]:
         job, source = np.zeros((), _TO_TENSORS), self.source
-        job["source"] = _source(source, share, shift)
+        job["source"] = _source(source, share)
         job["height"], job["width"] = source.height, source.width
         if source.format.family == "yuv":
             job["matrix"] = color.rgb_from_ycc(source.color.matrix).ravel()
@@ -232,10 +227,10 @@ class PlaneKernels:
             job["down"] = _axis(rows, Fraction(down[0]), down[1])
         return job
 
-    def _job_to_planes(self, share: float, dither: bool, shifts: tuple[int, int]) -> NDArray[Any]:
+    def _job_to_planes(self, share: float, dither: bool) -> NDArray[Any]:
         job, source, target = np.zeros((), _TO_PLANES), self.source, self.target
         job["height"], job["width"] = target.height, target.width
-        job["shift"], job["dither"], job["peak"] = shifts[1], dither, (1 << target.format.bits) - 1
+        job["dither"], job["peak"] = dither, (1 << target.format.bits) - 1
         levels = [color.levels(target.format, target.color.range, i) for i in range(target.format.planes)]
         for i, (offset, scale) in enumerate(levels):
             job["levels"]["offset"][i], job["levels"]["gain"][i] = offset, scale
@@ -247,22 +242,12 @@ class PlaneKernels:
                 job[name]["first"], job[name]["count"] = first, len(taps)
                 job[name]["taps"][: len(taps)] = taps
         if self._apart:
-            job["source"] = _source(source, share, shifts[0])
+            job["source"] = _source(source, share)
             scale, sizes = target.height // source.height, source.format.plane_shape(1, source.height, source.width)
             axes = zip(("source_down", "source_across"), sizes, _chroma(source), _chroma(target), strict=True)
             for name, size, own, other in axes:
                 job[name] = _axis(size, *color.chroma_enlargement(scale, own, other))
         return job
-
-
-def semi_planar(luma: Array, chroma: Array) -> tuple[Array, Array, Array]:
-    """The planes of NV12, P010 or P016, as `PlaneKernels` takes them, without a copy.
-
-    Args:
-        luma: (rows, columns).
-        chroma: (rows / 2, columns) with Cb and Cr in turn.
-    """
-    return luma, chroma[:, 0::2], chroma[:, 1::2]
 
 
 def _chroma(picture: Picture) -> tuple[tuple[int, float], tuple[int, float]]:
@@ -287,9 +272,9 @@ def _axis(size: int, factor: Fraction, offset: float) -> NDArray[Any]:
     return axis
 
 
-def _source(picture: Picture, share: float, shift: int) -> NDArray[Any]:
+def _source(picture: Picture, share: float) -> NDArray[Any]:
     source = np.zeros((), _SOURCE)
-    source["share"], source["shift"] = share, shift
+    source["share"] = share
     for i in range(1 if picture.format.family == "gray" else 3):
         offset, scale = color.levels(picture.format, picture.color.range, i)
         source["levels"]["offset"][i], source["levels"]["gain"][i] = offset, 1 / scale

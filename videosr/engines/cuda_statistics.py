@@ -24,14 +24,13 @@ SOURCE = "statistics.cu"
 _THREADS = (32, 8)  # a warp for each cell, block or row
 _PLANE = np.dtype([("data", "u8"), ("pitch", "i4"), ("step", "i4"), ("rows", "i4"), ("columns", "i4")], align=True)
 _THUMBNAIL = np.dtype(
-    [("plane", _PLANE), *((name, "i4") for name in ("shift", "cell", "step", "rows", "columns")), ("sums", "u8")],
+    [("plane", _PLANE), *((name, "i4") for name in ("cell", "step", "rows", "columns")), ("sums", "u8")],
     align=True,
 )
 _NOISE = np.dtype(
     [
         ("newer", _PLANE),
         ("older", _PLANE),
-        ("shift", "i4"),
         ("rows", "i4"),
         ("columns", "i4"),
         ("sums", "u8"),
@@ -69,11 +68,10 @@ class FrameStatistics:
         format: of them.
         height: rows of luma.
         width: columns of luma.
-        shift: how far codes are shifted up in their words: 6 for P010.
     """
 
-    def __init__(self, device: Device, format: PixelFormat, height: int, width: int, shift: int = 0) -> None:
-        self._device, self._format, self._shift = device, format, shift
+    def __init__(self, device: Device, format: PixelFormat, height: int, width: int) -> None:
+        self._device, self._format = device, format
         self._lock = threading.Lock()
         self._stream, self._done = device.stream(), device.event()
         self._kernels = device.kernels(SOURCE, {"SAMPLE": C_TYPES[format.dtype.name]})
@@ -118,13 +116,13 @@ class FrameStatistics:
         places = {name: base + fields[name][1] for name in fields}
         self._made.fill(0)
         job = np.zeros((), _THUMBNAIL)
-        job["plane"], job["shift"], job["cell"], job["step"] = _plane(newer[0]), self._shift, self._cell, self._step
+        job["plane"], job["cell"], job["step"] = _plane(newer[0]), self._cell, self._step
         (job["rows"], job["columns"]), job["sums"] = self._cells, places["cells"]
         self._warps("thumbnail", self._cells[0] * self._cells[1], job)
         if older is None:
             return
         job = np.zeros((), _NOISE)
-        job["newer"], job["older"], job["shift"] = _plane(newer[0]), _plane(older[0]), self._shift
+        job["newer"], job["older"] = _plane(newer[0]), _plane(older[0])
         (job["rows"], job["columns"]), job["sums"] = self._grid, places["noise"]
         if 0 not in self._grid:
             self._warps("noise", self._grid[0] * self._grid[1], job)

@@ -14,8 +14,7 @@
 // whole warp at once. All arithmetic is float32 in the order of color.py, and compiled without fused multiply-add, so
 // that the results are the same bits.
 //
-// Planes have a pitch in bytes and a step in samples: 1, or 2 where Cb and Cr alternate (NV12, P010, P016); `shift` is
-// how far codes are shifted up in their words (P010: 6).
+// Planes have a pitch in bytes and a step in samples, 1 where those of a row lie side by side.
 
 #include <cuda_fp16.h>
 
@@ -97,15 +96,14 @@ __device__ inline void write(T* at, T first, T second, bool both) {
 struct Source {
     Plane frame[3];
     Plane average[3];  // float codes; where there is a window
-    int shift;
-    float share;  // how far the frame is moved towards the average
+    float share;       // how far the frame is moved towards the average
     Levels levels;
 };
 
 // A sample's value, in [0, 1] or [-1/2, 1/2]. With a window `of` 0 is the frame moved towards the average, 1 the average.
 template <bool WINDOW>
 __device__ inline float value(const Source& source, int of, int plane, int y, int x) {
-    float code = static_cast<float>(sample<const SAMPLE>(source.frame[plane], y, x) >> source.shift);
+    float code = static_cast<float>(sample<const SAMPLE>(source.frame[plane], y, x));
     if (WINDOW) {
         const float average = sample<const float>(source.average[plane], y, x);
         code = of ? average : code + source.share * (average - code);
@@ -211,7 +209,6 @@ struct Window {
     Plane frames[DEPTH][3];  // newest first
     Plane average[3];        // float codes
     int count;               // of the frames
-    int shift;
     int height, width;
     float likeness;  // 1 / (9 * threshold)
 };
@@ -232,7 +229,7 @@ extern "C" __global__ void average_window(const __grid_constant__ Window job) {
             const int w = c ? CELL_W : 1, h = c ? CELL_H : 1, columns = ACROSS / w;
             const int at = thread + k * THREADS, y = top / h + at / columns, x = left / w + at % columns;
             const bool there = at < columns * (DOWN / h) && y * h < job.height && x * w < job.width;
-            sums[c][k] = there ? static_cast<float>(sample<const SAMPLE>(job.frames[0][c], y, x) >> job.shift) : 0;
+            sums[c][k] = there ? static_cast<float>(sample<const SAMPLE>(job.frames[0][c], y, x)) : 0;
         }
     }
 #pragma unroll  // takes fewer registers
@@ -241,8 +238,8 @@ extern "C" __global__ void average_window(const __grid_constant__ Window job) {
         for (int at = thread; at < (DOWN + 2) * (ACROSS + 2); at += THREADS) {
             const int row = at / (ACROSS + 2), column = at % (ACROSS + 2);
             const int y = inside(top + row - 1, job.height), x = inside(left + column - 1, job.width);
-            const int other = sample<const SAMPLE>(job.frames[of][0], y, x) >> job.shift;
-            const int own = sample<const SAMPLE>(job.frames[0][0], y, x) >> job.shift;
+            const int other = sample<const SAMPLE>(job.frames[of][0], y, x);
+            const int own = sample<const SAMPLE>(job.frames[0][0], y, x);
             apart[row][column] = static_cast<float>(other < own ? own - other : other - own);
         }
         __syncthreads();
@@ -258,7 +255,7 @@ extern "C" __global__ void average_window(const __grid_constant__ Window job) {
             totals[0][k] += weight;
             const int y = top + row, x = left + column;
             if (y < job.height && x < job.width) {
-                sums[0][k] += weight * static_cast<float>(sample<const SAMPLE>(job.frames[of][0], y, x) >> job.shift);
+                sums[0][k] += weight * static_cast<float>(sample<const SAMPLE>(job.frames[of][0], y, x));
             }
         }
         __syncthreads();
@@ -276,7 +273,7 @@ extern "C" __global__ void average_window(const __grid_constant__ Window job) {
             weight /= CELL_H * CELL_W;
             totals[1][k] += weight;
             for (int c = 1; c < COLORS; c++) {
-                const int code = sample<const SAMPLE>(job.frames[of][c], y / CELL_H, x / CELL_W) >> job.shift;
+                const int code = sample<const SAMPLE>(job.frames[of][c], y / CELL_H, x / CELL_W);
                 sums[c][k] += weight * static_cast<float>(code);
             }
         }
@@ -299,7 +296,6 @@ struct ToPlanes {
     int rows, columns;
     int height, width;  // of the picture, which is the tensor's upper left part
     Plane made[3];
-    int shift;
     int dither;
     float peak;  // the highest code
     Levels levels;
@@ -320,7 +316,7 @@ __device__ inline MADE quantised(const ToPlanes& job, int plane, float value, in
         threshold = (rank + 0.5f) / 64;
     }
     const float code = floorf(value * job.levels.gain[plane] + job.levels.offset[plane] + threshold);
-    return static_cast<MADE>(static_cast<int>(fminf(fmaxf(code, 0), job.peak)) << job.shift);
+    return static_cast<MADE>(fminf(fmaxf(code, 0), job.peak));
 }
 
 __device__ inline float mixed(const float* m, const float* rgb) { return m[0] * rgb[0] + m[1] * rgb[1] + m[2] * rgb[2]; }

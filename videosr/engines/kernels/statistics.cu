@@ -27,7 +27,6 @@ __device__ inline T warp_sum(T value) {
 
 struct Thumbnail {
     Plane plane;
-    int shift;  // codes are shifted up that far in their words
     int cell;   // samples a side
     int step;   // every how many rows are summed
     int rows, columns;
@@ -41,7 +40,7 @@ extern "C" __global__ void thumbnail(const Thumbnail job) {
     const int top = at / job.columns * job.cell, left = at % job.columns * job.cell;
     unsigned sum = 0;
     for (int y = 0; y < job.cell; y += job.step) {
-        for (int x = lane; x < job.cell; x += 32) sum += sample(job.plane, top + y, left + x) >> job.shift;
+        for (int x = lane; x < job.cell; x += 32) sum += sample(job.plane, top + y, left + x);
     }
     sum = warp_sum(sum);
     if (lane == 0) job.sums[at] = sum;
@@ -49,13 +48,12 @@ extern "C" __global__ void thumbnail(const Thumbnail job) {
 
 struct Noise {
     Plane newer, older;
-    int shift;
     int rows, columns;  // of blocks, spread evenly
     long long* sums;    // (rows, columns, 7)
 };
 
 __device__ inline long long difference(const Noise& job, int y, int x) {
-    return static_cast<long long>(sample(job.newer, y, x) >> job.shift) - (sample(job.older, y, x) >> job.shift);
+    return static_cast<long long>(sample(job.newer, y, x)) - sample(job.older, y, x);
 }
 
 // Of each block x of 8x8 samples, of which a warp has two each, and of its difference d from the frame before: the sums
@@ -69,7 +67,7 @@ extern "C" __global__ void noise(const Noise job) {
     long long sums[7] = {0, 0, 0, 0, 0, 0, 0};
     for (int k = lane; k < BLOCK * BLOCK; k += 32) {
         const int y = k / BLOCK, x = k % BLOCK;
-        const long long code = sample(job.newer, top + y, left + x) >> job.shift;
+        const long long code = sample(job.newer, top + y, left + x);
         const long long apart = difference(job, top + y, left + x);
         sums[0] += code;
         sums[1] += code * code;
