@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from videosr.engines.base import Picture, PlanarRunner
+from videosr.engines.emission import supported
 from videosr.engines.native_library import Kernels, kernels
 from videosr.engines.native_strips import NativeRunner, able
 from videosr.engines.native_weights import Layers, read
 from videosr.engines.network import Network
 from videosr.engines.openvino import OpenVINOEngine
-from videosr.engines.openvino_planes import supported
 from videosr.errors import EngineError, UsageError
 from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting
 

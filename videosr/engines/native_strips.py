@@ -16,8 +16,8 @@ import numpy as np
 from videosr.color import levels, siting_offsets, upsampling_taps
 from videosr.engines import native_library as native
 from videosr.engines.base import NotFinite, Picture, PlanarRunner
+from videosr.engines.emission import colour_planes, emission, enlargements
 from videosr.engines.native_weights import Layers, Packed, pack
-from videosr.engines.openvino_planes import colour_planes, emission, enlargements
 from videosr.errors import EngineError
 from videosr.frame import Array
 
@@ -221,7 +221,7 @@ class NativeRunner(PlanarRunner):
 
 
 def able(source: Picture, target: Picture, scale: int, *, apart: bool) -> bool:
-    """Whether the kernels make planes of these formats, given that `openvino_planes.supported` says so too.
+    """Whether the kernels make planes of these formats, given that `emission.supported` says so too.
 
     Not where a sample of chroma is made of rows of neighbours above or below, nor where a plane is enlarged more than
     eight times.

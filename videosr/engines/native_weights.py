@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from videosr.engines.base import Picture
 from videosr.engines.deployment import LIMIT, block_layers, shapes
+from videosr.engines.emission import Emission, colour_planes, emission, joined, rgb_from_values
 from videosr.engines.native_library import MAX_BLOCKS
 from videosr.engines.network import Network
-from videosr.engines.openvino_planes import Emission, colour_planes, emission, joined, rgb_from_values
 from videosr.errors import NetworkError
 
 type Constants = Mapping[str, NDArray[np.float64]]

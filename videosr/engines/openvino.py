@@ -15,9 +15,9 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRunner, baked_blend
+from videosr.engines.emission import supported
 from videosr.engines.network import Network
 from videosr.engines.openvino_core import core
-from videosr.engines.openvino_planes import supported
 from videosr.engines.openvino_strips import StripRunner
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array, ColorSpec, Matrix, PixelFormat, Range, Siting

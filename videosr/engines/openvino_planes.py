@@ -2,8 +2,8 @@
 
 Everything around the network's non-linear body is linear: chroma interpolation, the Y'CbCr matrix, the base path, the
 folded tail, the matrix back, chroma decimation, the scaling to codes. So instead of converting pictures to R'G'B' and
-back, the matrix goes into the weights of `conv_in`, and the last convolutions emit luma and chroma samples directly:
-at scale 2 and 4:2:0 that is 8 output channels in place of 12, rounded to integers in the same pass.
+back, the matrix goes into the weights of `conv_in`, and the last convolutions emit luma and chroma samples directly
+(`emission`), rounded to integers in the same pass.
 
 The model works on a strip of the picture with a halo around it; the host cuts the strips and repeats edge samples.
 Where `color` would repeat the result's outermost sample to filter chroma at the picture's edge, this takes what the
@@ -13,7 +13,6 @@ network makes of the halo; everywhere else the two agree to one code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,153 +21,23 @@ import openvino as ov
 import openvino.opset13 as ops
 from numpy.typing import NDArray
 
-from videosr.color import (
-    chroma_enlargement,
-    downsampling_taps,
-    levels,
-    luma_matrix,
-    rgb_from_ycc,
-    siting_offsets,
-    upsampling_taps,
-)
+from videosr.color import levels, siting_offsets, upsampling_taps
 from videosr.engines.base import Picture
+from videosr.engines.emission import (
+    Emission,
+    Layout,
+    Sample,
+    colour_planes,
+    emission,
+    enlargements,
+    joined,
+    rgb_from_values,
+)
 from videosr.engines.network import Network
 from videosr.engines.openvino_rewrite import simplify_gelu, split_concats
 from videosr.errors import NetworkError
-from videosr.frame import PixelFormat
 
 type Node = Any  # openvino.Node; its stubs are not typed
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One output sample of a cell: its plane, and its row and column inside the cell's block of that plane."""
-
-    plane: int
-    row: int
-    column: int
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a picture of an output tensor, (rows, columns, samples), is made of.
-
-    Attributes:
-        samples: what a cell holds, in channel order; by plane, row, column.
-        cell: (rows, columns) of input luma samples that one cell belongs to.
-    """
-
-    samples: tuple[Sample, ...]
-    cell: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Emission:
-    """What the last convolutions have to emit, a channel each, for every low-resolution pixel.
-
-    Attributes:
-        samples: the output samples the pixel owns, in channel order.
-        weights: (channels, 3 * scale^2): from the network's own channels (R, G, B by sub-pixel) to parts of samples,
-            in codes.
-        offset: (channels,) codes to add.
-        gather: (samples, channels, rows, columns): the sum of parts, from the pixel's neighbours too; None: parts are
-            samples.
-        before: rows and columns of `gather` above and left of the pixel itself.
-    """
-
-    samples: tuple[Sample, ...]
-    weights: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    gather: NDArray[np.float32] | None
-    before: tuple[int, int]
-
-    @property
-    def pixels(self) -> int:
-        """How many neighbours in a row are emitted at once: two where that fills a vector of eight."""
-        return 2 if self.gather is None and 2 * len(self.offset) <= 8 else 1
-
-    @property
-    def group(self) -> tuple[tuple[int, int], ...]:
-        """(pixel, channel) of everything emitted at once."""
-        pairs = [(pixel, channel) for pixel in range(self.pixels) for channel in range(len(self.offset))]
-        if self.pixels == 2:  # what lies side by side in the output comes side by side
-            pairs.sort(key=lambda at: (self.samples[at[1]].plane, self.samples[at[1]].row, at[0]))
-        return tuple(pairs)
-
-    @property
-    def layout(self) -> Layout:
-        """Of the finished tensor."""
-        if self.pixels == 1:
-            return Layout(self.samples, (1, 1))
-        wide = 1 + max(s.column for s in self.samples)
-        own = [(self.samples[channel], pixel) for pixel, channel in self.group]
-        return Layout(tuple(Sample(s.plane, s.row, s.column + pixel * wide) for s, pixel in own), (1, 2))
-
-
-def colour_planes(format: PixelFormat) -> int:
-    """Number of planes a network sees: all but alpha."""
-    return 1 if format.family == "gray" else 3
-
-
-def supported(network: Network, source: PixelFormat, target: PixelFormat, scale: int) -> bool:
-    """Whether planes of these formats have a rewritten form: output chroma blocks must be whole per input sample."""
-    if source.family == "gray" or target.family == "gray":
-        return source.family == target.family
-    apart = network.chroma_apart(source, target)
-    across, down = (scale << source.log2_w, scale << source.log2_h) if apart else (scale, scale)
-    return across % (1 << target.log2_w) == 0 and down % (1 << target.log2_h) == 0
-
-
-def rgb_from_values(picture: Picture) -> NDArray[np.float64]:
-    """The 3x3 matrix from a picture's own component values, after `_components`, to R'G'B'."""
-    return rgb_from_ycc(picture.color.matrix) if picture.format.family == "yuv" else np.eye(3)
-
-
-def emission(target: Picture, scale: int, planes: int) -> Emission:
-    """The plan of the last convolutions for the first `planes` planes of a target of this format and colour."""
-    fmt, s = target.format, scale
-    inverse = np.eye(3) if fmt.family == "rgb" else np.linalg.inv(rgb_from_ycc(luma_matrix(target.color)))
-    parts: list[tuple[int, NDArray[np.float64], float]] = []  # sample, (3, s, s) weights, offset
-    places: list[tuple[int, int]] = []  # the neighbour a part comes from
-    samples: list[Sample] = []
-    for plane in range(planes):
-        offset, gain = levels(fmt, target.color.range, plane)
-        chroma = fmt.family == "yuv" and plane > 0
-        fw, fh = (1 << fmt.log2_w, 1 << fmt.log2_h) if chroma else (1, 1)
-        across, down = siting_offsets(target.color.siting, fw, fh)
-        first_x, taps_x = downsampling_taps(fw, across)
-        first_y, taps_y = downsampling_taps(fh, down)
-        for row in range(s // fh):
-            for column in range(s // fw):
-                samples.append(Sample(plane, row, column))
-                blocks: dict[tuple[int, int], NDArray[np.float64]] = {}
-                for j, wy in enumerate(taps_y):
-                    for i, wx in enumerate(taps_x):
-                        if wy * wx == 0:
-                            continue
-                        (oy, y), (ox, x) = divmod(fh * row + first_y + j, s), divmod(fw * column + first_x + i, s)
-                        blocks.setdefault((oy, ox), np.zeros((s, s)))[y, x] += wy * wx
-                for place, block in sorted(blocks.items()):
-                    own = place == (0, 0)
-                    parts.append(
-                        (len(samples) - 1, gain * inverse[plane][:, None, None] * block, offset if own else 0.0)
-                    )
-                    places.append(place)
-    gather = None
-    near = np.array(places)
-    above, left = (int(n) for n in -near.min(axis=0))
-    if near.any():
-        rows, columns = near.max(axis=0) - near.min(axis=0) + 1
-        gather = np.zeros((len(samples), len(parts), rows, columns), np.float32)
-        for channel, ((sample, _, _), (oy, ox)) in enumerate(zip(parts, places, strict=True)):
-            gather[sample, channel, oy + above, ox + left] = 1
-    return Emission(
-        samples=tuple(samples),
-        weights=np.stack([w.reshape(-1) for _, w, _ in parts]),
-        offset=np.array([o for _, _, o in parts]),
-        gather=gather,
-        before=(above, left),
-    )
 
 
 def _constant(model: ov.Model, name: str, path: Path) -> NDArray[np.float64]:
@@ -219,18 +88,6 @@ def _tail(model: ov.Model, path: Path, plan: Emission) -> tuple[str, NDArray[np.
     return "conv_mid", *joined((middle, offset), (tail, bias))
 
 
-def joined(
-    first: tuple[NDArray[np.float64], NDArray[np.float64]], second: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Kernel and bias of the convolution that two make, one after the other, each given as its kernel and bias."""
-    (middle, offset), (tail, bias) = first, second
-    size, more = tail.shape[-1], middle.shape[-1] - 1
-    kernel = np.zeros((len(tail), middle.shape[1], size + more, size + more))
-    for y, x in np.ndindex(size, size):
-        kernel[:, :, y : y + more + 1, x : x + more + 1] += np.einsum("om,mcyx->ocyx", tail[:, :, y, x], middle)
-    return kernel, bias + tail.sum(axis=(2, 3)) @ offset.ravel()
-
-
 def _biased(x: Node, bias: NDArray[Any]) -> Node:
     return ops.add(x, ops.constant(np.asarray(bias, np.float32).reshape(1, -1, 1, 1)))
 
@@ -272,14 +129,6 @@ def _components(planes: list[Node], source: Picture) -> Node:
     chroma = ops.transpose(chroma, ops.constant(np.array([0, 3, 1, 4, 2])))
     chroma = ops.reshape(chroma, ops.constant(np.array([1, 2, rows * fh, columns * fw])), special_zero=False)
     return ops.concat([values[0], chroma], axis=1)
-
-
-def enlargements(source: Picture, target: Picture, scale: int) -> list[tuple[Fraction, float]]:
-    """`color.chroma_enlargement` of planes of chroma beside the network, of rows and of columns."""
-    factors = [(1 << p.format.log2_w, 1 << p.format.log2_h) for p in (source, target)]
-    sitings = [siting_offsets(p.color.siting, *f) for p, f in zip((source, target), factors, strict=True)]
-    pairs = [[(f[along], o[along]) for f, o in zip(factors, sitings, strict=True)] for along in (1, 0)]
-    return [chroma_enlargement(scale, *pair) for pair in pairs]
 
 
 def _chroma(planes: list[Node], source: Picture, target: Picture, scale: int) -> tuple[Node, Layout]:

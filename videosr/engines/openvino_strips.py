@@ -18,8 +18,9 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from videosr.engines.base import NotFinite, Picture, PlanarRunner
+from videosr.engines.emission import Layout, colour_planes
 from videosr.engines.network import Network
-from videosr.engines.openvino_planes import Layout, build, colour_planes
+from videosr.engines.openvino_planes import build
 from videosr.errors import EngineError
 from videosr.frame import Array
 
