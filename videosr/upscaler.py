@@ -1,5 +1,11 @@
 """The core: frames in, larger frames out. Every face of videosr calls this and nothing else.
 
+The way of a frame: it is compared with the frame before it (`look`: scene cut? repeat? how much noise?); from that
+follows its window, the earlier frames it is averaged with (`temporal`); then it is computed, in one of two ways. A
+runner of the engine takes the window's planes and gives the output's planes (`engines.PlanarRunner`); several frames
+are then under way at a time. Where the engine has no runner for these formats or options, `_by_tensors` converts to
+R'G'B', calls the network and converts back, and the frame is finished at once.
+
 A result depends on the frame and at most `HISTORY - 1` earlier frames of its scene, so frames may be made in order
 (`process`) or at random (`picture`), with the same bits. Networks with recurrent state inside are the exception.
 """
@@ -27,7 +33,7 @@ from videosr.tiling import Tiling
 
 
 class OnNan(StrEnum):
-    """What to do about a frame that the network cannot make: its result is not finite, in float32 neither."""
+    """What to do about a frame for which the network gives NaN or infinity, in float32 too."""
 
     FAIL = "fail"
     BICUBIC = "bicubic"
@@ -39,8 +45,8 @@ class UpscaleOptions:
     """How to upscale.
 
     Attributes:
-        model: a shipped model's name or the path of a network file; "auto" is for compressed sources another one than
-            for all else (see `of`).
+        model: a shipped model's name or the path of a network file; "auto" is one network for compressed video and
+            another for everything else (see `of`).
         engine: one of `engines.ENGINES`, or "auto" (see `engines.choice`).
         device: "cpu", "cuda", "cuda:N" or "auto".
         precision: "auto", "f32", "bf16" or "f16".
@@ -51,8 +57,8 @@ class UpscaleOptions:
         pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
         on_nan: what to do about frames that the network cannot make.
         tile: edge of the tiles that pictures are cut into where a network takes R'G'B' tensors (see `tiling`); 0 never
-            cuts, None goes by the network. Runners of planes cut as they need to on the CPU; on a GPU they do not, and
-            tiles that are asked for go the other way.
+            cuts, None goes by the network. Planar runners on the CPU cut pictures into strips by themselves. Those on a
+            GPU take pictures whole: if tiles are asked for there, frames go through R'G'B' tensors instead.
     """
 
     model: str = registry.AUTO
@@ -83,7 +89,7 @@ class UpscaleOptions:
             raise UsageError(f"tiles of {self.tile} pixels are none: give their edge, or 0 to take pictures whole")
 
     def of(self, info: StreamInfo) -> UpscaleOptions:
-        """The same for a source that is known: with the network for it, where that was left open."""
+        """These options for a certain source: "auto" replaced by the network for it."""
         return replace(self, model=registry.suited(self.model, info.compressed))
 
 
@@ -100,7 +106,7 @@ class Pending(NamedTuple):
     Attributes:
         window: the frames it is made of.
         cut: a scene begins with it.
-        wait: waits for its finished planes. Several threads may, and more than once.
+        wait: waits for the finished planes and returns them; may be called by several threads, and again.
     """
 
     window: _Window
@@ -109,7 +115,7 @@ class Pending(NamedTuple):
 
 
 class Upscaler:
-    """Turns frames into larger frames, where they are: of frames on the GPU nothing comes to the host.
+    """Turns frames into larger frames, in the memory they are in: frames on the GPU stay there.
 
     Args:
         options: how.
@@ -122,7 +128,7 @@ class Upscaler:
     def __init__(self, options: UpscaleOptions | None = None, engine: Engine | None = None) -> None:
         self.options = o = options or UpscaleOptions()
         self.chosen = ""
-        """Where frames are computed and why, in a line, if that was left open; `options` then say it too."""
+        """If engine or device was "auto": a line that says what was chosen and why. `options` then hold the choice."""
         if engine is None:
             wish = Wish(engine=o.engine, device=o.device, precision=o.precision, threads=o.threads)
             engine, found, self.chosen = choose(Path(registry.find(o.model)), wish)
@@ -130,7 +136,7 @@ class Upscaler:
         self.engine = engine
         network, recurrent = self.engine.network, self.engine.interface is Interface.RECURRENT
         if o.tta and recurrent:
-            raise UsageError(f"{network.path}: keeps a state from frame to frame, which --tta cannot turn round")
+            raise UsageError(f"{network.path}: keeps a state from frame to frame, which --tta cannot reflect")
         self.tiling = Tiling.of(
             0 if recurrent else self.options.tile,  # a state has the size of the picture
             window=network.number("window_size", 0),
@@ -142,15 +148,15 @@ class Upscaler:
         self.mended = 0
         """Frames whose result held NaN or infinity, and was sound when computed again in float32."""
         self.replaced = 0
-        """Frames whose result was not finite then either, and that were interpolated."""
-        self._exact: Engine | None = None  # computes in float32; loaded when it is needed
-        self._broken = False  # the state of a recurrent network is not finite
+        """Frames whose result was not finite in float32 either, and that were interpolated."""
+        self._exact: Engine | None = None  # computes in float32; loaded at the first result that is not finite
+        self._broken = False  # a recurrent network's state is of no use any more: it has to begin anew
         self._mending = threading.Lock()
         self._looker = Looker(engine.device)
-        self._looking: deque[Callable[[], Seen]] = deque()  # of frames ahead
+        self._looking: deque[Callable[[], Seen]] = deque()  # frames that are being looked at
         self._history: deque[Seen] = deque(maxlen=temporal.HISTORY)
-        self._pending: deque[Pending] = deque()
-        self._in_flight = 0
+        self._pending: deque[Pending] = deque()  # frames that are being computed
+        self._in_flight = 0  # how many of those to keep under way
         self._runners: dict[tuple[Picture, int], PlanarRunner | None] = {}
         self._last: Pending | None = None
 
@@ -165,18 +171,18 @@ class Upscaler:
         if self.engine.interface is Interface.RECURRENT:
             return Mode.OFF  # it has its own
         if self.engine.interface is Interface.IMAGE and not self.options.denoise:
-            return Mode.OFF  # only a detail path of its own can see the average without losing grain
+            return Mode.OFF  # without a detail path the whole picture would become the average, and lose its grain
         return self.options.temporal
 
     @property
     def identity(self) -> str:
-        """Everything the output's bits depend on beside the frames."""
+        """Everything that the output's bits depend on besides the frames."""
         o = self.options
         made = f"{self.engine.identity} {self.mode} denoise={o.denoise}{' tta' if o.tta else ''}"
         return f"{made} {o.pix_fmt or 'input format'} {self.tiling}"
 
     def output_info(self, info: StreamInfo) -> StreamInfo:
-        """What the upscaled stream says of itself, given what the input stream says."""
+        """The description of the upscaled stream, given that of the input stream."""
         fmt = self._output_format(info.format)
         return replace(
             info,
@@ -193,12 +199,13 @@ class Upscaler:
             EngineError: the engine failed.
         """
         self._looking.append(self._looker.begin(frame))
-        self._begin_looked_at(self._looker.ahead if self._in_flight else 0)  # who gives each frame at once goes on so
+        # If nothing is kept under way, each frame is given back at once: then there is no looking ahead either.
+        self._begin_looked_at(self._looker.ahead if self._in_flight else 0)
         while len(self._pending) > self._in_flight:
             yield self.finish(self._pending.popleft())
 
     def _begin_looked_at(self, ahead: int = 0) -> None:
-        """Begin the frames that were looked at, but for the last `ahead`."""
+        """Begin to compute the frames that were looked at, except the last `ahead` of them."""
         while len(self._looking) > ahead:
             self._history.append(self._looking.popleft()())
             recent = () if self._last is None or self.engine.interface is Interface.RECURRENT else (self._last,)
@@ -211,9 +218,9 @@ class Upscaler:
         return self.engine.interface is Interface.RECURRENT
 
     def remember(self, frame: Frame) -> None:
-        """Take a frame of a sequence that is not wanted itself, but may be what later ones depend on.
+        """Take a frame whose result is not wanted, because later frames may depend on it.
 
-        After `HISTORY` of them, or all there are, `process` gives the frames behind them as it would after all.
+        After the last `HISTORY` frames before a frame, or all there are, `process` makes it as in the whole sequence.
         """
         if self.sequential:
             for _ in self.process(frame):
@@ -223,7 +230,7 @@ class Upscaler:
             self._history.append(self._looker.begin(frame)())
 
     def flush(self) -> Iterator[Frame]:
-        """The frames still under way; the next frame then begins a new sequence."""
+        """Finish the frames still under way; the next frame begins a new sequence."""
         self._begin_looked_at()
         while self._pending:
             yield self.finish(self._pending.popleft())
@@ -288,7 +295,7 @@ class Upscaler:
         return self._compute(window, cut)
 
     def _window(self, seen: Sequence[Seen]) -> _Window:
-        """What the last of these frames is made of: the frame alone where the video is clean."""
+        """The window of the last of these frames: the frame alone where the video is clean."""
         known = {id(s.frame): s for s in seen}
         frames = temporal.window(
             [s.frame for s in seen],
@@ -302,7 +309,7 @@ class Upscaler:
         return _Window(frames if likeness else frames[:1], likeness)
 
     def _compute(self, window: _Window, cut: bool) -> Pending:
-        """Start on a frame."""
+        """Start on a frame: with a planar runner if there is one, else by tensors."""
         frames, likeness = window
         frame = frames[0]
         if frame.on_gpu and self.engine.device is None:
@@ -312,11 +319,12 @@ class Upscaler:
             )
         source = self._source(frame)
         target = self._target(source)
-        # With fewer bits than the input has, rounding would band.
+        # Rounding to fewer bits than the input has would show as bands.
         dither = target.format.bits < source.format.bits
         runner = None
         if (not dither or self.engine.dithers) and (self.mode is not Mode.EMA or len(frames) == 1):
-            # On a GPU one runner does it all: another would have tensors of its own, the most of what memory holds.
+            # On a GPU one runner serves windows of every length: a second one would have tensors of its own, and those
+            # are most of what takes memory there.
             alone = len(frames) == 1 and not (self.engine.device and self.mode is Mode.ADAPTIVE)
             runner = self._runner(source, target, 1 if alone else temporal.DEPTH)
         if runner is None:
@@ -327,7 +335,7 @@ class Upscaler:
             return Pending(window, cut, lambda: planes)
         self._in_flight = runner.in_flight
         ticket = runner.submit([f.planes for f in frames], likeness)
-        done: list[tuple[Array, ...]] = []  # a repeat asks again
+        done: list[tuple[Array, ...]] = []  # kept: a frame that repeats this one waits for the same result
 
         def wait() -> tuple[Array, ...]:
             if not done:
@@ -340,12 +348,12 @@ class Upscaler:
         return Pending(window, cut, wait)
 
     def enlarge(self, rgb: Array, average: Array | None = None, *, engine: Engine | None = None) -> Array:
-        """R'G'B' through the network, in tiles and reflections as the options say; not clamped.
+        """Put R'G'B' through the network, in tiles and reflections as the options say; the result is not clamped.
 
         Args:
             rgb: (N, 3, H, W) float32, nominal range [0, 1].
-            average: what the detail path sees instead, same shape.
-            engine: of the same network, in place of `engine`.
+            average: what the detail path sees, same shape; None: `rgb` itself.
+            engine: another engine of the same network, in place of `self.engine`.
 
         Returns:
             (N, 3, scale*H, scale*W) float32.
@@ -391,14 +399,16 @@ class Upscaler:
     def _planes(
         self, rgb: Array, frame: tuple[Array, ...], source: Picture, target: Picture, *, dither: bool
     ) -> tuple[Array, ...]:
-        """A result's colour planes, given those of the frame that it is an enlargement of."""
+        """The colour planes of a result in R'G'B'; chroma that the network does not make comes from the frame's."""
         opaque = _opaque(target.format)
         apart = self.engine.network.chroma_apart(source.format, opaque)
         chroma = (frame, source.format, source.color) if apart else None
         return color.from_rgb(rgb, opaque, target.color, dither=dither, chroma=chroma)
 
     def _mend(self, window: _Window, source: Picture, target: Picture, *, dither: bool) -> tuple[Array, ...]:
-        """A frame whose result was not finite: once more in float32, else as `on_nan` says. By one thread at a time.
+        """Compute a frame whose result was not finite again, in float32; if that fails too, do as `on_nan` says.
+
+        By one thread at a time: the float32 engine is loaded once.
 
         Raises:
             EngineError: it is not finite in float32 either, and `on_nan` says so.
@@ -409,14 +419,14 @@ class Upscaler:
                 self._exact = self.engine
                 if self.engine.precision != "f32":
                     self._exact = self._in_float32()
-            if self._exact.device is None:  # it takes arrays of the host alone
+            if self._exact.device is None:  # it takes arrays of the host only
                 window = window._replace(
                     frames=tuple(f.with_planes(tuple(map(on_host, f.planes))) for f in window.frames)
                 )
                 frame = window.frames[0]
             try:
                 planes = self._by_tensors(self._exact, window, source, target, cut=True, dither=dither)
-                self._broken = True  # the state that comes from here is not that of the engine itself
+                self._broken = True  # this state is that of `_exact`; the engine's own has to begin anew
                 self.mended += 1
             except NotFinite as exc:
                 if o.on_nan is OnNan.FAIL:
@@ -432,7 +442,7 @@ class Upscaler:
         return planes
 
     def _in_float32(self) -> Engine:
-        """The network in float32: in the same engine, or on the CPU if that has no such form."""
+        """The network in float32: in the same engine, or on the CPU if that engine has no float32."""
         o, path = self.options, self.engine.network.path
         try:
             return choose(path, Wish(engine=o.engine, device=o.device, precision="f32", threads=o.threads))[0]
@@ -464,14 +474,16 @@ class Upscaler:
         )
 
     def _runner(self, source: Picture, target: Picture, window: int) -> PlanarRunner | None:
-        # Runners make a picture once, and whole, or on the CPU cut where the network's reach is known. Who asks for
-        # tiles on a GPU is short of its memory.
+        """The runner for these planes; None: frames go by tensors."""
+        # A runner makes no reflections and no blended tiles. On the CPU it cuts pictures into strips by itself, where
+        # the network's reach is known; on a GPU it takes them whole, so who asks for tiles there, for want of memory,
+        # gets them by tensors.
         tiled = self.tiling.blend or (self.engine.device is not None and self.options.tile is not None)
         if self.options.tta or (tiled and self.tiling.cuts(source.height, source.width)):
             return None
         key = (source, window)
         if key not in self._runners:
-            # The stream changed: the old sizes are not coming back soon, and on a GPU they have the most of its memory.
+            # The stream has changed: the old sizes will not come back soon, and on a GPU they hold most of its memory.
             if len(self._runners) > (3 if self.engine.device is None else 0):
                 self._runners.clear()
             denoise = self.options.denoise if window > 1 else 0.0
