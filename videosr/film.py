@@ -1,7 +1,10 @@
-"""A video file opened for upscaling: all that its frames pass through, and the making of segments of it.
+"""A video file opened for upscaling: everything its frames pass through, and how segments are made of them.
 
-A segment depends on its own frames and the few before them, so segments may be made in any order, in any process and on
-any machine of a kind, with the same bits: `Film.job` says of which kind.
+The way of a frame: decode -> upscale -> (download from the GPU) -> conform to one size and format -> (resize) ->
+(recode colour) -> encode into a segment. Each step is a thread of a `Graph`.
+
+A segment depends on its own frames and the few before them, so segments may be made in any order, in any process and
+on any machine, with the same bits, as long as `Film.job` is the same there.
 """
 
 from __future__ import annotations
@@ -140,7 +143,7 @@ class SegmentSink:
 
 
 class Film:
-    """A video file, and how it is to be made. To be left by `with`, or by `close`.
+    """A video file that is being upscaled. To be closed, by `with` or by `close`.
 
     Args:
         source: what PyAV can read.
@@ -154,8 +157,8 @@ class Film:
         decoder: gives the frames that are to be upscaled.
         upscaler: of them.
         settings: of the encoder, resolved.
-        coded: the stream that is encoded.
-        job: all that the output's bits depend on, as flat JSON values.
+        coded: describes the stream that is encoded.
+        job: everything that the output's bits depend on, as flat JSON values.
         timings: where each thread's time has gone.
 
     Raises:
@@ -176,16 +179,16 @@ class Film:
         options, decoder = self.options, self.decoder
         resized = bool(options.width or options.height)
         upscaler = Upscaler(options.upscale.of(decoder.info))
-        self.options = options = replace(options, upscale=upscaler.options)  # whoever else makes a part does it alike
+        self.options = options = replace(options, upscale=upscaler.options)  # other processes must choose the same
         device = upscaler.engine.device
         if device is not None and decoder.deinterlace is None:
             decoder.close()
             self.decoder = decoder = open_on_gpu(decoder, options, device.index)
         info = upscaler.output_info(decoder.info)
         if resized:
-            # The upscaler gives the format the encoder takes, and the resampler works in that.
             info = Resizer(info, *wanted_size(info, options.width, options.height)).info
         self.settings: EncoderSettings = resolve(options.encoder, info, self.container, hdr=decoder.hdr)
+        # Only now the encoder's pixel format is known: the upscaler makes that, with the engine that is loaded.
         self.upscaler = Upscaler(replace(options.upscale, pix_fmt=self.settings.pix_fmt), upscaler.engine)
         self.upscaler.chosen = upscaler.chosen
         self.coded: StreamInfo = output_info(self.settings, info)
@@ -224,7 +227,7 @@ class Film:
         return self.settings.segmented and self.options.segments.closes(frames, cut)
 
     def fill(self, gaps: Iterable[Gap], folder: Path, told: Callable[[int], None]) -> None:
-        """Make the segments of some gaps, in one pass over the file. Once: the decoder's frames are then used up.
+        """Make the segments of some gaps, in one pass over the file. Only once: it uses the decoder's frames up.
 
         Args:
             gaps: in order.
@@ -249,7 +252,7 @@ class Film:
         passing = frames()
         try:
             for gap in gaps:
-                # What is finished is decoded all the same: that is quick, exact and always possible.
+                # Frames of finished segments are decoded too: unlike seeking, that always gives the same frames.
                 for frame in islice(passing, gap.first - at):
                     if self.upscaler.sequential:
                         self.upscaler.remember(frame)
@@ -306,12 +309,12 @@ class Film:
 
 
 def _beyond(made: int, told: Callable[[int], None]) -> Callable[[int], None]:
-    """Counts on from what was made before."""
+    """`told`, for a count that begins at 0 after `made` frames."""
     return lambda frames: told(made + frames)
 
 
 def open_source(source: Path, options: TranscodeOptions) -> Decoder:
-    """The frames that are to be upscaled.
+    """Open the frames that are to be upscaled, deinterlaced if they have to be.
 
     Raises:
         InputError: see `Decoder`.
@@ -333,11 +336,11 @@ def open_source(source: Path, options: TranscodeOptions) -> Decoder:
 
 
 def open_on_gpu(decoder: Decoder, options: TranscodeOptions, index: int) -> Decoder:
-    """The same frames as a decoder gives, decoded on a GPU, as far as that can.
+    """Open the same frames again, to be decoded on a GPU as far as that is possible.
 
     Args:
-        decoder: of the CPU, closed; it does not deinterlace.
-        options: it was opened with.
+        decoder: on the CPU, closed; it does not deinterlace.
+        options: with which it was opened.
         index: of the GPU, as CUDA counts.
 
     Raises:
@@ -357,7 +360,7 @@ def open_on_gpu(decoder: Decoder, options: TranscodeOptions, index: int) -> Deco
 
 
 def expected_frames(info: StreamInfo, options: TranscodeOptions) -> int | None:
-    """Frames that will come, as far as the container says."""
+    """How many frames will come, as far as the container says."""
     total = info.frames or None
     if total is None and info.duration and info.rate:
         total = round(info.duration * info.rate)

@@ -1,4 +1,8 @@
-"""File to file: decode, upscale, encode in segments, join them with everything else the source holds."""
+"""File to file: a film is upscaled into segments, which are joined with everything else that the source holds.
+
+`_film` plans the streams, opens the journal, has the missing segments made (`Film.fill`, or a `Crew` of processes) and
+muxes. `_still` does a single picture.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +45,10 @@ class Result:
 
     Attributes:
         frames: video frames of the output.
-        resumed: of them, those that an earlier run had finished.
-        reused: of them, repeats that were not computed again.
-        mended: of them, those whose result was not finite and was computed again in float32.
-        replaced: of them, those for which that did not help either, and that were interpolated (`--on-nan bicubic`).
+        resumed: how many of them an earlier run had finished.
+        reused: how many were repeats and not computed again.
+        mended: how many were not finite at first, and were computed again in float32.
+        replaced: how many were not finite in float32 either, and were interpolated (`--on-nan bicubic`).
         width: of the output.
         height: of the output.
         timings: where each thread's time went; empty where other processes did the work.
@@ -66,7 +70,7 @@ class Crew(Protocol):
     """Makes a film's segments in other processes."""
 
     def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
-        """Make all that the journal lacks, as `Film.fill` would, and tell of it; the film's upscaler counts it.
+        """Make all that the journal lacks, as `Film.fill` would; report it to `progress` and in the upscaler's counts.
 
         Raises:
             VideosrError: something could not be made.
@@ -116,7 +120,7 @@ def _film(
 
             def told(made: int) -> None:
                 progress.frames(resumed + made)
-                report.losses([])  # captions, say, may begin late: that is not to be learnt after a night of work
+                report.losses([])  # of what begins in mid-film, such as captions: at once, not at the end
 
             if crew is None:
                 film.fill(journal.gaps(), journal.folder, told)
@@ -156,7 +160,7 @@ def _film(
 
 
 def _kind(info: StreamInfo) -> str:
-    """What its codec has done to a video."""
+    """Whether a video is compressed, and by which codec, in words."""
     return f"{'compressed' if info.compressed else 'lossless or made for editing'} ({info.codec})"
 
 
@@ -183,7 +187,7 @@ def _journal(film: Film, output: Path, progress: Progress) -> Iterator[Journal]:
 
 
 def _changed(film: Film) -> bool:
-    """Whether the source is another than when it was opened, and what was made of it no use; not where it is away."""
+    """Whether the source has changed since it was opened; not if it cannot be read now, for it may come back."""
     try:
         return bool(fingerprint(film.source) != film.job["input"])
     except InputError:
@@ -235,7 +239,7 @@ def _other_pictures(source: Path) -> list[str]:
 
 
 def picture_losses(source: Path, suffix: str) -> list[str]:
-    """What the usual encoder of such an output would not keep of the picture, doubled: one line for each.
+    """What would be lost of the picture, enlarged twice, by the default encoder for such an output: a line for each.
 
     Args:
         source: what PyAV can read; its first frame is decoded.
@@ -265,14 +269,14 @@ def _not_finite(upscaler: Upscaler) -> list[str]:
 
 
 class _Report:
-    """Tells once what cannot be kept and what was guessed or repaired; refuses losses under `--strict`."""
+    """Tells each loss, guess and repair once; under `--strict` a loss is an error."""
 
     def __init__(self, progress: Progress, decoder: Decoder, strict: bool) -> None:
         self._progress, self._decoder, self._strict = progress, decoder, strict
         self.said: list[str] = []
 
     def losses(self, found: list[str]) -> None:
-        """What would be lost, with what the decoder has met so far, and the decoder's warnings.
+        """Tell these losses, those that the decoder has met so far, and the decoder's warnings.
 
         Raises:
             StrictError: there is a loss that was not told before, and `--strict` is on.
@@ -292,7 +296,7 @@ class _Report:
 
 
 def _check_paths(source: Path, output: Path, overwrite: bool) -> None:
-    """Refuse early what could only fail, or destroy something, late.
+    """Refuse at once what would fail, or destroy something, only at the end.
 
     Raises:
         UsageError: the output is the input, exists, or is a folder.
