@@ -1,4 +1,10 @@
-"""A video file as a stream of exactly timed planar frames."""
+"""A video file as a stream of exactly timed planar frames.
+
+`pictures` gives FFmpeg's frames in order; here each becomes a `Frame`: its timestamp is repaired where it is missing or
+goes back, its duration is taken from the next one's timestamp where the file says none, its planes are copied into
+arrays, and a frame whose size, format or colour differs from the first one's is refused or passed on with a warning.
+Deinterlacing (`deinterlace`) comes last.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +45,7 @@ from videosr.media.tiffs import further_pages
 
 
 class _Form(NamedTuple):
-    """What stays the same from the first picture to the last, where nothing was joined."""
+    """What is the same for all pictures of a video, unless it was joined from several."""
 
     width: int
     height: int
@@ -67,9 +73,9 @@ class Decoder:
             warning. The samples do not depend on it.
 
     Attributes:
-        info: what the stream says of itself, colour resolved; of its frames as they come.
+        info: describes the frames as they come: after deinterlacing, with what was not tagged filled in.
         deinterlace: as given.
-        origin: seconds of the time stamp with which the file begins.
+        origin: the timestamp with which the file begins, in seconds.
         warnings: one line for each kind of thing that was repaired, guessed or concealed.
         display_matrix: FFmpeg's 3x3 display matrix as nine integers, None where there is none.
 
@@ -181,11 +187,11 @@ class Decoder:
     def _look(
         self, picture: av.VideoFrame, before: ColorSpec | None = None
     ) -> tuple[PixelFormat, ColorSpec, list[str]]:
-        """The planar format and colour of a picture, and what had to be guessed of it.
+        """The planar format and colour of a picture, and what had to be guessed of the colour.
 
         Args:
-            picture: it.
-            before: the colour of one like it that came before, as which it is where it says nothing.
+            picture: to look at.
+            before: colour of the picture before it, which stands for what this one does not tag.
         """
         check_size(self.name, picture.width, picture.height, self._max_pixels)
         name = self._pictures.format_of(picture)
@@ -206,7 +212,7 @@ class Decoder:
         """Seconds of video as the container states them, None where it says nothing about this stream."""
         stream, container = self._pictures.stream, self._pictures.container
         if self._pictures.clock.leaps:
-            return None  # it is the difference of two clocks
+            return None  # what is stated is the difference of two clocks' times
         if stream.duration:
             return stream.duration * self._time_base
         for key, value in stream.metadata.items():
@@ -253,7 +259,7 @@ class Decoder:
         latest: int | None = None
         for number, frame in enumerate(frames):
             if number < early * fields and begin is not None and frame.pts < begin * fields:
-                continue  # it was only to be seen by its successors
+                continue  # before the start: decoded because deinterlacing looks at neighbours
             if self._end_pts is not None and frame.pts >= self._end_pts * fields:
                 break
             earliest = frame.pts if earliest is None else earliest
@@ -265,7 +271,7 @@ class Decoder:
         self._conclude(count, earliest, latest)
 
     def _timed(self) -> Iterator[Frame]:
-        """Every frame, each once the next one's time is known."""
+        """Every frame. Each waits for the next one's timestamp, from which its duration may follow."""
         previous: int | None = None
         held: Frame | None = None
         pulldown = Pulldown()
@@ -326,7 +332,7 @@ class Decoder:
         )
 
     def _form_of(self, picture: av.VideoFrame) -> _Form:
-        """What a picture is; its colour is the first one's where it is read as that."""
+        """Form of a picture; its colour is exactly the first picture's where the two are read alike."""
         before = self._latest
         form = before._replace(width=picture.width, height=picture.height, pix_fmt=self._pictures.format_of(picture))
         color = self._look(picture, before.color if form == before else None)[1]
@@ -336,7 +342,7 @@ class Decoder:
     def _changed(
         self, picture: av.VideoFrame, form: _Form, pts: int, sar: Fraction | None
     ) -> tuple[PixelFormat, Fraction]:
-        """Format and sample aspect ratio of a picture that is not as the first one."""
+        """Format and sample aspect ratio of a picture that differs from the first one; says so, or refuses it."""
         at = f"at {float(pts * self._time_base):.3f} s"
         colors = changes(self._form.color, form.color)
         if form[:3] == self._form[:3] and sar is None:
@@ -361,7 +367,7 @@ class Decoder:
         return replace(frame, duration=self._tick if next_pts is None else next_pts - frame.pts)
 
     def _conclude(self, count: int, first_pts: int | None, last_pts: int | None) -> None:
-        """Say what went wrong on the way."""
+        """Warn of what was damaged or missing, after the last frame."""
         pictures = self._pictures
         if pictures.bad_packets:
             self._warn("packets", f"{pictures.bad_packets} damaged packets could not be decoded")

@@ -1,4 +1,9 @@
-"""FFmpeg's frames of one video stream, in presentation order: the same on every machine, whoever decodes them."""
+"""FFmpeg's frames of one video stream, in presentation order: the same on every machine and decoder.
+
+`Pictures.__iter__` decides who decodes: a GPU if asked for, else the CPU on several threads; at the first damage, or
+where the GPU refuses, the file is opened again and decoded on the CPU, at last on one thread. `_from_start` finds the
+wanted start, by seeking or by decoding from the beginning. `_decode_all` feeds packets to the decoder.
+"""
 
 from __future__ import annotations
 
@@ -50,15 +55,15 @@ class Pictures:
 
     Attributes:
         container: that is read.
-        clock: of the file, on whose times frames are shown.
+        clock: makes one time line of the file's timestamps.
         stream: of it.
         first_pts: the first frame wanted, in the stream's time base; None: the very first.
-        lead: earlier frames wanted before that, as many as there are.
-        early: how many of those came.
+        lead: how many frames before that one are wanted too, if there are as many.
+        early: how many of those were given.
         bad_packets: that could not be decoded.
-        concealed: pictures that are not whole and that FFmpeg does not mark.
-        cropping: what the container leaves out of them.
-        side_data: reads what rides on them.
+        concealed: damaged pictures that FFmpeg does not mark as such.
+        cropping: crops pictures as the container says.
+        side_data: reads the side data of pictures.
         coded_format: FFmpeg's name of the pixel format of the coded video.
         on_device: whether frames come from NVDEC and stay on the GPU.
 
@@ -96,9 +101,9 @@ class Pictures:
             self.container.close()
             raise
         self._device = device
-        self._refused = False  # by the GPU, before it has given a frame
-        self._failure = ""  # of the GPU, that no damage explains
-        self._readable = sys.maxsize  # byte from which on the system was seen to give the whole file
+        self._refused = False  # the GPU does not decode this video
+        self._failure = ""  # an error of the GPU's decoder that damaged data does not explain
+        self._readable = sys.maxsize  # from this byte on the file was read to its end without an error of the disk
         self._sar: Fraction | None = None  # of the first frame
         self._sars: list[tuple[int, Fraction]] = []  # from which packet on; known on one thread only
 
@@ -139,7 +144,7 @@ class Pictures:
         self.container.close()
 
     def _accelerate(self, device: int) -> None:
-        """Open the file again for decoding on the GPU; says why not, where that cannot be."""
+        """Open the file again for decoding on the GPU, or warn why that is not possible."""
         reason = unfit(self.stream)
         if self._context is not self.stream.codec_context:
             reason = "the video has an alpha plane"
@@ -229,11 +234,11 @@ class Pictures:
 
     @property
     def _certain(self) -> bool:
-        """Whether the frames are what they will stay, damaged or not."""
+        """Whether the frames are final: one thread of the CPU conceals damage in the same way every time."""
         return self._threads == 1 and not self.on_device
 
     def _not_from_the_gpu(self, picture: av.VideoFrame) -> str:
-        """Why a frame and those behind it are to be decoded on the CPU after all; "" if they are not."""
+        """Why this frame and all later ones have to be decoded on the CPU; "" if they do not."""
         if picture.format.name != ON_DEVICE:
             return self._why_refused()
         if (picture.width, picture.height) != self._size:
@@ -292,7 +297,7 @@ class Pictures:
                 yield picture
 
     def _seek(self, pts: int) -> bool:
-        """Go to a place at or before that time; False where FFmpeg knows no places, as in video without a container."""
+        """Seek to that time or before it; False where FFmpeg cannot, as in video without a container."""
         try:
             self.clock.seek(self.container, self.stream, pts)
         except av.error.FFmpegError:
@@ -300,7 +305,7 @@ class Pictures:
         return True
 
     def _dated(self, source: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Pictures from the beginning on; those of video without a container, which has no times, get theirs."""
+        """Pictures from the beginning on, with timestamps made for those that have none (video without a container)."""
         rate = plausible_rate(self.stream.average_rate)
         at, tick = 0, max(1, round(1 / (rate * self.stream.time_base))) if rate and self.stream.time_base else 1
         for picture in source:
@@ -312,7 +317,7 @@ class Pictures:
             yield picture
 
     def _reach_start(self, source: Iterator[av.VideoFrame]) -> tuple[deque[av.VideoFrame], int]:
-        """The first picture that is wanted, behind up to `lead` earlier ones, and how many earlier ones there were."""
+        """Up to `lead` pictures before the wanted start and the first one after it; and how many came before it."""
         assert self.first_pts is not None
         shown: deque[av.VideoFrame] = deque(maxlen=self.lead + 1)
         for earlier, picture in enumerate(source):
@@ -322,7 +327,7 @@ class Pictures:
         return deque(), len(shown)
 
     def _blame_disk(self, first: int) -> None:
-        """What looks damaged, or ended, may be whole on a disk that fails; then what was decoded is no success.
+        """Make sure that it is not the disk's fault that the file looks damaged, or ends.
 
         Raises:
             InputError: the file cannot be read from that byte on.
@@ -361,7 +366,7 @@ class Pictures:
                     return
                 if self.on_device and not isinstance(exc, av.error.InvalidDataError):
                     self._failure = exc.strerror or str(exc)
-                # One packet FFmpeg could not use at all; its neighbours may be fine.
+                # FFmpeg could not use this packet at all; the next ones may be fine.
                 self.bad_packets += 1
             if flushing:
                 return
@@ -396,7 +401,7 @@ def host_decoder(stream: VideoStream) -> av.VideoCodecContext:
 
 
 def _frames_to_hold(picture: av.VideoFrame) -> int:
-    """As many as encoders put B-frames in a row, as far as memory allows."""
+    """How many frames to hold back: as many B-frames as encoders put in a row, as far as memory allows."""
     bits = picture.format.padded_bits_per_pixel or 24  # a picture on the GPU says nothing of its own
     size = picture.width * picture.height * bits // 8
     return max(2, min(HELD_FRAMES, HELD_BYTES // size))
