@@ -24,6 +24,10 @@ class Converter(Protocol):
 
     stream: Stream
 
+    @property
+    def errors(self) -> int:
+        """Packets that were damaged and left out."""
+
     def feed(self, packet: Packet) -> list[Packet]:
         """The packets that follow from one more of the source."""
 

@@ -1,4 +1,9 @@
-"""The final file: the joined segments, and everything else of the source as it was."""
+"""The final file: the joined segments, and everything else of the source as it was.
+
+`_Mux.__init__` writes the header (streams, tags, chapters). `run` then merges two sources of packets by decoding time:
+the segments (`_video_packets`) and the source's other streams, copied or converted (`_other_packets`). What FFmpeg can
+only set afterwards, Matroska's display size, is patched into the file at the end.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +53,8 @@ if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
 
 STREAMED = FORMATS | {"flv"}
-"""FFmpeg's demuxers of recorded streams: their clocks begin anywhere, a broadcaster's at any hour of a day. As FFmpeg's
-command does, what is made of them begins at 0; else a player would show nothing for as long, or a scale of hours."""
+"""FFmpeg's demuxers of recorded streams, whose clocks begin anywhere (a broadcaster's at any hour of the day). The
+output begins at 0, as with FFmpeg's own command; else players would show nothing until then."""
 LONGEST = 2**31 - 1
 """Ticks of the longest duration that MP4 takes; only damaged files state more."""
 STATISTICS = ("bps", "duration", "number_of_", "_statistics")
@@ -79,12 +84,12 @@ def mux(
         trimmed: the segments hold only a part of the source's video; the other streams are cut to that part and
             everything is moved so that the video begins at 0.
         matrix: display matrix of the frames, FFmpeg's nine integers; None: that of the source's container, if any.
-        folder: where the unfinished file lies, on the output's disk; beside the output by default. A process that is
-            killed leaves it there.
-        accept: is told, before anything is written, what of a part cannot be kept, and may raise.
+        folder: for the unfinished file, on the output's disk; beside the output by default. A process that is killed
+            leaves the file there.
+        accept: is told what cannot be kept of a part (`trimmed`) before packets are written, and may raise.
 
     Returns:
-        Warnings: what was found damaged on the way, and what of a part could not be kept.
+        Warnings: what was found damaged, and what of a part could not be kept.
 
     Raises:
         InputError: a segment is damaged or does not fit the others, or the source has changed or cannot be read.
@@ -160,7 +165,8 @@ class _Mux:
         options = {"fflags": "+bitexact"}
         if plan.container == "matroska":
             options["avoid_negative_ts"] = "disabled"
-        # An MP4 is shown from 0 on, and of H.264 in Matroska FFmpeg does not believe negative times: all is moved.
+        # Players show an MP4 from 0 on, and FFmpeg misreads negative times of H.264 in Matroska. So if the video begins
+        # before 0, everything is moved by as much.
         begin = min(pts for pts, _ in self._decode_order) * self._tick
         origin = Fraction(0)
         if source.format.name in STREAMED:
@@ -300,9 +306,10 @@ class _Mux:
                 waiting = next(video, None)
             for index, converter in self._converters.items():
                 self._put(converter.flush())
-                errors = getattr(converter, "errors", 0)
-                if errors:
-                    self.warnings.append(f"stream {index}: {errors} damaged packets were left out of the conversion")
+                if converter.errors:
+                    self.warnings.append(
+                        f"stream {index}: {converter.errors} damaged packets were left out of the conversion"
+                    )
         except BaseException:
             # The error in flight is the one to report; closing only releases the file.
             with contextlib.suppress(av.error.FFmpegError, OSError):
@@ -333,7 +340,7 @@ class _Mux:
                 self._refused += 1
 
     def _check_refused(self) -> None:
-        """Packets of copied streams may be too damaged for the container; the video has to be whole."""
+        """See what the refused packets were: damaged ones of copied streams are a warning, of the video an error."""
         if not self._refused:
             return
         try:
@@ -347,7 +354,7 @@ class _Mux:
         self.warnings.append(f"{self._refused} damaged packets of the source could not be stored and were left out")
 
     def _write_aspect(self) -> None:
-        """Matroska's display size, which PyAV cannot give to the muxer."""
+        """Write Matroska's display size into the finished file: PyAV cannot give it to the muxer."""
         sar = Fraction(*self._header.sar)
         if self._plan.container not in ("matroska", "webm") or sar == 1:
             return

@@ -1,4 +1,4 @@
-"""Files read to their end with plain PyAV, for comparison: frame times, packets, tags of the picture."""
+"""Files read to their end with plain PyAV, for `verify`: frame times, packets, properties of the picture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 
 
 def _is_blank(packet: av.Packet[Stream]) -> bool:
-    """Whether a packet is of a text subtitle that shows nothing, such as clears the screen in MP4."""
+    """Whether a packet is a text subtitle without text, such as MP4 has to clear the screen."""
     context = packet.stream.codec_context
     if not isinstance(context, SubtitleCodecContext) or codec_name(packet.stream) not in TEXT_SUBTITLES:
         return False
@@ -61,8 +61,8 @@ class Track:
         sizes: bytes of the payloads.
         durations: in ticks, 0 where unknown.
         blank: which packets are text subtitles without text.
-        length: ticks at which the last one ends.
-        disorder: packets that are to be decoded before the one ahead of them, or after they are shown.
+        length: when the last one ends, in ticks.
+        disorder: packets whose decoding time is before that of the packet ahead, or after their own presentation.
         errors: packets that could not be decoded, where that was tried.
     """
 
@@ -98,7 +98,7 @@ class Track:
         return [time for time, blank in zip(self.times, self.blank, strict=True) if not blank]
 
     def changes(self) -> list[int]:
-        """When another text than before is on the screen, in ticks: at every begin and end of one that overlaps."""
+        """When the text on the screen changes, in ticks: at every begin of a cue, and at ends while others go on."""
         begins = sorted(set(self.cues()))
         following = dict(pairwise(begins))
         on_screen: Counter[int] = Counter()

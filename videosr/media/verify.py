@@ -1,4 +1,9 @@
-"""An independent check that an output holds everything of its input: both files are read with plain PyAV."""
+"""An independent check that an output holds everything of its input.
+
+Both files are read to their ends with plain PyAV (`readback`), not with `Decoder`, so that a fault of that cannot hide
+itself. `_Check` then compares the two readings: the picture's properties, frame times, sampled pictures, the other
+streams packet by packet, chapters and tags.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +43,10 @@ REPACKED = frozenset({"h264", "hevc", "aac", "vvc", "av1", "truehd"})
 """Codecs whose packets muxers write in another framing (start codes or lengths, ADTS headers) with the same content."""
 
 ASSUMED = {"prores": "range", "dnxhd": "matrix"}
-"""What readers of a codec assume of its colour, whatever the source has: pictures are converted to that."""
+"""The colour property that readers of a codec assume, whatever the file says: pictures were converted to that."""
 
 NEVER = "1970-01-01T00:00:00"
-"""What a clock says that was never set; some containers do not keep it."""
+"""The creation time that a clock gives which was never set; some containers do not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +145,9 @@ class _Check:
         for name, value in a.color.items():
             stated = value not in ((0,) if name in ("range", "siting") else (0, 2, 3))
             if name == "range" and (_is_rgb(a) or (value, b.color.get(name)) == (1, 0)):
-                stated = False  # of R'G'B', or the one that is assumed where none is stated, as in QuickTime
+                stated = False  # R'G'B' has none, and "limited" is what readers assume where none is stated (QuickTime)
             if (name == "matrix" and value == 0) or name == ASSUMED.get(b.codec):
-                stated = False  # the encoder's own; `likeness` sees whether the pictures are read as they were
+                stated = False  # the encoder sets its own; `likeness` checks that the pictures look the same
             if stated and name != "siting" and b.color.get(name) != value:
                 self._differ(f"video: colour {name} {b.color.get(name)}, expected {value}")
         self.facts["color"] = b.color
@@ -169,7 +174,8 @@ class _Check:
             self._differ(f"video: {len(b.pts)} frames, expected {len(was_pts)}")
         if not a.pts or not b.pts or a.pts[0] is None or b.pts[0] is None:
             return
-        # Every time was rounded by up to half a tick, that of the first frame too: each leaves less room for the shift.
+        # Times were rounded to the output's ticks, the first frame's too. So the shift of the whole file is only known
+        # to lie in an interval [low, high], which every frame's time narrows.
         low = high = Fraction(0)
         shift = b.pts[0] * b.tick - a.pts[0] * a.tick
         if abs(shift) > b.tick / 2:
@@ -178,7 +184,7 @@ class _Check:
         latest: int | None = None
         for i, (was, now) in enumerate(zip(was_pts, b.pts, strict=False)):
             if was is None or (latest is not None and was <= latest) or now is None:
-                continue  # no time, or one that goes back, cannot be kept
+                continue  # the input has no time here, or one that goes back: it could not be kept
             latest = was
             moved = now * b.tick - was * tick
             if moved - b.tick / 2 > high or moved + b.tick / 2 < low:
@@ -305,7 +311,7 @@ class _Check:
             self._durations(name, was, now, whole=plan.type != "audio")
 
     def _converted_audio(self, name: str, was: Track, now: Track) -> None:
-        """Begin and end; what lies before 0 is the old encoder's delay, which decoding removes."""
+        """Compare begin and end. What lies before 0 is the old encoder's delay, which decoding removes."""
         for what, x, y in (("begins", was.begin, now.begin), ("ends", was.end, now.end)):
             if abs(max(x + self._shift, Fraction(0)) - max(y, Fraction(0))) > AUDIO_TOLERANCE:
                 self._differ(f"{name}: {what} at {float(y):.3f} s, expected {float(x + self._shift):.3f} s")
@@ -380,7 +386,7 @@ class _Check:
 
 
 def _is_rgb(file: Reading) -> bool:
-    """Whether the pictures are no Y'CbCr, which is what range tells of."""
+    """Whether the pictures are R'G'B', for which range has no meaning."""
     return file.form is not None and planar_format(file.form[2]).family == "rgb"
 
 
@@ -426,7 +432,7 @@ def _lost(plan: Plan, mark: str) -> set[str]:
 
 
 def _content_tags(stream: Stream, created: str | None) -> dict[str, str]:
-    """Tags of a stream that say something of its content, and that the file as a whole does not say as well."""
+    """Tags of a stream that describe its content, without those that only repeat the file's."""
     tags = {k.lower(): v for k, v in stream.metadata.items() if not k.lower().startswith(TRACK_BOOKKEEPING)}
     if tags.get("language") == "und":
         del tags["language"]
@@ -444,7 +450,7 @@ def _same_place(a: str, b: str) -> bool:
 
 
 def _only_repacked(plan: StreamPlan, was: Track, now: Track) -> bool:
-    """Whether packets differ as another framing makes them differ: each by a few bytes and no more."""
+    """Whether packets differ only as another framing of the same content would: each by a few bytes."""
     if plan.codec not in REPACKED:
         return False
     return all(abs(x - y) <= max(64, x // 50) for x, y in zip(was.sizes, now.sizes, strict=True))
