@@ -1,4 +1,9 @@
-"""A batch: look at all files, plan, make what is not done, go on past what fails."""
+"""A batch: look at all files, plan, make what is not done, go on past what fails.
+
+All work on files is done by a pool of processes, as jobs (`batch.jobs`): `Look` says whether a file is to be made,
+`Try` makes a few frames of it for `--dry-run`, `Make` makes it. This process keeps the record (`batch.ledger`) and
+reports.
+"""
 
 from __future__ import annotations
 
@@ -75,11 +80,11 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a batch comes to.
+    """What a batch would do.
 
     Attributes:
-        files: to make.
-        known: files that are done.
+        files: that are to be made.
+        known: how many files are done already.
         estimate: of space and time.
         free: bytes on the output's disk.
         builds: sizes of pictures, "1280x720", for which an engine has to be built first.
@@ -96,7 +101,7 @@ class Plan:
 
     @property
     def frames(self) -> int:
-        """Of all files whose length is known."""
+        """Frames of all files whose length is known."""
         return sum(f.facts.frames or 0 for f in self.files)
 
 
@@ -218,20 +223,24 @@ class Batch:
 
     @property
     def gpu(self) -> Gpu | None:
-        """What computes, if that is a GPU."""
+        """The GPU that computes, None on the CPU."""
         device = self._upscaler.engine.device
         return None if device is None else device.gpu
 
     def _builds(self, files: Sequence[Planned]) -> tuple[str, ...]:
-        """See `Plan`."""
+        """Sizes of pictures for which an engine has to be built first (`Plan.builds`)."""
         tiling, sizes = self._upscaler.tiling, {f.facts.size for f in files}
-        if tiling.blend:  # else pictures are cut where they are converted, if at all
+        if tiling.blend:  # the engine is given tiles; else whole pictures, which planar runners cut if at all
             sizes = {(tiling.axis(width).size, tiling.axis(height).size) for width, height in sizes}
         engine = self._upscaler.engine
         return tuple(f"{width}x{height}" for width, height in sorted(sizes) if engine.to_build((height, width)))
 
     def _try(self, pool: Pool, files: Sequence[Planned]) -> tuple[list[Measured], int | None]:
-        """Samples, as many at once as files will be, from all over the batch; and the GPU's memory that they took."""
+        """Make samples of files spread over the batch, as many at once as there will be files under way.
+
+        Returns:
+            What they took; and bytes of the GPU's memory, as `Plan.vram`.
+        """
         number = min(len(files), max(SAMPLES, self._options.jobs))
         chosen = [files[n * len(files) // number] for n in range(number)]
         suffix = f".{self._options.to.removeprefix('.')}"
@@ -303,11 +312,10 @@ class Batch:
                     self._made(item, made)
                 case Failed(message, code, number):
                     report.failed(item.source, message, code)
+                    output = self._options.out / item.output
                     if number in _FULL:
                         full = outcome
-                    elif not (
-                        self._options.out / item.output
-                    ).exists():  # else it is whole: who made it died after that
+                    elif not output.exists():  # if it does, it is whole: its maker died after that
                         ledger.add(self._entry("failed", item, files[n].facts.input, None))
         if full is not None:
             raise OutputError(
@@ -345,9 +353,9 @@ class Batch:
 
 
 def settings(options: TranscodeOptions) -> dict[str, Any]:
-    """All that was asked for and that the output depends on, as flat JSON values; the network by its content.
+    """The options that the output depends on, as flat JSON values, and the networks' hashes.
 
-    What the machine or a library's version decides is not among them: files that are done stay done.
+    What the machine or a library's version decides is not among them: an update does not make files again.
 
     Raises:
         NetworkError: there is no such network.
@@ -375,7 +383,7 @@ def _check(options: BatchOptions) -> Upscaler:
     """Load the network once, and open the encoder if one was named: what fails here would fail for every file.
 
     Returns:
-        What makes the files' frames, in a process of its own.
+        The upscaler, as the workers will make theirs.
     """
     encoder, container = options.transcode.encoder, container_format(options.to)
     wanted = options.transcode.upscale
