@@ -1,4 +1,10 @@
-"""Where a live stream goes: outputs in threads of their own behind bounded queues, so that none disturbs another."""
+"""Where a live stream goes: outputs in threads of their own behind bounded queues, so that none disturbs another.
+
+An entry (a raw picture, or a coded packet of video or sound) is queued by `Output.put` and written by the output's
+thread. If the queue is full, either the stream waits or the oldest entry is dropped; coded video then goes on at the
+next keyframe. `Pipe` writes raw video, `Push` sends to a network address and reconnects, `Chunks` makes MPEG-TS for the
+web server or for `HlsFolder`.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +39,10 @@ from videosr.media.live_output import (
 )
 
 QUEUED_FRAMES = 64
-"""Entries an output may lag behind; raw pictures are large, so there it is `QUEUED_PICTURES`."""
+"""Entries that wait in an output's queue at most; of raw pictures, which are large, `QUEUED_PICTURES`."""
 QUEUED_PICTURES = 4
 BACKOFF = (0.1, 0.2, 0.4, 0.8, 1.0)
-"""Seconds between attempts to connect; the last goes on."""
+"""Seconds between attempts to connect; the last value repeats."""
 PATIENCE = 3.0
 """Seconds an output gets to finish at the end."""
 
@@ -60,10 +66,11 @@ class Output(ABC):
         name: as the user gave it.
         raw: takes pictures rather than coded video.
         taken: frames given to it.
-        written: of them, those muxed.
-        dropped: of them, those it could not take in time.
-        latency: from demuxed to muxed here.
-        gone: set when it has ended for good; `error` says why.
+        written: how many of them were muxed.
+        dropped: how many of them were not.
+        latency: from the demuxed packet of the source to the packet muxed here.
+        gone: set when it has ended for good.
+        error: why it has ended, if it failed.
     """
 
     raw = False
@@ -85,7 +92,7 @@ class Output(ABC):
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        """Hand it an entry; waits for room, or drops the oldest, as the output was made."""
+        """Queue an entry. If the queue is full: waits for room if made with `wait`, else drops the oldest."""
         if isinstance(entry, Raw) or entry.video:
             with self._lock:
                 self.taken += 1
@@ -95,7 +102,7 @@ class Output(ABC):
             self._lose(entry)
 
     def fail(self, error: OutputError) -> None:
-        """There is no use in going on: it ends. Any thread may say so."""
+        """End it with an error. Any thread may call this."""
         self.error = self.error or error
         self.queue.close()
 
@@ -108,7 +115,7 @@ class Output(ABC):
     def finish(self) -> None:
         """Nothing more is coming: write what is queued, within `PATIENCE`."""
         self.queue.close()
-        if self._thread.ident is not None:  # else another output could not be had, and none was started
+        if self._thread.ident is not None:  # None: never started, because another output could not be opened
             self._thread.join(PATIENCE)
         for entry in self.queue.drain():
             self._lose(entry)
@@ -158,7 +165,7 @@ class Output(ABC):
 
     @abstractmethod
     def _write(self, entry: Entry) -> bool:
-        """Mux an entry; False if it could not be. Raises OutputError when there is no use in going on."""
+        """Mux an entry; False if that was not possible now. Raises OutputError if it never will be."""
 
     @abstractmethod
     def _close(self) -> None:
@@ -187,7 +194,7 @@ class Pipe(Output):
         stop: threading.Event,
     ) -> None:
         if form == "y4m":
-            y4m_colorspace(info)  # now, and not in a thread when the first picture is there
+            y4m_colorspace(info)  # raises UsageError here, not in the thread at the first picture
         super().__init__(name, wait=wait, say=say, stop=stop)
         self._path, self._form, self._info, self._template = path, form, info, template
         self._writer: RawWriter | None = None
@@ -211,8 +218,10 @@ class Pipe(Output):
                 return True
             except OSError as exc:
                 self._close()
-                cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc  # of what FFmpeg writes
-                if not isinstance(cause, ConnectionError):  # standard output may be a file
+                cause = (
+                    exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
+                )  # where FFmpeg wrote: its own error
+                if not isinstance(cause, ConnectionError):  # such as a full disk: standard output may be a file
                     raise OutputError.writing(self.name, cause) from exc
                 if self._path == "-":
                     raise OutputError(f"{self.name}: its reader has gone") from exc
@@ -229,7 +238,7 @@ class Pipe(Output):
 
 
 def _open_pipe(path: str, stop: threading.Event) -> BinaryIO | None:
-    """Standard output, or a named pipe once it has a reader; None if it is to stop before. Raises OutputError."""
+    """Standard output, or a named pipe once it has a reader; None if `stop` was set before. Raises OutputError."""
     if path == "-":
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     while not stop.is_set():
@@ -354,8 +363,8 @@ class Chunks(Output):
 class HlsFolder:
     """HLS as files: a playlist and its segments, each complete when its name appears.
 
-    Segments are named after the playlist. What means something in a URL (RFC 8216, 4.1) is kept out of their names
-    rather than escaped in the playlist: players that read it as a file, as FFmpeg's do, look for them as written.
+    Segments are named after the playlist. Characters that mean something in a URL (RFC 8216, 4.1) are replaced in their
+    names rather than escaped in the playlist: FFmpeg and others that read it as a file do not undo escapes.
 
     Args:
         path: of the playlist.
@@ -400,7 +409,7 @@ class HlsFolder:
 
 
 def _plain(stem: str) -> str:
-    """A file's name without what means something in a URL: each such byte as two hexadecimal digits after "="."""
+    """A file's name with each byte that means something in a URL as "=" and two hexadecimal digits."""
     return re.sub(r"[^\w.~-]", lambda found: "".join(f"={byte:02X}" for byte in os.fsencode(found[0])), stem)
 
 

@@ -66,7 +66,7 @@ class Server:
             raise
 
     def _connect(self) -> LiveInput:
-        """The source; one with a clock of its own may come later."""
+        """Open the source; if it is live and not there yet, wait for it."""
         attempt = 0
         while True:
             try:
@@ -219,7 +219,7 @@ class Server:
         return self.ledger.account
 
     def _check_reached(self) -> None:
-        """Name the destinations that got nothing at all; if no other is there, that is a failure."""
+        """Name the destinations to which nothing was ever written; if that is all of them, it is an error."""
         away = [output.name for output in self._outputs if isinstance(output, (Push, Pipe)) and not output.written]
         if not away or not self.ledger.account.delivered:
             return
@@ -237,7 +237,7 @@ class Server:
 
     @property
     def _waiting(self) -> bool:
-        """Whether frames wait for a reader, as the last ones too do where nothing is dropped."""
+        """Whether frames still wait for a reader, where none may be dropped."""
         return not self.options.real_time and any(output.behind for output in self._outputs)
 
     def _watch(self) -> None:
@@ -255,7 +255,7 @@ class Server:
                 self._tell_front()
 
     def _tell_front(self) -> None:
-        """Give the page its figures; without its process, that output has ended and no other."""
+        """Give the page its figures. If its process has died, the output that it serves ends, and no other."""
         if self._front is None or self._served is None or self._front.ended:
             return
         try:
@@ -269,7 +269,7 @@ class Server:
         if not ended:
             self.pipeline.abandon()
             if not self.options.real_time:
-                for output in self._outputs:  # whoever waits for a stalled reader must not wait for ever
+                for output in self._outputs:  # the pipeline may wait for a reader that has stalled: end that wait
                     output.queue.close()
         try:
             self.pipeline.finish()
@@ -284,7 +284,7 @@ class Server:
             self._say(self.summary())
 
     def summary(self) -> str:
-        """One line about it all."""
+        """One line with the account of all frames."""
         account = self.ledger.account
         dropped = sum(account.dropped.values())
         why = ", ".join(f"{count} {reason}" for reason, count in account.dropped.items() if count)
