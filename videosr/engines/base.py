@@ -77,7 +77,7 @@ class PlanarRunner(ABC):
         """Wait for a ticket: the output's colour planes, owned by the caller.
 
         Raises:
-            NotFinite: codes were not finite before they were rounded, where they cannot be told from others after.
+            NotFinite: the network gave values that are not finite (after rounding they would look like any others).
             EngineError: the library failed.
         """
 
@@ -91,7 +91,7 @@ class Engine(ABC):
         interface: how the network takes part in temporal reuse.
         precision: of the arithmetic inside: "f32", "bf16" or "f16".
         device: the GPU whose arrays the engine takes, and then gives; None: it takes those of the host alone.
-        dithers: whether its runners dither results that have fewer bits than their sources; others only round.
+        dithers: whether its runners dither results with fewer bits than their sources have; if not, they round.
     """
 
     network: Network
@@ -104,7 +104,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """Everything the output's bits depend on beside the input: library and version, device, precision, network."""
+        """Everything the output's bits depend on besides the input: library, version, device, precision, network."""
 
     @abstractmethod
     def run(self, frame: Array, average: Array | None = None) -> Array:

@@ -1,7 +1,7 @@
 """Our own kernels on a CPU: realtime, light, fine and stream networks, planes in and planes out.
 
-`kernels/strips.c` says how they work, `native_strips` how pictures go through them. All else, tensors and formats
-that they do not make, is OpenVINO's, whose engine this is but for that.
+`kernels/strips.c` says how they work, `native_strips` how pictures go through them. Everything else (R'G'B' tensors,
+and formats that the kernels do not make) is inherited from the OpenVINO engine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Running our CPU kernels over pictures: strips of columns, as many at once as there are threads.
 
-What a strip holds is the same bits wherever it begins, so the plan may follow the picture's size.
+A frame is a ticket with tasks for the worker threads: first its window is averaged, in bands of rows, if it has one;
+then its strips are computed, and chroma is interpolated if the network makes luma alone. The bits of a pixel do not
+depend on the strip that it is in, so the plan may follow the picture's size.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from videosr.errors import EngineError
 from videosr.frame import Array
 
 _STEP = 16
-"""Columns of the widest vector."""
+"""Columns that the widest vector holds."""
 _WIDEST = 384
 """Columns of a strip, at most: rows of wider ones leave the caches."""
 _BAND = 32
@@ -41,11 +43,11 @@ class _Ticket:
         self._lock = threading.Lock()
 
     def expect(self, tasks: int, then: Callable[[], None]) -> None:
-        """So many tasks have to finish before `then`."""
+        """Call `then` when so many tasks have finished."""
         self._missing, self._then = tasks, then
 
     def run(self, task: Callable[[], None]) -> None:
-        """One of them. Whatever it or `then` raises, `result` raises it; a ticket left open would wait forever."""
+        """Run one of the tasks. What it or `then` raises is kept for `result`, which would wait forever otherwise."""
         try:
             if self.error is None:
                 task()
@@ -122,7 +124,7 @@ class NativeRunner(PlanarRunner):
         planes = tuple(np.empty(fmt.plane_shape(i, height, width), fmt.dtype) for i in range(colour_planes(fmt)))
         count = colour_planes(self._source.format)
         shapes = [self._source.format.plane_shape(i, self._source.height, self._source.width) for i in range(count)]
-        for frame in frames:  # the kernels write by these
+        for frame in frames:  # the kernels trust these shapes: others would make them read beyond the arrays
             if [plane.shape for plane in frame[:count]] != shapes:
                 raise EngineError(f"planes of {[plane.shape for plane in frame[:count]]} where {shapes} were to come")
         ticket = _Ticket(planes, [tuple(map(_rows, frame[:count])) for frame in frames])
@@ -157,7 +159,7 @@ class NativeRunner(PlanarRunner):
             raise EngineError(f"no thread for our own CPU kernels: {exc}") from exc
 
     def _still(self, ticket: _Ticket, newest: native.Picture) -> native.Picture:
-        """What the base path sees, when the average is there."""
+        """What the base path sees: the newest frame, moved towards the average if there is `denoise`."""
         if not self._denoise:
             return newest
         frame, *_, mean = ticket.sources
@@ -197,7 +199,7 @@ class NativeRunner(PlanarRunner):
         self._kernels.enlarge(*planes)
 
     def _picture(self, planes: tuple[Array, ...]) -> native.Picture:
-        """Of the input. Averages are in codes too."""
+        """Planes of the input, or their average, which is in codes too, as the kernels take them."""
         picture = native.Picture(colours=len(planes))
         for i, plane in enumerate(planes):
             offset, gain = levels(self._source.format, self._source.color.range, i)
@@ -206,7 +208,7 @@ class NativeRunner(PlanarRunner):
         return picture
 
     def _struct(self, planes: tuple[Array, ...]) -> native.Target:
-        """Of what the network makes of the output."""
+        """Output planes that the network makes, as the kernels take them."""
         target = native.Target(peak=float((1 << self._target.format.bits) - 1), planes=len(planes))
         samples = self._packed.plan.samples
         for i, plane in enumerate(planes):
@@ -233,14 +235,14 @@ def able(source: Picture, target: Picture, scale: int, *, apart: bool) -> bool:
 
 
 def strips(width: int, rim: int) -> tuple[int, list[int]]:
-    """(columns of a strip with its rims, where each begins): as little as possible is made twice."""
+    """(columns of a strip with its rims, where each begins), so that as few columns as possible are computed twice."""
     sizes = [n for n in range(_STEP, _WIDEST + 1, _STEP) if n > 2 * rim]
     columns = min(sizes, key=lambda n: (n * -(-width // (n - 2 * rim)), -n))
     return columns, list(range(0, width, columns - 2 * rim))
 
 
 def _parts(packed: Packed) -> list[tuple[int, int, int]]:
-    """(sample, output, column) of everything that samples are sums of; none where samples are outputs."""
+    """(sample, output, column) of each part that samples are sums of; none where each output is a sample."""
     plan = packed.plan
     if plan.gather is None:
         return []
@@ -249,5 +251,5 @@ def _parts(packed: Packed) -> list[tuple[int, int, int]]:
 
 
 def _rows(plane: Array) -> Array:
-    """The plane, its samples side by side."""
+    """The plane with the samples of each row side by side, copied if they are not."""
     return plane if plane.shape[1] == 1 or plane.strides[1] == plane.itemsize else np.ascontiguousarray(plane)

@@ -1,6 +1,8 @@
-"""OpenVINO: the default engine, on any CPU.
+"""OpenVINO, the engine for any ONNX network on any CPU.
 
-Networks in deployment form also run planes to planes (`Engine.planar`); every other network runs on R'G'B' tensors.
+A network file is read, its interface is found from the graph's inputs and outputs, and its scale and the multiple that
+sizes have to be padded to by running it on small pictures. Every network runs on R'G'B' tensors (`run`, `step`); those
+in deployment form also run planes to planes (`planar`, by `openvino_strips`).
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from videosr.machine import cores
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 _ARM = frozenset({"aarch64", "arm64"})
-"""What `platform.machine` calls it."""
+"""Arm CPUs, as `platform.machine` names them."""
 _HALF = {"FP16": "f16", "BF16": "bf16"}
-"""What OpenVINO calls a half precision among a device's capabilities, and as a hint."""
+"""Half precisions: their names among OpenVINO's device capabilities, and as its precision hint."""
 
 
 def fast_precisions() -> tuple[str, ...]:
@@ -38,7 +40,7 @@ def fast_precisions() -> tuple[str, ...]:
 
 
 def _automatic() -> tuple[str, ...]:
-    """The half precisions that may be taken without being asked for: on Arm, f16.
+    """The half precisions that "auto" may take: f16 on Arm.
 
     On x86 neither. On a Xeon with AMX f16 took 1.1 to 1.5 times as long as f32. bf16 took 0.45 to 0.7 of its time, but
     is two or three 8-bit codes off at up to 80 samples in a million: features are rounded to 8 bits between layers.
@@ -68,8 +70,8 @@ class OpenVINOEngine(Engine):
         try:
             model = core().read_model(network.path)
             for op in model.get_ordered_ops():
-                op.get_friendly_name()  # must be text
-        except (RuntimeError, UnicodeDecodeError) as exc:  # names in a damaged file need not be UTF-8
+                op.get_friendly_name()  # raises UnicodeDecodeError in a damaged file whose names are not UTF-8
+        except (RuntimeError, UnicodeDecodeError) as exc:
             raise NetworkError(f"{network.path}: OpenVINO cannot read it: {_first_line(exc)}") from exc
         self.interface = self._shape_interface(model)
         self._model = model
@@ -89,8 +91,8 @@ class OpenVINOEngine(Engine):
     def deployed(self) -> bool:
         """Whether the network is in our deployment form, whose graph may be rewritten to run over strips of planes.
 
-        Strips need a rim that looks like the picture's own edge repeated, and pixels that see only so far; rewriting
-        needs float32 throughout.
+        Strips need a network that was made for edges that are repeated outwards (`halo`) and whose pixels see only so
+        far (`reach`); rewriting needs float32 weights.
         """
         net = self.network
         plain = net.metadata.get("form") == "deploy" and net.metadata.get("precision", "fp32") == "fp32"
@@ -111,8 +113,8 @@ class OpenVINOEngine(Engine):
         return self._infer(inputs)[0]
 
     def step(self, frame: Array, *, reset: bool) -> Array:
-        """See `Engine.step`. At a reset the network runs twice: with a state of zeros its features come out scaled by
-        (1 - blend), so dividing them by that gives the state with which the frame comes out as if it stood alone.
+        """See `Engine.step`. At a reset the network runs twice, first with a state of zeros, which scales its features
+        by (1 - blend). Divided by that, they are the state with which the frame comes out as if it stood alone.
         """
         if self.interface is not Interface.RECURRENT:
             return super().step(frame, reset=reset)
@@ -140,7 +142,7 @@ class OpenVINOEngine(Engine):
         )
 
     def _shape_interface(self, model: ov.Model) -> Interface:
-        """What the graph's inputs and outputs say; a published video network is hoisted in place where possible."""
+        """The interface, by the graph's inputs and outputs; a published recurrence is taken out first (`_hoist`)."""
         path = self.network.path
         names = {name for port in model.inputs for name in port.get_names()}
         if len(model.inputs) == 1 and len(model.outputs) == 1:
@@ -248,9 +250,9 @@ class OpenVINOEngine(Engine):
         return blend
 
     def _close_to_f32(self, precision: str) -> bool:
-        """Whether a half precision gives f32's 8-bit codes, give or take one, on ramps, flats, edges and texture.
+        """Whether a half precision gives f32's 8-bit codes, give or take one, on the probe picture.
 
-        It does not where OpenVINO refuses it, fails in it, or overflows.
+        No if OpenVINO refuses the precision, fails with it, or gives values that are not finite.
         """
         if self.interface is Interface.RECURRENT and not self.deployed:
             return False  # errors would add up over the frames

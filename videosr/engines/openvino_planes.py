@@ -61,7 +61,10 @@ def _conv(x: Node, weights: NDArray[Any], name: str) -> Node:
 
 
 def _emitting(x: Node, weights: NDArray[np.float64], plan: Emission, name: str) -> Node:
-    """The convolution with one kernel a channel of `plan`, as it is grouped: a stride as wide as the group."""
+    """The convolution that emits `plan`, whose kernels are given a channel each.
+
+    Where two pixels side by side are emitted at once, each kernel is there twice, shifted by a pixel; the stride is 2.
+    """
     size, pixels = weights.shape[-1], plan.pixels
     kernel = np.zeros((len(plan.group), *weights.shape[1:3], size + pixels - 1), np.float32)
     for k, (pixel, channel) in enumerate(plan.group):
@@ -71,10 +74,10 @@ def _emitting(x: Node, weights: NDArray[np.float64], plan: Emission, name: str) 
 
 
 def _tail(model: ov.Model, path: Path, plan: Emission) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:
-    """The first convolution that the last one replaces, and that one's kernel and bias, before `plan`.
+    """The last convolution, before `plan`: the name of the first layer that it replaces, its kernel and its bias.
 
-    Nothing non-linear stands between `conv_mid` and `tail`. As one kernel two pixels larger they are fewer products
-    where few channels are emitted (of 4:2:0 video luma alone), and one map less goes through memory.
+    Nothing non-linear stands between `conv_mid` and `tail`, so they can be joined to one kernel, two pixels larger.
+    That is done where it takes fewer products, as with few channels to emit (luma alone of 4:2:0 video).
     """
     tail, bias = (_constant(model, f"tail.{part}", path) for part in ("weight", "bias"))
     middle, offset = (_constant(model, f"conv_mid.{part}", path) for part in ("weight", "bias"))
@@ -118,10 +121,10 @@ def _components(planes: list[Node], source: Picture) -> Node:
         return ops.concat(values, axis=1)
     across, down = siting_offsets(color.siting, fw, fh)
     (_, taps_x), (_, taps_y) = upsampling_taps(fw, across), upsampling_taps(fh, down)
-    chroma = ops.concat(values[1:], axis=0)  # one after the other as a batch of 2: both take the same filter
+    chroma = ops.concat(values[1:], axis=0)  # Cb and Cr as a batch of 2: both take the same filter
     begin, end = ops.constant(np.array([0, 0, 2, 2])), ops.constant(np.array([0, 0, 2, 2]))
     chroma = ops.pad(chroma, begin, end, "edge")
-    # One phase a channel, then interleaved; depth-to-space does not do rectangular blocks.
+    # A channel for each phase, interleaved by hand: OpenVINO's depth-to-space makes square blocks only.
     kernel = np.einsum("aj,bi->abji", taps_y, taps_x).reshape(fh * fw, 1, 5, 5).astype(np.float32)
     chroma = ops.convolution(chroma, ops.constant(kernel), [1, 1], [0, 0], [0, 0], [1, 1])
     _, _, rows, columns = chroma.get_output_partial_shape(0).to_shape()
@@ -144,7 +147,7 @@ def _chroma(planes: list[Node], source: Picture, target: Picture, scale: int) ->
 
 
 def _average(frames: list[list[Node]], inverse_square: Node, active: Node, source: Picture) -> list[Node]:
-    """`temporal.average` of float planes, newest first; `active` (window - 1,) is 0 where a frame is only filling."""
+    """`temporal.average` of float planes, newest first; `active` (window - 1,) is 0 for a frame that only fills up."""
     axis = ops.constant(np.int64(0))
     guide = frames[0][0]
     fw, fh = 1 << source.format.log2_w, 1 << source.format.log2_h
@@ -170,13 +173,14 @@ def _average(frames: list[list[Node]], inverse_square: Node, active: Node, sourc
 
 @dataclass(frozen=True, slots=True)
 class StripModels:
-    """The rewritten network, in one piece or, so that the detail path alone runs in half precision, in two.
+    """The rewritten network: one model, or two so that only the detail path runs in half precision.
 
     Attributes:
-        detail: planes to the detail path's part of the codes, (1, channels, rows, columns) float32; None in one piece.
-        picture: planes (and `detail`) to finished samples, a (pictures, rows, columns, samples) tensor an output; its
-            last output is the sum of the network's codes before they are rounded, which is finite if all of them are.
-        layouts: of every output but the last: one for each of its pictures.
+        detail: from planes to the detail path's part of the codes, (1, channels, rows, columns) float32; None if
+            `picture` does that too.
+        picture: from planes (and the result of `detail`) to finished samples. Each output is (pictures, rows, columns,
+            samples), but the last is one number: the sum of the codes before rounding, finite if all of them are.
+        layouts: for each output but the last, the layout of each of its pictures.
     """
 
     detail: ov.Model | None

@@ -1,8 +1,11 @@
-"""Running a rewritten network over a picture in strips, several of them in flight.
+"""Running a rewritten network over a picture in strips, several at a time.
 
-A strip is a band of full width with a halo of its neighbours' rows. Strips keep the intermediate maps in the CPU's
-caches, bound the memory whatever the picture's size, and let the cores work on their own: one thread each, no barriers.
-The plan depends on the picture's size alone, so that the same frame always takes the same way.
+A strip is a band of the picture's full width, with some of its neighbours' rows above and below (the halo). Strips keep
+intermediate maps in the CPU's caches, bound the memory whatever the picture's size, and let each core work without
+waiting for others. The plan depends on the picture's size alone, so the same frame is always cut alike.
+
+`StripRunner.submit` copies each strip of the input into the buffers of an idle request and starts it; when it is done,
+OpenVINO's thread calls `_Assembler.take`, which copies the result into the output planes; `result` waits for the last.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from videosr.errors import EngineError
 from videosr.frame import Array
 
 _HALF_BITS = 12
-"""Samples of more overflow float16, in which codes are averaged over a window."""
+"""Most bits of samples for half precision: sums of larger codes, for a window's average, overflow float16."""
 _STRIP_PIXELS = 200_000
 """Luma samples of a strip, about: a 640x360 picture is one strip, 1920x1080 ten."""
 
@@ -84,7 +87,7 @@ class _Ticket:
 
 
 class _Assembler:
-    """What is done with a computed strip. It must not know the request queue: whoever holds the runner ends both."""
+    """Takes computed strips. It holds no reference to the request queue, or the two would keep each other alive."""
 
     def __init__(
         self,
@@ -112,7 +115,7 @@ class _Assembler:
                     self._paste(cells, layout, ticket.planes, self._plan.tops[strip])
             if not np.isfinite(finished.get_output_tensor(len(self._layouts)).data):
                 raise NotFinite("the network gave values that are not finite")
-        except Exception as exc:  # whatever it is, `result` raises it; a ticket left open would wait forever
+        except Exception as exc:  # `result` raises it; without this, it would wait forever
             ticket.finished(exc)
         else:
             ticket.finished()
@@ -201,7 +204,7 @@ class StripRunner(PlanarRunner):
         ]
         assembler = _Assembler(plan, models.layouts, colour_planes(source.format), self._buffers, finishers)
         self._requests.set_callback(assembler.take)
-        # OpenVINO's threads call Python: neither the buffers nor the interpreter may go while one still can.
+        # OpenVINO's threads call Python, so buffers and interpreter have to stay until none of them can any more.
         weakref.finalize(self, self._requests.wait_all)
 
     def submit(self, frames: Sequence[Sequence[Array]], threshold: float) -> object:
