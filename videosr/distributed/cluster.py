@@ -152,7 +152,7 @@ class _Parcel:
 
 
 class _Cluster:
-    """The cluster as `Hands`."""
+    """The cluster as `crew.Workers`."""
 
     def __init__(self, film: Film) -> None:
         self._ray = _ray()
@@ -192,7 +192,7 @@ class _Cluster:
         )
 
     def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Iterator[tuple[int, Outcome]]:
-        """See `crew.Hands`."""
+        """See `crew.Workers`."""
         ray = self._ray
         again: list[tuple[int, MakePiece]] = []
         under_way: list[_Try] = []

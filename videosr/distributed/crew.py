@@ -1,4 +1,4 @@
-"""The head of the work: plans segments, has them made, gathers them in the journal."""
+"""A film's segments made by several workers: plans the segments, gives them out, gathers them in the journal."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from videosr.media.segments import Segment
 from videosr.progress import Progress
 
 ATTEMPTS = 4
-"""How often a segment is tried whose maker dies."""
+"""How often a segment is tried at most, if workers die at it."""
 
 
-class Hands(Protocol):
-    """Who makes segments."""
+class Workers(Protocol):
+    """What makes segments: processes of this machine, or a cluster."""
 
     def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Iterator[tuple[int, Outcome]]:
         """Do jobs, each under a number of its own; yields what comes of them, as it comes (`Pool.run`)."""
@@ -56,22 +56,22 @@ def fill(
     film: Film,
     journal: Journal,
     progress: Progress,
-    hands: Hands,
+    workers: Workers,
     size: int,
     *,
     threads: int,
     folder: Path | None = None,
 ) -> None:
-    """Have all made that a journal lacks; the film's upscaler then has counted what theirs have.
+    """Have everything made that a journal lacks; the workers' counts are added to those of the film's upscaler.
 
     Args:
         film: just opened.
         journal: of its output.
         progress: is told of frames and warnings.
-        hands: who makes it.
-        size: about how many they are.
-        threads: of the network in each of them, where the film's options do not say.
-        folder: where they put segments, if that is the journal's for them too; None: they send them.
+        workers: make the segments.
+        size: how many workers there are, about.
+        threads: of the network in each of them, if the film's options do not say.
+        folder: the journal's folder, if workers can write there; None: they send segments in messages.
 
     Raises:
         UsageError: the network needs its frames in order.
@@ -80,7 +80,7 @@ def fill(
     if film.upscaler.sequential:
         name = film.upscaler.engine.network.name
         raise UsageError(f"{name} keeps a state of its own and needs all frames in order: leave --jobs and --ray out")
-    _Head(film, journal, progress, folder, threads).work(hands, size)
+    _Head(film, journal, progress, folder, threads).work(workers, size)
 
 
 class _Head:
@@ -96,14 +96,14 @@ class _Head:
         self._made = 0
         self._linear = False
 
-    def work(self, hands: Hands, size: int) -> None:
+    def work(self, workers: Workers, size: int) -> None:
         found = pieces(self._film.decoder, self._film.closes)
         with closing(ahead(found, size + 2)) as planned:
-            lost = self._round(hands, (self._task(p) for p in planned if p.first not in self._finished), last=False)
+            lost = self._round(workers, (self._task(p) for p in planned if p.first not in self._finished), last=False)
             for attempt in range(2, ATTEMPTS + 1):
-                lost = self._round(hands, lost, last=attempt == ATTEMPTS)
+                lost = self._round(workers, lost, last=attempt == ATTEMPTS)
 
-    def _round(self, hands: Hands, tasks: Iterable[MakePiece], *, last: bool) -> list[MakePiece]:
+    def _round(self, workers: Workers, tasks: Iterable[MakePiece], *, last: bool) -> list[MakePiece]:
         """Have segments made.
 
         Returns:
@@ -119,7 +119,7 @@ class _Head:
                 self._part(first).unlink(missing_ok=True)
                 yield first, task
 
-        for first, outcome in hands.run(jobs()):
+        for first, outcome in workers.run(jobs()):
             if isinstance(outcome, Failed) and outcome.lost and not last:
                 self._progress.warning(f"{outcome.message}: frames from {first} on are made again")
                 self._count(first, 0)

@@ -78,7 +78,7 @@ class Failed:
         message: one line.
         exit_code: as the command would have it.
         errno: of the system's error behind it, 0 where there is none.
-        lost: who was at it has died; it may go well another time.
+        lost: the worker has died; another try may succeed.
     """
 
     message: str
@@ -129,7 +129,7 @@ class Pool:
                 continue
             if outcome is None:
                 self._workers.remove(worker)
-                yield at.pop(worker), Failed(worker.obituary(), lost=True)
+                yield at.pop(worker), Failed(worker.how_it_ended(), lost=True)
             else:
                 yield at[worker], outcome
                 if isinstance(outcome, Told):
@@ -174,18 +174,18 @@ class _Worker:
                 self._messages.put((self, pickle.load(self._out)))
         except (EOFError, pickle.UnpicklingError, OSError, ValueError):
             pass
-        except Exception:  # it talks of classes that are not here: videosr was exchanged while it ran
+        except Exception:  # it sends classes that do not exist here: videosr was replaced while it ran
             self.end()
         finally:
             self._messages.put((self, None))
 
     def give(self, job: Job) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died; its silence will say so
+        with contextlib.suppress(BrokenPipeError):  # it has died, which `_listen` will find out
             pickle.dump(job, self._in)
             self._in.flush()
 
-    def obituary(self) -> str:
-        """How it died."""
+    def how_it_ended(self) -> str:
+        """Why there is no result, in words; waits for the end of the process."""
         code = self._process.wait()
         if code < 0:
             name = signal.Signals(-code).name
@@ -202,7 +202,7 @@ class _Worker:
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()  # the journals bear it
+            self._process.kill()  # no harm to journals: what is finished in them stays
             self._process.wait()
         with contextlib.suppress(OSError):
             self._in.close()
@@ -234,7 +234,7 @@ def _work() -> None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    # What libraries print must not get between the messages.
+    # Messages keep the old standard output; what libraries print goes to standard error.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -263,12 +263,12 @@ def outcome(job: Job, tell: Callable[[Any], None]) -> Done | Failed:
         return Failed(str(exc), exc.exit_code, getattr(exc.__cause__, "errno", 0) or 0)
     except MemoryError:
         return Failed("not enough memory for pictures of this size")
-    except Exception as exc:  # a mistake in videosr: it is told, and costs this job only
+    except Exception as exc:  # a mistake in videosr: only this job fails
         return Failed(f"internal error: {type(exc).__name__}: {exc} (please report it)")
 
 
 def _take(source: BinaryIO, jobs: queue.SimpleQueue[Job]) -> None:
-    """Take jobs; the parent's end is this process's."""
+    """Take jobs; when the parent ends, this process does."""
     try:
         while True:
             jobs.put(pickle.load(source))
