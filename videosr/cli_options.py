@@ -162,12 +162,15 @@ _OPTIONS = [
         help="How earlier frames calm noise and flicker: adaptive weighs them by likeness, ema is the published blend.",
     ),
     click.option(
-        "--denoise", type=float, default=0.0, help="From 0, keep all grain, to 1, remove what earlier frames allow."
+        "--denoise",
+        type=float,
+        default=0.0,
+        help="How far the whole picture, grain too, is averaged over time: 0, not at all, to 1.",
     ),
     click.option(
         "--tta",
         is_flag=True,
-        help="Average what the network makes of each frame and its reflections: truer, for some seven times the time.",
+        help="Average the results for each frame and its reflections: a little more faithful, some seven times slower.",
     ),
     click.option(
         "--deinterlace",

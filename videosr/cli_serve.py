@@ -77,7 +77,14 @@ class BitRate(click.ParamType[int]):
 @click.option(
     "--format", "format_", metavar="NAME", help="FFmpeg's input device or demuxer, if it has to be told: v4l2, lavfi."
 )
-@click.option("-i", "input_options", multiple=True, callback=key_values, metavar="KEY=VALUE", help="An option of that.")
+@click.option(
+    "-i",
+    "input_options",
+    multiple=True,
+    callback=key_values,
+    metavar="KEY=VALUE",
+    help="An option of that; may be repeated.",
+)
 @click.option(
     "--preset", type=click.Choice(PRESETS), default="superfast", metavar="NAME", help="x264's speed against size."
 )

@@ -48,7 +48,7 @@ def on_cuda(device: str) -> int | None:
 
 def load(
     path: Path,
-    engine: str = "openvino",
+    engine: str = DEFAULT,
     *,
     device: str = "cpu",
     precision: str = "auto",
