@@ -1,4 +1,4 @@
-"""The speed of a film from its file to a sink that forgets, and what crosses the bus on the way."""
+"""The speed of a film from its file to a null sink, and what crosses the bus on the way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AHEAD = 16
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """From a file to a sink that forgets.
+    """From a file to a null sink.
 
     Attributes:
         fps: frames per second.
@@ -45,7 +45,7 @@ class Whole:
 
 
 def whole(upscaler: Upscaler, clip: Path, frames: int | None = None) -> Whole:
-    """A clip through an upscaler to a sink that forgets. Whatever is built or compiled for its size is so before.
+    """A clip through an upscaler to a null sink. What has to be built or compiled for its size is, before time counts.
 
     Raises:
         InputError: the clip cannot be used.

@@ -108,7 +108,7 @@ def _torch_row(
 def engine_row(
     name: str, make: Callable[[], Engine], size: tuple[int, int], clip: Path | None, *, frames: int | None, count: int
 ) -> Row:
-    """An engine alone and from file to sink; memory is what the driver says, whoever took it.
+    """An engine alone and from file to sink; memory is what the driver says is taken, by all libraries together.
 
     Args:
         name: of the engine.

@@ -177,6 +177,6 @@ def evaluate(
 
 
 def _tell(line: str) -> None:
-    """To who waits at a terminal."""
+    """Progress, for a terminal only."""
     if sys.stderr.isatty():
         click.echo(one_line(line), err=True)

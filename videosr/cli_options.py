@@ -1,4 +1,4 @@
-"""What `upscale` and `batch` let one choose of a file's making: declared once, for both."""
+"""The options that `upscale` and `batch` share, declared once."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 
 
 def _use_preset(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Let a preset's values stand where the command line says nothing."""
+    """Take a preset's values for options that are not on the command line."""
     if value is None:
         return
     values = presets.read(value)

@@ -173,7 +173,7 @@ def serve(
     server: Server | None = None
 
     def terminate(signum: int, frame: FrameType | None) -> None:
-        """How a service is ended: not a failure, unlike Ctrl-C."""
+        """SIGTERM is how a service is ended: exit code 0, unlike Ctrl-C."""
         if server is None:
             raise SystemExit(0)  # it may wait for its source for ever
         server.stop()

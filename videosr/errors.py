@@ -23,7 +23,7 @@ from typing import Self
 
 
 def one_line(text: str) -> str:
-    """A text as one line that every terminal bears, whatever names of files are in it.
+    """A text as one line that is safe for every terminal, whatever names of files are in it.
 
     Control characters, line ends of all kinds and bytes that are no Unicode are shown as Python writes them, `\\n`.
     """

@@ -1,4 +1,4 @@
-"""What a frame is to the one before it: the same picture, the next one, or the beginning of a scene."""
+"""How a frame compares with the one before it: a repeat, the next picture, or the beginning of a scene."""
 
 from __future__ import annotations
 

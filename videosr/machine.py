@@ -1,4 +1,4 @@
-"""What of a machine decides bits and speed: its instruction sets, for each of which libraries have code, and cores."""
+"""What results and speed depend on in a machine: its instruction sets, by which libraries choose code, and cores."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _PLAIN_EVERY = 5.0
 
 
 class Voice:
-    """Where work is told of: text with a bar, or JSON lines on stdout.
+    """Where progress is reported: text with a bar, or JSON lines on stdout.
 
     Args:
         as_json: one JSON object a line, `{"event": ..., ...}`, in place of text.

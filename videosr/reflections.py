@@ -19,10 +19,10 @@ type Run = Callable[..., Array]
 
 
 def over_reflections(run: Run) -> Run:
-    """Such a function that gives the mean of what another makes of a picture and its reflections, each turned back.
+    """A function like `run` that gives the mean of its results for a picture and its reflections, each reflected back.
 
     Args:
-        run: the other; what its second picture may be None, so may that of the result.
+        run: to be called. A second picture that may be None there may be None here.
     """
 
     def mean(*pictures: Array | None) -> Array:

@@ -67,7 +67,7 @@ def is_cut(prev: Thumbnail, cur: Thumbnail) -> bool:
 
 
 def score(prev: Thumbnail, cur: Thumbnail) -> float:
-    """How little the two thumbnails, of the same shape, have of each other; the order does not matter much.
+    """How different two thumbnails of the same shape are; their order matters little.
 
     Some 0.2 for frames that follow one another, 2.5 for frames that do not, `CUT` between them. A change between black
     and a picture is a cut; one between any other even colour and a picture is not (a flash looks like that).

@@ -1,1 +1,1 @@
-"""Many files: found, compared with what is done, made by worker processes, and told of."""
+"""Many files: found, compared with the record of what is done, made by worker processes, reported."""

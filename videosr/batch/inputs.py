@@ -176,7 +176,7 @@ class _Search:
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads; `Path.resolve` fails where links go round in a circle, and that is one file's trouble."""
+    """The path behind links, as far as they can be followed: `Path.resolve` raises where they go round in a circle."""
     return Path(os.path.realpath(path))
 
 
@@ -188,7 +188,7 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _named(pairs: list[tuple[Path, Path]], to: str) -> list[Item]:
-    """Give outputs their suffix; where that makes two names one, those keep the source's suffix before it.
+    """Give outputs their suffix. Where two outputs would then have one name, both keep the source's suffix before it.
 
     Raises:
         UsageError: that does not help.

@@ -223,7 +223,7 @@ class Measured:
 
 
 class _Watch(Progress):
-    """Notes when the first frame was done, and tells of frames: while there are any, the network is in memory."""
+    """Notes when the first frame was done; tells the parent of frames, so that it looks at the GPU's memory then."""
 
     def __init__(self, name: str, tell: Callable[[Any], None]) -> None:
         super().__init__(name, quiet=True)
@@ -236,7 +236,7 @@ class _Watch(Progress):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Makes a few frames of a file, for nothing but to see what that takes."""
+    """Makes a few frames of a file to measure what that takes; the output is thrown away."""
 
     source: Path
     suffix: str

@@ -75,7 +75,7 @@ def connected(address: str) -> Iterator[str]:
 
 
 def _reach(address: str) -> None:
-    """See whether anything answers: Ray itself would try for minutes.
+    """Make sure that something answers there: Ray itself would try for minutes.
 
     Raises:
         OutputError: nothing does.
@@ -126,7 +126,7 @@ class _Try:
 
 @dataclass(frozen=True, slots=True)
 class _On:
-    """The first word of a task: the node it runs on."""
+    """The first message of a task: the node it runs on."""
 
     node: str
 
@@ -238,7 +238,7 @@ class _Cluster:
         return self._task.options(**options).remote(job, self._marks, self._parcels)
 
     def _next(self, attempt: _Try) -> Any:
-        """The next word of a task; a node or worker that died leaves none."""
+        """The next message of a task; there is none if its node or worker has died."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(next(attempt.stream))

@@ -27,7 +27,7 @@ class Workers(Protocol):
     """What makes segments: processes of this machine, or a cluster."""
 
     def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Iterator[tuple[int, Outcome]]:
-        """Do jobs, each under a number of its own; yields what comes of them, as it comes (`Pool.run`)."""
+        """Do jobs, each under a number of its own; yields their outcomes as they come (`Pool.run`)."""
 
 
 class LocalCrew:

@@ -1,4 +1,4 @@
-"""What a worker does: one segment of a film, on whatever machine of the same kind."""
+"""What a worker does: make one segment of a film, on any machine that gives the same bits."""
 
 from __future__ import annotations
 

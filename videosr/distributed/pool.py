@@ -51,7 +51,7 @@ class Frames:
 
 
 def frames_told(tell: Callable[[Any], None]) -> Callable[[int], None]:
-    """Has numbers of frames told as `Frames`, every now and then and not each."""
+    """A function that sends numbers of frames as `Frames`, not each of them but every now and then."""
     told = -math.inf
 
     def frames(done: int) -> None:
@@ -103,7 +103,7 @@ class Pool:
         self._workers: list[_Worker] = []
 
     def run(self, jobs: Iterator[tuple[int, Job]]) -> Iterator[tuple[int, Outcome]]:
-        """Do jobs, each under a number of its own; yields what comes of them, as it comes.
+        """Do jobs, each under a number of its own; yields their outcomes as they come.
 
         A job is taken from `jobs` when a worker is free for it. Close the iterator to begin no more.
         """
@@ -210,7 +210,7 @@ class _Worker:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Have a new process ignore Ctrl-C and a closed terminal, which go to all: its parent decides what they mean."""
+    """Keep Ctrl-C and a closed terminal, which reach all processes, from a new one: they are for its parent."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

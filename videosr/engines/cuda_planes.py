@@ -1,4 +1,4 @@
-"""Video planes to R'G'B' tensors and back on an NVIDIA GPU: the kernels of `kernels/planes.cu` and what they are told.
+"""Video planes to R'G'B' tensors and back on an NVIDIA GPU: the kernels of `kernels/planes.cu` and their parameters.
 
 They compute what `color.to_rgb`, `color.from_rgb` and `temporal.average` do, in the same order and in float32, in one
 launch each. Planes are 2-D arrays of the device with any strides.

@@ -56,7 +56,7 @@ class Statistics(NamedTuple):
 
 @lru_cache(maxsize=4)
 def statistics_on(device: Device, format: PixelFormat, height: int, width: int) -> FrameStatistics:
-    """Of frames of a format and size on a device, with kernels and buffers that are there already if they can be."""
+    """The statistics of frames of a format and size on a device; made once, with their kernels and buffers."""
     return FrameStatistics(device, format, height, width)
 
 

@@ -23,7 +23,7 @@ _KEPT = 50  # compiled models kept between runs, some 100 KB each; every size an
 
 
 class CachingCore(ov.Core):  # type: ignore[misc]  # OpenVINO is not typed
-    """A core that leaves the cache alone while another process may be writing to it, and waits for nobody.
+    """A core that does without the cache, rather than wait, while another process may be writing to it.
 
     OpenVINO believes what it finds there: on a damaged file it may hang for good. So beside every `NAME.blob` lies a
     `NAME.sum` with its hash, and a file that does not agree with that goes.

@@ -253,7 +253,7 @@ class TorchContext:
 
 
 def _on_stream(place: torch.device) -> Callable[[Work, int], None]:
-    """Does what torch queues on a `cudaStream_t`."""
+    """Has torch queue its work on a `cudaStream_t`."""
 
     def queue(work: Work, stream: int) -> None:
         with torch.cuda.stream(_cuda.ExternalStream(stream, place)):

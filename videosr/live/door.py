@@ -1,4 +1,4 @@
-"""Who gets in, and for how long: a guard between the network and the web server's protocol."""
+"""Limits on connections, between the network and the web server's protocol: how many, and how long idle ones stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network's side of the house, seen from the pipeline: a process of its own that serves viewers.
+"""The web server, seen from the pipeline: a process of its own that serves viewers.
 
 Whatever viewers do, thousands of connections or none, costs the pipeline nothing but a message a packet: the other
 process has its own interpreter and lower priority.

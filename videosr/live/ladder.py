@@ -26,7 +26,7 @@ type Finish = Callable[[], Frame]
 
 
 class Prompt:
-    """The core, for whoever cannot wait for the next frame to get this one.
+    """The core, for live use: a frame is not given back only when later ones come.
 
     `Upscaler.process` gives a frame back when later ones have come, which keeps all cores busy; here the caller keeps
     several under way and waits for each of them in another thread. The frames are the same, bit for bit.
@@ -188,7 +188,7 @@ class Ladder:
             self._up(now)
 
     def rest(self) -> None:
-        """The source paused: what was counted says nothing of what comes."""
+        """The source paused: forget what was counted."""
         self._second = self._good_since = None
         with self._lock:
             self._frames = self._lost = 0

@@ -24,7 +24,7 @@ SPARE = 0.01
 
 
 class Estimate:
-    """How long a frame takes from here to the outputs, cautiously: mean and twice the mean deviation, decaying.
+    """A cautious estimate of how long a frame takes to the outputs: running mean plus twice the mean deviation.
 
     Args:
         most: seconds that one measurement counts as at most: a hiccup must not stop the stream for long.
@@ -41,7 +41,7 @@ class Estimate:
         self._mean += 0.1 * (seconds - self._mean)
 
     def fade(self) -> None:
-        """A frame was given up because of this estimate: without this, none would ever be tried again."""
+        """A frame was dropped because of this estimate: lower it a little, else no frame would ever be tried again."""
         self._mean *= 0.95
         self._deviation *= 0.95
 
@@ -209,7 +209,7 @@ class Pipeline:
             self.ended.set()
 
     def _forsake(self, work: _UnderWay) -> None:
-        """Wait for a frame that nobody takes any more."""
+        """Drop a frame under way, and wait for its end."""
         self._ledger.drop(work.pts, Reason.CLOSED)
         with suppress(Exception):  # what fails here fails after what made it end, which is what is reported
             work.finish()

@@ -20,7 +20,7 @@ QUEUED = 8
 
 
 class SideStream:
-    """A second, cheap encoder for the page; it never holds anything up, nor ends anything but itself.
+    """A second, cheap encoder for the page; it holds nothing up, and its errors end nothing else.
 
     Args:
         info: of the source.

@@ -182,7 +182,7 @@ def _hang_up(request: web.Request) -> None:
 
 
 class _OurErrors(logging.Filter):
-    """Keeps what strangers send, however malformed, out of the log."""
+    """Keeps errors about malformed requests out of the log; those of our own code pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is of an error of ours."""

@@ -38,7 +38,7 @@ class AudioTarget:
 
     @classmethod
     def nearest(cls, codec: str, decoder: av.AudioCodecContext) -> Self:
-        """What is nearest to the source of all that an encoder takes; it has been opened with it.
+        """The format nearest to the source that an encoder takes; the encoder has been opened with it.
 
         Args:
             codec: FFmpeg's encoder.
@@ -67,7 +67,7 @@ class AudioTarget:
             encoder.options["mapping_family"] = "1"
 
     def changes(self, decoder: av.AudioCodecContext) -> list[str]:
-        """What is another in the source, in words."""
+        """What differs from the source, in words."""
         found = []
         if self.rate != decoder.sample_rate:
             found.append(f"{decoder.sample_rate} Hz becomes {self.rate} Hz")

@@ -1,4 +1,4 @@
-"""The times of a file as one line, where its own clock is not to be believed.
+"""The times of a file as one time line, also where its clock leaps.
 
 MPEG transport and program streams are joined by appending one to the other: titles of a DVD, recordings, programmes
 with other material cut into them. Every part has a clock of its own then. FFmpeg's command closes such leaps
@@ -238,7 +238,7 @@ class Clock:
                 places.append((track.part, shown, byte))
 
     def _goes_on(self, track: _Track, decoded: int) -> bool:
-        """Whether a track is in the part it was in; a pause is one if another track of the part has no such."""
+        """Whether a track is still in its part. A gap in its times is a pause if another track has no such gap."""
         if decoded < track.decoded - BACKWARD:
             return False
         return decoded <= track.decoded + FORWARD or abs(decoded - self._parts[track.part].now) <= FORWARD

@@ -23,7 +23,7 @@ SAME_SHAPE = Fraction(1, 50)
 
 
 class Conformer:
-    """A stage that lets frames pass that are as the stream says, and makes the others so.
+    """A stage that passes frames of the stream's size, format and colour, and converts the others to it.
 
     Args:
         info: of the stream: size, format, colour and sample aspect ratio of every result.

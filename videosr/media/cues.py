@@ -1,4 +1,4 @@
-"""Text subtitles as FFmpeg decodes them, and what of them is on the screen at the same time."""
+"""Text subtitles as FFmpeg decodes them, and which of them are on the screen at the same time."""
 
 from __future__ import annotations
 

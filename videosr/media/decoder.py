@@ -238,11 +238,6 @@ class Decoder:
         """Static HDR side data of the stream, as it is on every frame."""
         return self._side_data.static
 
-    @property
-    def format(self) -> PixelFormat:
-        """The planar format of the frames."""
-        return self.info.format
-
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._noted:
             self._noted.add(kind)

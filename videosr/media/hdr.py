@@ -147,7 +147,7 @@ def unwritten(codec: str, side_data: tuple[tuple[str, bytes], ...]) -> list[tupl
 
 
 def says_nothing(kind: str, payload: bytes) -> bool:
-    """Whether metadata is there and empty: light levels of 0 are unknown ones (CTA-861.3), which nobody writes."""
+    """Whether metadata says nothing: light levels of 0 mean unknown (CTA-861.3), and encoders do not write them."""
     return kind == "CONTENT_LIGHT_LEVEL" and content_light(payload) == (0, 0)
 
 

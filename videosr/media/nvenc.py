@@ -1,4 +1,4 @@
-"""NVENC: pictures that lie on the GPU given to the GPU's own encoder, without a way round by the host.
+"""NVENC: pictures on the GPU given to the GPU's own encoder, without a copy to the host.
 
 Nothing of the encoding has run yet: it takes a card with an encoder. How pictures are laid out, and that their samples
 are right, is tested with arrays of the host, which PyAV takes by the same protocol.

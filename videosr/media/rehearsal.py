@@ -50,7 +50,7 @@ def undescribed(source: av.container.InputContainer) -> list[AudioStream]:
 
 
 def describe(source: av.container.InputContainer, path: str | os.PathLike[str]) -> None:
-    """Describe such streams of a file that is open, which stays where it is, by what another look at it finds.
+    """Describe such streams of an open file by a second reading; the open one keeps its place.
 
     Raises:
         InputError: it cannot be opened again.

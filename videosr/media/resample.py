@@ -1,4 +1,4 @@
-"""Decoded audio as an encoder takes it, whatever its source changes to on the way."""
+"""Decoded audio as an encoder takes it, also if the source changes its rate or layout midway."""
 
 from __future__ import annotations
 

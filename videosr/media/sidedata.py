@@ -1,4 +1,4 @@
-"""What rides on decoded frames: side data, read in a way that does not crash."""
+"""Side data of decoded frames, read in a way that does not crash PyAV."""
 
 from __future__ import annotations
 

@@ -79,12 +79,12 @@ def open_input(
 
 
 def _joined(pattern: str) -> str:
-    """How numbered pictures become a video that loses nothing of them."""
+    """The command that makes a lossless video of numbered pictures."""
     return f"numbered pictures: ffmpeg -framerate 24 -i {shlex.quote(pattern)} -c copy pictures.mkv"
 
 
 def check_readable(path: str | os.PathLike[str], first: int = 0) -> None:
-    """Read a file from a byte on, for FFmpeg's demuxers take what the system fails to read for the end of the file.
+    """Read a file from a byte on to see that the disk can: FFmpeg's demuxers take an error of the system for the end.
 
     Args:
         path: the file; of an address there is nothing to see.

@@ -108,7 +108,7 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
 
 
 def _upscaled_stream(plan: Plan, output: av.container.InputContainer, name: str) -> int:
-    """Index of the upscaled stream: its place among the video streams is the one it had."""
+    """Index of the upscaled stream: it has the same place among the video streams as in the source."""
     videos = [p for p in plan.streams if p.type == "video" and p.action != DROP]
     place = next(i for i, p in enumerate(videos) if p.index == plan.video)
     found = output.streams.video
