@@ -134,11 +134,11 @@ class Upscaler:
             engine, found, self.chosen = choose(Path(registry.find(o.model)), wish)
             self.options = o = replace(o, engine=found.engine, device=found.device)
         self.engine = engine
-        network, recurrent = self.engine.network, self.engine.interface is Interface.RECURRENT
-        if o.tta and recurrent:
+        network = self.engine.network
+        if o.tta and self.sequential:
             raise UsageError(f"{network.path}: keeps a state from frame to frame, which --tta cannot reflect")
         self.tiling = Tiling.of(
-            0 if recurrent else self.options.tile,  # a state has the size of the picture
+            0 if self.sequential else self.options.tile,  # a state has the size of the picture
             window=network.number("window_size", 0),
             reach=network.number("reach", 0) if "reach" in network.metadata else None,
         )
@@ -166,9 +166,14 @@ class Upscaler:
         return self.engine.scale
 
     @property
+    def sequential(self) -> bool:
+        """Whether frames have to come in order, from the beginning: the network keeps a state of its own."""
+        return self.engine.interface is Interface.RECURRENT
+
+    @property
     def mode(self) -> Mode:
         """The temporal reuse that takes place: off where the network's interface leaves no room for it."""
-        if self.engine.interface is Interface.RECURRENT:
+        if self.sequential:
             return Mode.OFF  # it has its own
         if self.engine.interface is Interface.IMAGE and not self.options.denoise:
             return Mode.OFF  # without a detail path the whole picture would become the average, and lose its grain
@@ -208,14 +213,9 @@ class Upscaler:
         """Begin to compute the frames that were looked at, except the last `ahead` of them."""
         while len(self._looking) > ahead:
             self._history.append(self._looking.popleft()())
-            recent = () if self._last is None or self.engine.interface is Interface.RECURRENT else (self._last,)
+            recent = () if self._last is None or self.sequential else (self._last,)
             self._last = self._begin(self._history, recent)
             self._pending.append(self._last)
-
-    @property
-    def sequential(self) -> bool:
-        """Whether frames have to come in order, from the beginning: the network keeps a state of its own."""
-        return self.engine.interface is Interface.RECURRENT
 
     def remember(self, frame: Frame) -> None:
         """Take a frame whose result is not wanted, because later frames may depend on it.
@@ -266,7 +266,7 @@ class Upscaler:
             UsageError: the network is recurrent and can only `process`; or the frame is on the GPU, the engine not.
             EngineError: the engine failed.
         """
-        if self.engine.interface is Interface.RECURRENT:
+        if self.sequential:
             raise UsageError(f"{self.engine.network.name} keeps its own state: frames have to come in order")
         return self._begin(seen, recent)
 
@@ -375,7 +375,7 @@ class Upscaler:
         frames, likeness = together(window.frames), window.likeness
         frame: tuple[Array, ...] = frames[0].planes
         rgb = color.to_rgb(frame, source.format, source.color)
-        if self.engine.interface is Interface.RECURRENT:
+        if self.sequential:
             complete(rgb)
             out = engine.step(rgb[None], reset=cut or self._broken)[0]
         else:

@@ -11,7 +11,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from videosr.engines import Interface
 from videosr.engines.choice import AUTO
 from videosr.errors import UsageError
 from videosr.frame import Frame, StreamInfo
@@ -43,7 +42,7 @@ class Prompt:
     def start(self, frame: Frame) -> Finish:
         """Begin on the next frame of a sequence."""
         upscaler = self._upscaler
-        if upscaler.engine.interface is Interface.RECURRENT:
+        if upscaler.sequential:
             made = [*upscaler.process(frame)]  # such a network gives each frame at once
             return lambda: made[0]
         before = self._history[-1] if self._history else None

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import vapoursynth as vs
 
-from videosr.engines import DEFAULT, Interface
+from videosr.engines import DEFAULT
 from videosr.engines.choice import AUTO
 from videosr.errors import InputError, VideosrError
 from videosr.frame import PixelFormat
@@ -94,7 +94,7 @@ def upscale(
             "engine='onnxruntime'",
             exc,
         )
-    if upscaler.engine.interface is Interface.RECURRENT:
+    if upscaler.sequential:
         _refuse(
             f"{model}: a network with its state inside takes frames in order only; export it with "
             "'videosr export --form deploy', or use 'videosr upscale'"
