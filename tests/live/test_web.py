@@ -11,6 +11,7 @@ import pytest
 
 from videosr.live.door import Door
 from videosr.live.front import Front, FrontOptions
+from videosr.live.metrics import prometheus
 from videosr.live.segments import Chunk
 from videosr.live.timeline import TICKS
 
@@ -29,6 +30,11 @@ STATUS = {
     "latency": {"counts": [0] * 17, "total": 0.0},
     "outputs": [],
 }
+
+
+def test_names_of_outputs_are_escaped_in_the_figures():
+    text = prometheus(STATUS | {"queues": {'output a"b.m3u8': 3}})
+    assert r'videosr_queue_depth{queue="output a\"b.m3u8"} 3' in text.splitlines()
 
 
 def feed(front: Front, seconds: int = 3) -> None:

@@ -19,7 +19,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     drops = [(f'{{reason="{reason}"}}', count) for reason, count in status["dropped"].items()]
     yield from _family("frames_dropped_total", "counter", "Frames dropped.", drops)
     yield from _family("frames_under_way", "gauge", "Frames in queues or being computed.", [("", status["under_way"])])
-    depths = [(f'{{queue="{name}"}}', depth) for name, depth in status["queues"].items()]
+    depths = [(f'{{queue="{_escaped(name)}"}}', depth) for name, depth in status["queues"].items()]
     yield from _family("queue_depth", "gauge", "Frames in a queue.", depths)
     yield from _family("ladder_level", "gauge", "0: as asked for; above: cheaper forms.", [("", status["level"])])
     yield from _family("source_connected", "gauge", "Whether the source is there.", [("", int(status["connected"]))])
