@@ -106,3 +106,29 @@ def test_of_several_tracks_the_default_one_is_served(tmp_path):
             out.mux(packet)
     _, sound, _ = served(tmp_path / "both.mkv", tmp_path)
     assert sound[0].layout.name == "stereo"
+
+
+def test_sound_without_pictures_is_in_time_and_in_segments_of_its_own(tmp_path):
+    """The pictures stay away for 5 s; what is heard meanwhile must not come after the picture that ends it."""
+    whole = film(tmp_path / "whole.mkv", "aac", "stereo", 48000, seconds=7)
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "in.mkv"), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size and not (packet.stream.type == "video" and 1 <= packet.pts * packet.time_base < 6):
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    delivered, sound, _ = served(tmp_path / "in.mkv", tmp_path)
+    assert delivered == 2 * RATE
+    assert sum(frame.samples for frame in sound) > 6.8 * 48000
+    lines = (tmp_path / "live.m3u8").read_text().splitlines()
+    assert "#EXT-X-TARGETDURATION:1" in lines
+    assert "#EXT-X-DISCONTINUITY" not in lines
+    seconds = [float(line[8:-1]) for line in lines if line.startswith("#EXTINF:")]
+    assert max(seconds) < 1.5
+    assert sum(seconds) == pytest.approx(7, abs=0.1)
+    end = 0.0
+    for name, length in zip([line for line in lines if line.endswith(".ts")], seconds, strict=True):
+        with av.open(str(tmp_path / name), format="mpegts") as segment:  # tables are in each
+            times = [float(packet.pts * packet.time_base) for packet in segment.demux(audio=0) if packet.size]
+        assert end - 0.1 < min(times) < max(times) < end + length + 0.05
+        end += length

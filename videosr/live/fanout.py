@@ -37,6 +37,7 @@ class Fanout:
 
     def frame(self, frame: Frame, arrival: float, *, key: bool) -> None:
         """Encode and hand out one frame. Raises OutputError."""
+        self._reach(frame.pts)  # after a pause, what was heard meanwhile goes before the picture that ends it
         for output in self._outputs:
             if output.raw:
                 output.put(Raw(frame, arrival))
@@ -44,8 +45,11 @@ class Fanout:
             packets = self._encoder.encode(frame, arrival, key=key)
             for coded in packets:
                 self._hand_out(coded)
+        self._reach(frame.pts + frame.duration)
+
+    def _reach(self, pts: int) -> None:
         with self._lock:
-            self._shown = frame.pts + frame.duration
+            self._shown = pts
         self.release()
 
     def sound(self, coded: Coded) -> None:
