@@ -28,7 +28,7 @@ from videosr.live.ladder import Rung
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.decoder import Decoder
-from videosr.media.live_input import SourceSpec
+from videosr.media.live_input import LiveInput, SourceSpec
 from videosr.media.planes import PlaneReader
 from videosr.upscaler import UpscaleOptions, Upscaler
 
@@ -476,7 +476,7 @@ def test_inputs_that_are_none_are_refused(tmp_path):
     for url, words in (
         (str(tmp_path / "missing.mkv"), "check the path"),
         (str(tmp_path), "folder"),
-        ("nonsense://x", "cannot be opened"),
+        ("nonsense://x", "built without this protocol; give it on from a program that has it: ffmpeg -i nonsense"),
     ):
         with pytest.raises(InputError, match=words):
             Server(options(url, "-"), print)
@@ -490,6 +490,32 @@ def test_an_address_in_use_is_refused(clip):
         port = taken.getsockname()[1]
         with pytest.raises(OutputError, match=f"tcp://127.0.0.1:{port}: cannot listen there"):
             Server(options(clip, f"tcp://127.0.0.1:{port}"), print)
+
+
+def test_an_address_in_use_is_refused_though_the_source_is_away():
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as away:
+        url = f"tcp://127.0.0.1:{away.getsockname()[1]}"
+        away.close()
+        with pytest.raises(OutputError, match="cannot listen there"):
+            Server(options(url, f"http://127.0.0.1:{taken.getsockname()[1]}"), print)
+
+
+def test_the_case_of_a_scheme_or_suffix_means_nothing(tmp_path, clip):
+    kinds = {
+        "HTTP://127.0.0.1:0/": "http",
+        "Tcp://127.0.0.1:0": "tcp",
+        "RTMP://host/live/Key": "push",
+        str(tmp_path / "LIVE.M3U8"): "hls",
+    }
+    targets = {text: parse_target(text) for text in kinds}
+    assert {text: target.kind for text, target in targets.items()} == kinds
+    assert targets["RTMP://host/live/Key"].text == "rtmp://host/live/Key"
+    with pytest.raises(UsageError, match="given twice"):
+        options(clip, "UDP://127.0.0.1:9", "udp://127.0.0.1:9")
+    with serving(options(clip, "tcp://127.0.0.1:0", paced=True)) as server:
+        source = LiveInput(SourceSpec(url=f"TCP://127.0.0.1:{server.listener_ports[0]}"))
+        assert (source.live, source.info.width) == (True, 128)
+        source.close()
 
 
 def test_a_generated_source_needs_no_file(tmp_path):

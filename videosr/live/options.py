@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from videosr.errors import UsageError
 from videosr.live.outputs import pipe_form
 from videosr.media.live_codec import VideoSettings
-from videosr.media.live_input import SourceSpec
+from videosr.media.live_input import SourceSpec, lower_scheme
 from videosr.media.live_output import MUXERS
 from videosr.upscaler import UpscaleOptions
 
@@ -24,7 +24,7 @@ class Target:
     """One `-o`.
 
     Attributes:
-        text: as given.
+        text: as given, its scheme in small letters.
         kind: "pipe", "push", "hls", "http" or "tcp".
         path: of a pipe or playlist.
         form: of a pipe: "y4m" or "nut".
@@ -59,6 +59,7 @@ def parse_target(text: str) -> Target:
     Raises:
         UsageError: it is none.
     """
+    text = lower_scheme(text)
     scheme = text.partition("://")[0] if "://" in text else ""
     if scheme in PORTS:
         parts = urlsplit(text)

@@ -104,6 +104,12 @@ class SourceSpec:
         return "://" not in self.url and not self.format
 
 
+def lower_scheme(url: str) -> str:
+    """A URL as FFmpeg takes it: to us the case of its scheme means nothing (RFC 3986, 3.1), to FFmpeg it does."""
+    scheme, colon, rest = url.partition("://")
+    return scheme.lower() + colon + rest if colon else url
+
+
 def _mode(path: str, is_kind: Callable[[int], bool]) -> bool:
     with suppress(OSError):
         return is_kind(Path(path).stat().st_mode)
@@ -350,7 +356,7 @@ def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContaine
         timeout = (None if listening else OPEN_TIMEOUT, READ_TIMEOUT)
         scheme = urlsplit(spec.url).scheme
         options = probe | ({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}) | options
-    name = "pipe:0" if spec.url == "-" else spec.url
+    name = "pipe:0" if spec.url == "-" else lower_scheme(spec.url)
     try:
         return av.open(
             name,
@@ -362,7 +368,10 @@ def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContaine
         )
     except (av.error.FFmpegError, OSError) as exc:
         kind: type[InputError] = InputLost if spec.live else InputError
-        if isinstance(exc, (av.error.ProtocolNotFoundError, av.error.OptionNotFoundError)):
+        if isinstance(exc, av.error.ProtocolNotFoundError):
+            hint = f"give it on from a program that has it: ffmpeg -i {spec.url} -c copy -f mpegts - | videosr serve -"
+            raise InputError(f"{spec.url}: PyAV's FFmpeg is built without this protocol; {hint}") from exc
+        if isinstance(exc, av.error.OptionNotFoundError):
             kind = InputError
         if isinstance(exc, av.error.InvalidDataError) and not spec.remote:
             hint = "--format names one that it does not know by itself"
