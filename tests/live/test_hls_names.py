@@ -12,7 +12,7 @@ import pytest
 from clips import make_clip
 
 from videosr.live.outputs import HlsFolder
-from videosr.live.segments import KEPT, Chunk
+from videosr.live.segments import KEPT, Chunk, Segmenter
 from videosr.live.timeline import TICKS
 
 STEMS = [
@@ -39,7 +39,7 @@ def data(tmp_path_factory) -> bytes:
 
 def written(path: Path, data: bytes, count: int) -> list[str]:
     """The segments that are listed once so many have been made and the stream has ended."""
-    folder = HlsFolder(path, 0.0)
+    folder = HlsFolder(path, Segmenter())
     for n in range(count):
         folder.take(Chunk(data, True, n * TICKS))
     folder.end()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
+from fractions import Fraction
+
+import pytest
 
 from videosr.live import hub
 from videosr.live.hub import Rendition
-from videosr.live.segments import KEPT, LISTED, Chunk, Segmenter
+from videosr.live.segments import KEPT, LISTED, Chunk, Segmenter, target_duration
 from videosr.live.timeline import TICKS
 
 
@@ -18,7 +22,7 @@ def chunks(seconds: int, size: int = 10):
 
 
 def test_segments_begin_with_keyframes_and_the_list_is_bounded():
-    segmenter = Segmenter(0.0)
+    segmenter = Segmenter()
     segmenter.add(Chunk(b"sound before the first picture", False, 0))
     done = [segment for chunk in chunks(40) if (segment := segmenter.add(chunk))]
     assert [segment.number for segment in done] == list(range(39))
@@ -36,14 +40,60 @@ def test_segments_begin_with_keyframes_and_the_list_is_bounded():
 
 
 def test_keyframes_close_together_make_one_segment():
-    segmenter = Segmenter(0.0)
+    segmenter = Segmenter()
     done = [segmenter.add(Chunk(b"x", True, n * TICKS // 10)) for n in range(25)]
     assert [segment.seconds for segment in done if segment] == [0.9, 0.9]
 
 
+def interrupted() -> Iterator[Chunk]:
+    """Pictures with sound; 4 s of sound alone; nothing for an hour; then both again."""
+    for n in range(200):
+        if n < 60 or n > 140:
+            yield Chunk(b"picture", n % 20 == 0, n * TICKS // 20)
+        yield Chunk(b"sound", False, n * TICKS // 20 + 700)
+    yield from (Chunk(chunk.data, chunk.key, chunk.pts + 3600 * TICKS) for chunk in chunks(20))
+
+
+def slow(seconds: float) -> Iterator[Chunk]:
+    """A picture every so many seconds."""
+    yield from (Chunk(b"picture", True, round(n * seconds * TICKS)) for n in range(30))
+
+
+@pytest.mark.parametrize(
+    ("stream", "rate", "target", "leaps"),
+    [
+        (list(interrupted()), Fraction(24), 1, 1),
+        ([Chunk(b"picture", n % 24 == 0, n * 90090 // 24) for n in range(999)], Fraction(24000, 1001), 1, 0),
+        (list(slow(2)), Fraction(1, 2), 3, 0),
+        (list(slow(0.99)), Fraction(100, 99), 2, 0),
+        (list(slow(3)), Fraction(30), 1, 28),  # only every ninetieth of a camera's pictures comes through
+    ],
+    ids=["interrupted", "23.976", "every 2 s", "almost every second", "every 3 s of 30 Hz"],
+)
+def test_no_segment_exceeds_the_target_duration_which_stays(stream, rate, target, leaps):
+    """RFC 8216, 4.3.3.1 and 6.2.1; the numbers of discontinuities are what players tell the same moment by."""
+    segmenter = Segmenter(0.0, target_duration(rate))
+    seen: dict[str, int] = {}
+    broken = set()
+    for chunk in stream:
+        if segmenter.add(chunk) is None:
+            continue
+        text = segmenter.playlist()
+        assert re.findall(r"TARGETDURATION:(.*)", text) == [str(target)]
+        assert all(round(float(seconds)) <= target for seconds in re.findall(r"#EXTINF:(.*),", text))
+        (breaks,) = map(int, re.findall(r"DISCONTINUITY-SEQUENCE:(\d+)", text))
+        for line in text.splitlines():
+            breaks += line == "#EXT-X-DISCONTINUITY"
+            if line.endswith(".ts"):
+                assert seen.setdefault(line, breaks) == breaks
+                broken.add(breaks)
+    assert len(broken) == 1 + leaps
+    assert b"".join(s.data for s in segmenter.segments) in b"".join(chunk.data for chunk in stream)
+
+
 def test_a_follower_begins_at_the_last_keyframe():
     async def main() -> None:
-        rendition = Rendition(0.0)
+        rendition = Rendition()
         stream = list(chunks(3))
         for chunk in stream[:25]:
             rendition.take(chunk)
@@ -63,7 +113,7 @@ def test_a_follower_that_takes_nothing_loses_whole_runs_and_costs_bounded_memory
     monkeypatch.setattr(hub, "BACKLOG", 1000)
 
     async def main() -> None:
-        rendition = Rendition(0.0)
+        rendition = Rendition()
         follower = rendition.follow()
         stream = list(chunks(60))
         for chunk in stream:
@@ -83,7 +133,7 @@ def test_followers_are_limited(monkeypatch):
     monkeypatch.setattr(hub, "FOLLOWERS", 2)
 
     async def main() -> None:
-        rendition = Rendition(0.0)
+        rendition = Rendition()
         assert [rendition.follow() is not None for _ in range(3)] == [True, True, False]
 
     asyncio.run(main())
@@ -91,7 +141,7 @@ def test_followers_are_limited(monkeypatch):
 
 def test_a_playlist_waits_for_its_first_segment():
     async def main() -> None:
-        rendition = Rendition(0.0)
+        rendition = Rendition()
         assert await rendition.playlist("{}.ts", 0.01) is None
         waiting = asyncio.create_task(rendition.playlist("{}.ts", 60))
         await asyncio.sleep(0)

@@ -28,13 +28,11 @@ class FrontOptions:
         http: host and port of the page; None: no page.
         listeners: hosts and ports where MPEG-TS is given to whoever connects.
         token: what viewers of the page must know; "" lets everyone in.
-        epoch: see `Segmenter`.
     """
 
     http: tuple[str, int] | None = None
     listeners: tuple[tuple[str, int], ...] = ()
     token: str = ""
-    epoch: float = 0.0
 
 
 class Front:
@@ -45,6 +43,7 @@ class Front:
         name: for its errors.
 
     Attributes:
+        name: as given.
         http_port: the port the page got.
         ports: those of the listeners.
         wanted: whether someone is looking at the source beside the upscaled stream.
@@ -66,7 +65,7 @@ class Front:
         self._process = context.Process(target=server.run, args=(theirs, options), name="videosr-front", daemon=True)
         self._process.start()
         theirs.close()
-        self._name = name
+        self.name = name
         self._sending = threading.Lock()
         self.wanted = False
         self.viewers = 0
@@ -105,7 +104,11 @@ class Front:
                 self._connection.send(message)
         except OSError as exc:
             self.ended = True
-            raise OutputError(f"{self._name}: the server process has ended; start videosr again") from exc
+            raise OutputError(f"{self.name}: the server process has ended; start videosr again") from exc
+
+    def begin(self, epoch: float, target: int) -> None:
+        """Before the first chunk: what `Segmenter` has to know. Raises OutputError."""
+        self._send("begin", epoch, target)
 
     def taker(self, rendition: str) -> Callable[[Chunk], None]:
         """What passes chunks on as this rendition, "upscaled" or "source". It raises OutputError."""

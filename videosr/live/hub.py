@@ -61,17 +61,17 @@ class Follower:
 
 
 class Rendition:
-    """One stream: its playlist and segments, and those who follow it.
+    """One stream: its playlist and segments, and those who follow it."""
 
-    Args:
-        epoch: see `Segmenter`.
-    """
-
-    def __init__(self, epoch: float) -> None:
-        self.segmenter = Segmenter(epoch)
+    def __init__(self) -> None:
+        self.segmenter = Segmenter()
         self._since_key: list[Chunk] = []
         self._followers: set[Follower] = set()
         self._first = asyncio.Event()
+
+    def begin(self, epoch: float, target: int) -> None:
+        """Before the first chunk: see `Segmenter`."""
+        self.segmenter = Segmenter(epoch, target)
 
     def take(self, chunk: Chunk) -> None:
         """A chunk came."""

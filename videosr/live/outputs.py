@@ -368,15 +368,14 @@ class HlsFolder:
 
     Args:
         path: of the playlist.
-        epoch: see `Segmenter`.
+        segmenter: cuts the stream.
 
     Raises:
         OutputError: nothing can be written there.
     """
 
-    def __init__(self, path: Path, epoch: float) -> None:
-        self._path = path
-        self._segmenter = Segmenter(epoch)
+    def __init__(self, path: Path, segmenter: Segmenter) -> None:
+        self._path, self._segmenter = path, segmenter
         self._segment = f"{_plain(path.stem)}-{{}}.ts"
         self._write(path, b"")
         path.unlink(missing_ok=True)
@@ -424,7 +423,7 @@ def pipe_form(target: str) -> tuple[str, str] | None:
     if colon and form not in ("y4m", "nut") and "://" in target:
         return None
     if path != "-":
-        if path.endswith(".m3u8"):
+        if path.lower().endswith(".m3u8"):
             return None
         try:
             mode = Path(path).stat().st_mode
@@ -432,4 +431,4 @@ def pipe_form(target: str) -> tuple[str, str] | None:
             raise UsageError(f"-o {target}: {exc.strerror}; make a named pipe first (mkfifo), or give a URL") from exc
         if not stat.S_ISFIFO(mode):
             raise UsageError(f"-o {target}: is not a pipe; `videosr upscale` writes files")
-    return path, form if path is not target else "nut" if path.endswith(".nut") else "y4m"
+    return path, form if path is not target else "nut" if path.lower().endswith(".nut") else "y4m"

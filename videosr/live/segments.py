@@ -6,6 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
 
 from videosr.live.timeline import TICKS
 
@@ -13,6 +14,19 @@ LISTED = 6
 """Segments in the playlist."""
 KEPT = 12
 """Segments that can still be fetched: a client may be reading an older playlist."""
+SHORTEST = 9 * TICKS // 10
+"""What a segment has at least, in 1/90000 s; keyframes come every second."""
+BEYOND = 49 * TICKS // 100
+"""What a segment may have beyond the target duration, in 1/90000 s: lengths count as rounded (RFC 8216, 4.3.3.1)."""
+
+
+def target_duration(rate: Fraction | None) -> int:
+    """Seconds that segments stay within while pictures come: a keyframe is the first a second after the one before.
+
+    Args:
+        rate: pictures a second, None where not known.
+    """
+    return max(1, math.ceil(1 + (1 / rate if rate else 0) - Fraction(BEYOND, TICKS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,45 +50,57 @@ class Segment:
 
     Attributes:
         number: its media sequence number.
-        data: MPEG-TS, beginning with a keyframe.
+        data: MPEG-TS, beginning with a keyframe unless none came in time.
         seconds: its length.
-        start: pts of its first keyframe.
+        start: pts of what it begins with.
+        leaps: its times do not go on from those of the segment before it.
+        leaps_before: how many segments before it did so.
     """
 
     number: int
     data: bytes
     seconds: float
     start: int
+    leaps: bool
+    leaps_before: int
 
 
 class Segmenter:
-    """Cuts a stream of chunks at keyframes.
+    """Cuts a stream of chunks at keyframes; where none comes in time, elsewhere.
+
+    Players take their distance from the live edge from the target duration, and a playlist's must not change (RFC 8216,
+    6.2.1). So where pictures stay away, the sound is cut without them, and where nothing comes at all, the times leap
+    from one segment to the next, and the playlist says so.
 
     Args:
         epoch: seconds since 1970 at pts 0.
-        target: seconds a segment has at least.
+        target: the target duration in seconds.
     """
 
-    def __init__(self, epoch: float, target: float = 0.9) -> None:
+    def __init__(self, epoch: float = 0.0, target: int = 1) -> None:
         self._epoch, self._target = epoch, target
+        self._longest = target * TICKS + BEYOND
         self._open: list[bytes] = []
         self._start: int | None = None
         self._last = 0
-        self._number = 0
-        self._longest = 1
+        self._number = self._leaps_before = 0
+        self._leaps = False
         self.segments: deque[Segment] = deque(maxlen=KEPT)
 
     def add(self, chunk: Chunk) -> Segment | None:
         """Take a chunk; the segment it completes."""
+        if self._start is None:
+            if not chunk.key:
+                return None
+            self._start = chunk.pts
         done = None
+        # Without a keyframe a little earlier, so that the next chunk of a stream that flows is not too late.
+        if chunk.pts - self._start >= (SHORTEST if chunk.key else self._longest - TICKS // 10):
+            done = self._close(chunk.pts)
+            self._leaps = chunk.pts > self._start + self._longest
+            self._start = chunk.pts
         self._last = max(self._last, chunk.pts)
-        if chunk.key:
-            if self._start is not None and chunk.pts - self._start >= self._target * TICKS:
-                done = self._close(chunk.pts)
-            if self._start is None:
-                self._start = chunk.pts
-        if self._start is not None:
-            self._open.append(chunk.data)
+        self._open.append(chunk.data)
         return done
 
     def finish(self) -> Segment | None:
@@ -83,12 +109,12 @@ class Segmenter:
 
     def _close(self, end: int) -> Segment:
         assert self._start is not None
-        seconds = (end - self._start) / TICKS
-        segment = Segment(self._number, b"".join(self._open), seconds, self._start)
-        self._longest = max(self._longest, math.ceil(seconds))
+        seconds = min(end - self._start, self._longest) / TICKS
+        data = b"".join(self._open)
+        segment = Segment(self._number, data, seconds, self._start, self._leaps, self._leaps_before)
         self._number += 1
+        self._leaps_before += self._leaps
         self._open.clear()
-        self._start = None
         self.segments.append(segment)
         return segment
 
@@ -107,10 +133,13 @@ class Segmenter:
         lines = [
             "#EXTM3U",
             "#EXT-X-VERSION:3",
-            f"#EXT-X-TARGETDURATION:{self._longest}",
+            f"#EXT-X-TARGETDURATION:{self._target}",
             f"#EXT-X-MEDIA-SEQUENCE:{listed[0].number if listed else self._number}",
+            f"#EXT-X-DISCONTINUITY-SEQUENCE:{listed[0].leaps_before if listed else self._leaps_before}",
         ]
         for segment in listed:
+            if segment.leaps:
+                lines.append("#EXT-X-DISCONTINUITY")
             moment = datetime.fromtimestamp(self._epoch + segment.start / TICKS, UTC)
             lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{moment.isoformat(timespec='milliseconds')}")
             lines.append(f"#EXTINF:{segment.seconds:.6f},")

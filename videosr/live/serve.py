@@ -21,6 +21,7 @@ from videosr.live.ledger import Account, Ledger
 from videosr.live.options import ServeOptions, Target
 from videosr.live.outputs import BACKOFF, Chunks, HlsFolder, Output, Pipe, Push
 from videosr.live.pipeline import Pipeline, frames_at_a_time
+from videosr.live.segments import Segmenter, target_duration
 from videosr.live.sidestream import SideStream
 from videosr.media.live_codec import LiveAudio, LiveEncoder, Template
 from videosr.media.live_input import InputLost, LiveInput
@@ -53,8 +54,11 @@ class Server:
         self._served: Output | None = None  # through the front
         self._outputs: list[Output] = []
         self._lost: list[Output] = []
-        source = self._connect()
+        source: LiveInput | None = None
         try:
+            # First, for an address may be refused, and the source long in coming: until then health says it is away.
+            self._listen(options)
+            source = self._connect()
             self._open(source)
         except BaseException:
             self._stop.set()
@@ -62,8 +66,24 @@ class Server:
                 output.finish()
             if self._front is not None:
                 self._front.close()
-            source.close()
+            if source is not None:
+                source.close()
             raise
+
+    def _listen(self, options: ServeOptions) -> None:
+        page = next((target for target in options.targets if target.kind == "http"), None)
+        listening = [target for target in options.targets if target.kind == "tcp"]
+        if not page and not listening:
+            return
+        self._front = Front(
+            FrontOptions(
+                http=page.address if page else None,
+                listeners=tuple(target.address for target in listening),
+                token=options.token,
+            ),
+            ", ".join(target.text for target in (*([page] if page else []), *listening)),
+        )
+        self._announce(self._front, page, listening)
 
     def _connect(self) -> LiveInput:
         """Open the source; if it is live and not there yet, wait for it."""
@@ -136,27 +156,15 @@ class Server:
     def _open_outputs(
         self, options: ServeOptions, source: StreamInfo, info: StreamInfo, template: Template, *, wait: bool
     ) -> SideStream | None:
-        epoch = time.time()
+        epoch, segments = time.time(), target_duration(source.rate)
         common: dict[str, Any] = {"wait": wait, "say": self._say, "stop": self._stop}
-        page = next((target for target in options.targets if target.kind == "http"), None)
-        listening = [target for target in options.targets if target.kind == "tcp"]
-        side = None
-        if page or listening:
-            name = ", ".join(target.text for target in (*([page] if page else []), *listening))
-            self._front = Front(
-                FrontOptions(
-                    http=page.address if page else None,
-                    listeners=tuple(target.address for target in listening),
-                    token=options.token,
-                    epoch=epoch,
-                ),
-                name,
-            )
-            self._announce(self._front, page, listening)
-            self._served = Chunks(name, template, self._front.taker("upscaled"), lambda: None, **common)
+        side, front = None, self._front
+        if front is not None:
+            front.begin(epoch, segments)
+            self._served = Chunks(front.name, template, front.taker("upscaled"), lambda: None, **common)
             self._outputs.append(self._served)
-        if page and self._front is not None:
-            side = SideStream(source, options.video, self._front, self._say)
+            if any(target.kind == "http" for target in options.targets):
+                side = SideStream(source, options.video, front, self._say)
         for target in options.targets:
             if target.kind == "pipe":
                 self._outputs.append(Pipe(target.text, target.path, target.form, info, template, **common))
@@ -165,7 +173,7 @@ class Server:
                 name = f"{public_url(target.text)}{f' #{pushed + 1}' if pushed else ''}"
                 self._outputs.append(Push(name, target.text, template, **common))
             elif target.kind == "hls":
-                folder = HlsFolder(Path(target.path), epoch)
+                folder = HlsFolder(Path(target.path), Segmenter(epoch, segments))
                 self._outputs.append(Chunks(target.text, template, folder.take, folder.end, **common))
         return side
 

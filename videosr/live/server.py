@@ -40,7 +40,7 @@ class State:
 
     def __init__(self, options: FrontOptions) -> None:
         self.options = options
-        self.renditions = {name: Rendition(options.epoch) for name in ("upscaled", "source")}
+        self.renditions = {name: Rendition() for name in ("upscaled", "source")}
         self.status: dict[str, Any] = {}
         self.asked: float | None = None
         """When someone last asked for the source."""
@@ -51,6 +51,9 @@ class State:
         if message[0] == "chunk":
             _, rendition, data, key, pts = message
             self.renditions[rendition].take(Chunk(data, key, pts))
+        elif message[0] == "begin":
+            for one in self.renditions.values():
+                one.begin(*message[1:])
         else:
             self.status = message[1]
 

@@ -114,7 +114,10 @@ async function figures() {
     const answer = await fetch(address("api/status"), { cache: "no-store" });
     if (!answer.ok) throw new Error(String(answer.status));
     const status = await answer.json();
-    if (status.frames_in === undefined) throw new Error("no figures yet");
+    if (status.frames_in === undefined) {
+      byId("message").textContent = "waiting for the source";
+      return;
+    }
     const now = performance.now();
     if (before && now > before.time) {
       byId("fps").textContent = ((1000 * (status.frames_out - before.out)) / (now - before.time)).toFixed(1);
