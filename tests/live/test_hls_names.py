@@ -11,6 +11,7 @@ import av
 import pytest
 from clips import make_clip
 
+from videosr.errors import OutputError
 from videosr.live.outputs import HlsFolder
 from videosr.live.segments import KEPT, Chunk, Segmenter
 from videosr.live.timeline import TICKS
@@ -65,3 +66,13 @@ def test_no_two_playlists_of_a_folder_share_segments_and_none_are_left_behind(tm
     listed = [name for stem in STEMS for name in written(tmp_path / f"{stem}.m3u8", data, KEPT + 5)]
     assert len(set(listed)) == len(listed)
     assert len(list(tmp_path.glob("*.ts"))) == KEPT * len(STEMS)
+
+
+def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path, data):
+    (tmp_path / "live-1.ts").mkdir()
+    folder = HlsFolder(tmp_path / "live.m3u8", Segmenter())
+    for n in range(2):
+        folder.take(Chunk(data, True, n * TICKS))
+    with pytest.raises(OutputError, match=r"live-1\.ts: cannot be written"):
+        folder.take(Chunk(data, True, 2 * TICKS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live-0.ts", "live-1.ts", "live.m3u8"]

@@ -404,6 +404,8 @@ class HlsFolder:
             beside.write_bytes(data)
             beside.replace(path)
         except OSError as exc:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
             raise OutputError.writing(path, exc) from exc
 
 
