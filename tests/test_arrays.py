@@ -68,6 +68,13 @@ def test_any_strides_are_taken():
     assert np.array_equal(picture_of(frame_of(np.moveaxis(source, 2, 0)))[1], source[:, :, 1])
 
 
+def test_any_byte_order_is_taken():
+    array = rgb(np.uint16)
+    frame = frame_of(array.astype(">u2"))
+    assert [plane.dtype for plane in frame.planes] == [np.dtype(np.uint16)] * 3  # what reads the bytes asks no more
+    assert np.array_equal(picture_of(frame), array)
+
+
 def test_torch_tensors_go_in_and_out():
     torch = pytest.importorskip("torch")
     source = torch.from_numpy(rgb())

@@ -180,6 +180,31 @@ def test_scenes_begin_fresh(engine, mode, denoise):
         assert picture_of(results[5]) != picture_of(upscaler.picture([frames[5]]))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda planes: tuple(p.astype(np.float64) for p in planes),
+        lambda planes: tuple(p.astype(np.uint16) for p in planes),
+        lambda planes: planes[:2],
+        lambda planes: (),
+        lambda planes: (planes[0], planes[0], planes[0]),
+        lambda planes: tuple(p[:0] for p in planes),
+        lambda planes: tuple(np.stack([p] * 3, axis=2) for p in planes),
+        lambda planes: tuple(p.tolist() for p in planes),
+    ],
+)
+def test_planes_that_are_not_of_the_format_are_refused(engine, change):
+    """They would be read as another picture, or fail somewhere inside."""
+    frame = shot(scene(1), 0, 0)
+    upscaler = upscaler_of(engine, Mode.OFF)
+    wrong = replace(frame, planes=change(frame.planes))
+    with pytest.raises(UsageError, match=r"a frame in yuv420p takes planes of uint8 .*, not "):
+        list(upscaler.process(wrong))
+    with pytest.raises(UsageError, match="takes planes of uint8"):
+        upscaler.picture([wrong])
+    assert len([*upscaler.process(frame), *upscaler.flush()]) == 1, "the next one is taken"
+
+
 def test_repeats_are_counted_and_not_computed(engine):
     frames = clip()
     for mode in (Mode.OFF, Mode.ADAPTIVE):

@@ -50,8 +50,8 @@ def frame_of(picture: Any, *, pts: int = 0, time_base: Fraction = Fraction(1, 25
     """A frame of a picture's R'G'B', where the picture lies.
 
     Args:
-        picture: (3, H, W), uint8 or uint16 over the full range, of any strides: (H, W, 3) turned round is one. It is
-            copied, and may be changed when this returns.
+        picture: (3, H, W), uint8 or uint16 over the full range, of any strides and byte order: (H, W, 3) turned round
+            is one. It is copied, and may be changed when this returns.
         pts: presentation time in units of `time_base`, rising from frame to frame.
         time_base: seconds a tick.
         color: the matrix has to be that of R'G'B'.
@@ -69,7 +69,7 @@ def frame_of(picture: Any, *, pts: int = 0, time_base: Fraction = Fraction(1, 25
     if color.matrix != Matrix.RGB:
         raise UsageError(f"a picture's colour has the matrix {color.matrix.name}, not RGB")
     with place_of(array):
-        planes = tuple(array[i].copy() for i in range(3))
+        planes = tuple(array[i].astype(array.dtype.newbyteorder("=")) for i in range(3))  # files often hold >u2
         complete(planes[-1])
     return Frame(planes=planes, format=FORMATS[_BITS[array.dtype.name]], pts=pts, time_base=time_base, color=color)
 

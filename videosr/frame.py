@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from videosr.errors import InputError
+from videosr.errors import InputError, UsageError
 
 type Array = Any  # a numpy array on the host, a cupy array on the GPU; the code that takes one says its dtype and shape
 
@@ -250,6 +250,22 @@ class Frame:
     def time(self) -> Fraction:
         """Presentation time in seconds, exact."""
         return self.pts * self.time_base
+
+    def check(self) -> None:
+        """Refuse planes that are not what the format says: they would be read as something else.
+
+        Raises:
+            UsageError: another number of them, another shape or type.
+        """
+        given = [(getattr(p, "shape", ()), getattr(p, "dtype", type(p).__name__)) for p in self.planes]
+        rows, columns = given[0][0] if given and len(given[0][0]) == 2 else (0, 0)
+        shapes = [self.format.plane_shape(i, rows, columns) for i in range(self.format.planes)]
+        if not rows * columns or given != [(shape, self.format.dtype) for shape in shapes]:
+            wanted = ", ".join(map(str, shapes)) if rows * columns else f"{len(shapes)} times (rows, columns)"
+            got = ", ".join(f"{shape} {dtype}" for shape, dtype in given) or "none"
+            raise UsageError(
+                f"a frame in {self.format.name} takes planes of {np.dtype(self.format.dtype)} {wanted}, not {got}"
+            )
 
     def with_planes(self, planes: tuple[Array, ...], format: PixelFormat | None = None) -> Self:
         """The same moment with another picture."""

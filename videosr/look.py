@@ -40,7 +40,11 @@ def look_at(frame: Frame, before: Seen | None, cut: bool | None = None, device: 
         cut: whether a scene begins, where that is known already. A change of size, format or colour begins one
             whatever this says.
         device: that frames on the GPU are on, which then answers all questions at once.
+
+    Raises:
+        UsageError: the frame's planes are not what its format says.
     """
+    frame.check()
     if before is not None and _kind(before.frame) != _kind(frame):
         before = None
     noise: Noise | None = None

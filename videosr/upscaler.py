@@ -201,6 +201,7 @@ class Upscaler:
         """Take the next frame of a sequence; yields finished frames, in order, some frames later.
 
         Raises:
+            UsageError: the frame's planes are not what its format says.
             EngineError: the engine failed.
         """
         self._looking.append(self._looker.begin(frame))
