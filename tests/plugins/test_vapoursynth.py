@@ -336,6 +336,7 @@ BAD_OPTIONS = [
     ({"bits": 11}, r"bits=11: .* 8, 10, 12 and 16 are usual"),
     ({"bits": "10"}, r"bits '10' is str, not a whole number"),
     ({"denoise": "0.5"}, r"denoise '0.5' is str, not a number from 0 to 1"),
+    ({"tta": "0"}, r"tta '0' is str, not True or False"),
     ({"threads": 1.5}, r"threads 1.5 is float, not a whole number"),
     ({"model": None}, r"model None is NoneType, not a shipped model's name or a path"),
 ]

@@ -64,6 +64,7 @@ def upscale(
     for name, value, kinds, wanted in (
         ("model", model, (str, os.PathLike), "a shipped model's name or a path"),
         ("denoise", denoise, (int, float), "a number from 0 to 1"),
+        ("tta", tta, (bool, int), "True or False"),
         ("bits", bits, (int, type(None)), "a whole number"),
         ("threads", threads, (int, type(None)), "a whole number"),
     ):
