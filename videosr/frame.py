@@ -257,7 +257,9 @@ class Frame:
         Raises:
             UsageError: another number of them, another shape or type.
         """
-        given = [(getattr(p, "shape", ()), getattr(p, "dtype", type(p).__name__)) for p in self.planes]
+        given: list[tuple[Any, Any]] = [
+            (getattr(p, "shape", ()), getattr(p, "dtype", type(p).__name__)) for p in self.planes
+        ]
         rows, columns = given[0][0] if given and len(given[0][0]) == 2 else (0, 0)
         shapes = [self.format.plane_shape(i, rows, columns) for i in range(self.format.planes)]
         if not rows * columns or given != [(shape, self.format.dtype) for shape in shapes]:
