@@ -416,7 +416,7 @@ def test_alpha_is_kept_if_there_is_any_and_room_for_it(engine):
 @pytest.mark.parametrize("mode", [Mode.ADAPTIVE, Mode.EMA])
 def test_the_size_may_change_in_mid_stream(engine, mode):
     frames = [shot(scene(7), t, t) for t in range(4)]
-    small = [f.with_planes(tuple(p[: p.shape[0] // 2, : p.shape[1] // 2] for p in f.planes)) for f in frames]
+    small = [f.with_planes(tuple(p[: -(-len(p) // 2), : -(-p.shape[1] // 2)] for p in f.planes)) for f in frames]
     small = [replace(f, pts=4 + f.pts) for f in small]
     upscaler = upscaler_of(engine, mode)
     results = upscale(upscaler, [*frames, *small, *frames])

@@ -126,7 +126,7 @@ def times() -> Iterator[Case]:
         yield case(name=f"edit list that delays the picture against the sound, mp4 to {end}", output=f"out.{end}",
                    make=partial(clip, name="in.mp4", pts=late, audio=audio), quick=end == "mp4")  # fmt: skip
         yield case(name=f"edit list that skips frames, mp4 to {end}", output=f"out.{end}", quick=end == "mkv",
-                   make=partial(edited, skip=6), says="frames found where", silent=False)  # fmt: skip
+                   make=partial(edited, skip=6))  # fmt: skip
     for end in ("mkv", "mp4"):
         yield case(name=f"33-bit clock that wraps, ts to {end}", output=f"out.{end}", without=("times", "tracks"),
                    make=wrapping, check=_same_steps, expected="every step kept", quick=True)  # fmt: skip
