@@ -472,6 +472,27 @@ def test_contradictions_are_refused(clip):
         options(clip, "http://127.0.0.1:1/", "http://127.0.0.1:2/")
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://me:p@ss@camera.local:554/live?x=a@b", "rtsp://camera.local:554/live?x=a@b"),
+        ("http://key@host/a.m3u8", "http://host/a.m3u8"),
+        ("udp://239.0.0.1:5000", "udp://239.0.0.1:5000"),
+        ("me@home.mkv", "me@home.mkv"),
+    ],
+)
+def test_names_and_passwords_of_sources_are_not_shown(url, shown):
+    assert SourceSpec(url=url).shown == shown
+
+
+def test_an_absent_source_is_named_without_its_password():
+    url = "tcp://me:secret@127.0.0.1:1"
+    with pytest.raises(InputError) as refused:
+        LiveInput(SourceSpec(url=url))
+    assert "127.0.0.1" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
 def test_inputs_that_are_none_are_refused(tmp_path):
     for url, words in (
         (str(tmp_path / "missing.mkv"), "check the path"),

@@ -166,7 +166,7 @@ class Intake:
                 if not self._reconnect():
                     return
                 self.connected = True
-                self._say(f"{self._spec.url}: source is back")
+                self._say(f"{self._spec.shown}: source is back")
         except Closed:
             pass
         except BaseException as exc:  # raised again by `Server.run`, in the caller's thread

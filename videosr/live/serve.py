@@ -110,7 +110,7 @@ class Server:
         measure = MEASURED if real_time and len(forms) > 1 else 0.0
         speeds = warm_up(forms, _blank(source.info), at_a_time, measure)
         self._say(
-            f"{options.source.url}: {source.info.width}x{source.info.height} to {info.width}x{info.height} "
+            f"{options.source.shown}: {source.info.width}x{source.info.height} to {info.width}x{info.height} "
             f"by {forms[0].name}, "
             + (f"within {1000 * options.latency:.0f} ms" if real_time else "held back by its readers, nothing dropped")
         )
@@ -150,7 +150,7 @@ class Server:
         try:
             return LiveAudio(source.audio, template, muxers)
         except ValueError as exc:
-            self._say(f"{self.options.source.url}: its sound is left out: {exc}")
+            self._say(f"{self.options.source.shown}: its sound is left out: {exc}")
             return None
 
     def _open_outputs(

@@ -73,6 +73,12 @@ class SourceSpec:
     options: tuple[tuple[str, str], ...] = ()
 
     @property
+    def shown(self) -> str:
+        """The URL without a name and a password in it, for messages and logs."""
+        parts = urlsplit(self.url)
+        return self.url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1) if self.remote else self.url
+
+    @property
     def piped(self) -> bool:
         """Whether it is a pipe: read once, at the speed of who writes it."""
         return self.url == "-" or (self._is_path and _mode(self.url, stat.S_ISFIFO))
@@ -173,9 +179,9 @@ class LiveInput:
             self._container.close()  # its picture may come later than its sound
             self._container = _open(spec, LONG_PROBE)
         try:
-            self._stream = video_stream(self._container, spec.url)
+            self._stream = video_stream(self._container, spec.shown)
             if spec.file:
-                describe(self._container, spec.url)
+                describe(self._container, spec.shown)
             self.audio = self._sound()
             self.live = spec.live or (spec.remote and not self._container.duration)
             self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
@@ -226,7 +232,7 @@ class LiveInput:
             if self.live:
                 raise
         kind = InputLost if self.live else InputError
-        raise kind(f"{self._spec.url}: has no decodable video frame")
+        raise kind(f"{self._spec.shown}: has no decodable video frame")
 
     def __iter__(self) -> Iterator[Picture | Sound]:
         """What comes, in the order in which it comes. Raises InputLost at an error, and at the end if it is `live`."""
@@ -245,9 +251,9 @@ class LiveInput:
             try:
                 packet = next(packets, None)
             except av.error.ExitError as exc:
-                raise InputLost(f"{self._spec.url}: silent for {READ_TIMEOUT:.0f} s") from exc
+                raise InputLost(f"{self._spec.shown}: silent for {READ_TIMEOUT:.0f} s") from exc
             except (av.error.FFmpegError, OSError) as exc:
-                raise InputLost(f"{self._spec.url}: {getattr(exc, 'strerror', None) or exc}") from exc
+                raise InputLost(f"{self._spec.shown}: {getattr(exc, 'strerror', None) or exc}") from exc
             if packet is None or packet.size == 0:
                 break
             time_ = packet.dts if packet.dts is not None else packet.pts
@@ -266,7 +272,7 @@ class LiveInput:
                     del self._arrivals[next(iter(self._arrivals))]
             yield from self._decode(packet, arrival)
         if self.live:
-            raise InputLost(f"{self._spec.url}: ended")
+            raise InputLost(f"{self._spec.shown}: ended")
         yield from self._decode(None, time.monotonic())
 
     def _decode(self, packet: Packet | None, arrival: float) -> Iterator[Picture]:
@@ -290,7 +296,7 @@ class LiveInput:
         key = (picture.format.name, picture.width, picture.height, picture.colorspace, picture.color_range)
         if key not in self._kinds:
             if max(picture.width, picture.height) > MAX_SIDE:
-                raise InputError(f"{self._spec.url}: {picture.width}x{picture.height} is too large")
+                raise InputError(f"{self._spec.shown}: {picture.width}x{picture.height} is too large")
             self._kinds.clear()
             fmt = planar_format(picture.format.name, opaque=True)
             tagged = tagged_color(
@@ -336,10 +342,10 @@ class LiveInput:
         if orientation is None:
             a, b, _, c, d, *_ = (entry / 65536 for entry in self._matrix or ())
             return (
-                f"{self._spec.url}: its display matrix ({a:g} {b:g} {c:g} {d:g}) asks for more than quarter turns and "
-                "mirroring: pictures stay as they are coded; turn them with FFmpeg's rotate filter"
+                f"{self._spec.shown}: its display matrix ({a:g} {b:g} {c:g} {d:g}) asks for more than quarter turns "
+                "and mirroring: pictures stay as they are coded; turn them with FFmpeg's rotate filter"
             )
-        return "" if orientation == UPRIGHT else f"{self._spec.url}: turned upright, as its display matrix says"
+        return "" if orientation == UPRIGHT else f"{self._spec.shown}: turned upright, as its display matrix says"
 
     def close(self) -> None:
         """Let go of the source; not while another thread iterates."""
@@ -369,13 +375,15 @@ def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContaine
     except (av.error.FFmpegError, OSError) as exc:
         kind: type[InputError] = InputLost if spec.live else InputError
         if isinstance(exc, av.error.ProtocolNotFoundError):
-            hint = f"give it on from a program that has it: ffmpeg -i {spec.url} -c copy -f mpegts - | videosr serve -"
-            raise InputError(f"{spec.url}: PyAV's FFmpeg is built without this protocol; {hint}") from exc
+            hint = (
+                f"give it on from a program that has it: ffmpeg -i {spec.shown} -c copy -f mpegts - | videosr serve -"
+            )
+            raise InputError(f"{spec.shown}: PyAV's FFmpeg is built without this protocol; {hint}") from exc
         if isinstance(exc, av.error.OptionNotFoundError):
             kind = InputError
         if isinstance(exc, av.error.InvalidDataError) and not spec.remote:
             hint = "--format names one that it does not know by itself"
-            raise kind(f"{spec.url}: is empty, or not a stream that FFmpeg can read; {hint}") from exc
-        raise kind(f"{spec.url}: cannot be opened: {getattr(exc, 'strerror', None) or exc}") from exc
+            raise kind(f"{spec.shown}: is empty, or not a stream that FFmpeg can read; {hint}") from exc
+        raise kind(f"{spec.shown}: cannot be opened: {getattr(exc, 'strerror', None) or exc}") from exc
     except ValueError as exc:  # PyAV knows no such format
         raise UsageError(f"--format {spec.demuxer}: {exc}; see `ffmpeg -formats` for names") from exc
