@@ -218,9 +218,8 @@ class Pipe(Output):
                 return True
             except OSError as exc:
                 self._close()
-                cause = (
-                    exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
-                )  # where FFmpeg wrote: its own error
+                # Where FFmpeg wrote, the error of the write is what caused its own.
+                cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
                 if not isinstance(cause, ConnectionError):  # such as a full disk: standard output may be a file
                     raise OutputError.writing(self.name, cause) from exc
                 if self._path == "-":
