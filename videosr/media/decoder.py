@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -130,9 +131,8 @@ class Decoder:
         pictures.prepare()
         context = pictures.stream.codec_context
         self._side_data = SideData(context)
-        self._further = joined(self.name, pictures.container.format.name)
-        if context.codec.name == "tiff":
-            self._further = further_pages(self.name)
+        self._demuxer = pictures.container.format.name
+        self._pages = further_pages(self.name) if context.codec.name == "tiff" else []
         self.display_matrix = coded_display_matrix(context)
 
         self._source = iter(pictures)
@@ -231,7 +231,12 @@ class Decoder:
     @property
     def losses(self) -> list[str]:
         """What rides on the frames and cannot be carried to another file; grows while frames are read."""
-        return [*self._further, *self._side_data.losses]
+        return [*self._pages, *self._joined, *self._side_data.losses]
+
+    @cached_property
+    def _joined(self) -> list[str]:
+        # Not on opening: a search that may go through all of the file, and parts of a film each open it.
+        return joined(self.name, self._demuxer)
 
     @property
     def hdr(self) -> tuple[tuple[str, bytes], ...]:

@@ -53,12 +53,14 @@ struct block {
     float *spread; /* room for parts of rows */
 };
 
-/* Rows of a Nano block from rows n and n + 1 of its input on: makes two and returns the first of them. */
-INLINE int nano(const struct block *block, const float *w, int n, int columns) {
+/* Rows of a Nano block from rows n and n + 1 of its input on: makes two and returns the first of them. `weights`: where
+   the block's begin; then where they end. */
+INLINE int nano(const struct block *block, const float **weights, int n, int columns) {
     const struct ring *in = block->in, *wider = block->wider, *out = block->out;
     const int C = in->channels, wide = wider->channels;
     const ptrdiff_t pitch = in->pitch;
-    const float *first_w = w, *depth_w = first_w + wide + wide * C, *last_w = depth_w + wide * 10, *r[4];
+    const float *first_w = *weights, *depth_w = first_w + wide + wide * C, *last_w = depth_w + wide * 10, *r[4];
+    *weights = last_w + C + C * wide;
     for (int k = n; k < n + 2 && n >= block->first - 1; k++)
         widen(at(in, k), pitch, C, first_w + wide, first_w, at(wider, k), wide, columns);
     n--;
@@ -75,12 +77,13 @@ INLINE int nano(const struct block *block, const float *w, int n, int columns) {
 }
 
 /* Rows of a gated block, likewise. */
-INLINE int stream(const struct block *block, const float *w, float limit, int n, int columns) {
+INLINE int stream(const struct block *block, const float **weights, float limit, int n, int columns) {
     const struct ring *in = block->in, *wider = block->wider, *out = block->out;
     const int C = in->channels, both = 2 * C, wide = wider->channels;
     const ptrdiff_t pitch = in->pitch;
-    const float *near_w = w, *far_w = near_w + C * 10, *fuse_w = far_w + C * 10, *proj_w = fuse_w + C + C * both;
+    const float *near_w = *weights, *far_w = near_w + C * 10, *fuse_w = far_w + C * 10, *proj_w = fuse_w + C + C * both;
     const float *gate_w = proj_w + wide + wide * C, *out_w = gate_w + wide * 10, *r[4];
+    *weights = out_w + C + C * both;
     float *pair = block->spread, *fused = pair + 2 * both * PART; /* two rows of both depthwise results; one of fuse */
     n -= 3;
     for (int x = 0; x < columns && n >= block->first + 2; x += PART) {
@@ -117,8 +120,6 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
                     const struct taps *taps, const struct target *target, int first, int columns) {
     const int C = net->channels, blocks = net->blocks, E = net->outputs, step = reach_of_block(net);
     const int wide = (net->limit > 0 ? 4 : 2) * C, reach = step * blocks + 4;
-    const int weights_of_block = net->limit > 0 ? C * (2 * 10 + 1 + 2 * C + 4 + 4 * C + 4 * 10 + 1 + 2 * C)
-                                                : C * (2 + 2 * C + 2 * 10 + 1 + 2 * C);
     const int rows = still->planes[0].rows, width = still->planes[0].columns, rim = FUNCTION(rim)(net, target);
     const ptrdiff_t pitch = columns + 2 * RIM;
     const int valid = first + columns - 2 * rim > width ? width - first : columns - 2 * rim;
@@ -174,9 +175,9 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
             convolve_3x3(r, pitch, net->colours, w + C, w, at(&features[0], k), C, columns);
         }
         w += C + C * net->colours * 9;
-        for (int b = 0; b < blocks; b++, w += weights_of_block) {
+        for (int b = 0; b < blocks; b++) {
             const struct block block = {&features[b], &wider[b], &features[b + 1], 1 + step * b, spread};
-            n = net->limit > 0 ? stream(&block, w, net->limit, n, columns) : nano(&block, w, n, columns);
+            n = net->limit > 0 ? stream(&block, &w, net->limit, n, columns) : nano(&block, &w, n, columns);
         }
         n -= TAPS - 5; /* the last of these rows is n + 1 now, and three above the first result belong to it */
         if (n < reach || (n - reach) % ROWS) continue;
