@@ -18,7 +18,7 @@ from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import StreamInfo
 from videosr.graph import Timing
 from videosr.journal import Journal, fingerprint
-from videosr.media.codecs import EncoderSettings, notes, resolve
+from videosr.media.codecs import EncoderSettings, canonical_name, notes, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.images import (
@@ -107,7 +107,7 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
-        report = _Report(progress, film.decoder, options.strict)
+        report = _Report(progress, film.decoder, film.settings, options.strict)
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
@@ -205,7 +205,7 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         frame = without_idle_alpha(frames[0])
         info = replace(decoder.info, format=frame.format)
         settings = image_settings(output, options.encoder, info)
-        report = _Report(progress, decoder, options.strict)
+        report = _Report(progress, decoder, settings, options.strict)
         report.losses([*image_losses(output, settings, info), *_other_pictures(source)])
         upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
         upscaler = Upscaler(upscale)
@@ -254,12 +254,13 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
         info = decoder.info
         if container == "image":
             info = replace(info, format=without_idle_alpha(next(iter(decoder))).format)
-            found = image_losses(output, image_settings(output, EncoderSettings(), info), info)
+            settings = image_settings(output, EncoderSettings(), info)
+            found = image_losses(output, settings, info)
         else:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
             found = notes(settings, info, decoder.hdr)
-        return [*found, *(f"{what} cannot be kept" for what in decoder.losses)]
+        return [*found, *(f"{what} cannot be kept" for what in decoder.losses(canonical_name(settings.codec)))]
 
 
 def _not_finite(upscaler: Upscaler) -> list[str]:
@@ -271,8 +272,9 @@ def _not_finite(upscaler: Upscaler) -> list[str]:
 class _Report:
     """Tells each loss, guess and repair once; under `--strict` a loss is an error."""
 
-    def __init__(self, progress: Progress, decoder: Decoder, strict: bool) -> None:
+    def __init__(self, progress: Progress, decoder: Decoder, settings: EncoderSettings, strict: bool) -> None:
         self._progress, self._decoder, self._strict = progress, decoder, strict
+        self._codec = canonical_name(settings.codec)
         self.said: list[str] = []
 
     def losses(self, found: list[str]) -> None:
@@ -281,7 +283,7 @@ class _Report:
         Raises:
             StrictError: there is a loss that was not told before, and `--strict` is on.
         """
-        found = [*found, *(f"{what} cannot be kept" for what in self._decoder.losses)]
+        found = [*found, *(f"{what} cannot be kept" for what in self._decoder.losses(self._codec))]
         new = [line for line in found if line not in self.said]
         if self._strict and new:
             raise StrictError(f"{self._decoder.name}: --strict forbids what would not be kept: {'; '.join(new)}")

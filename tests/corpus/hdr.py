@@ -69,6 +69,15 @@ def _static_kept(outcome: Outcome) -> str:
     return f"chromaticities within {worst:.5f}"
 
 
+def _captions_kept(outcome: Outcome) -> str:
+    assert outcome.before is not None
+    assert outcome.after is not None
+    was, now = ([p.side_data.get("A53_CC") for p in file.pictures] for file in (outcome.before, outcome.after))
+    if was != now or None in was or len(set(was)) != len(was):
+        raise Mismatch(f"{now}, expected {was}")
+    return f"on {len(now)} frames"
+
+
 # -- what rides in the coded video --------------------------------------------------------------------------------
 
 
@@ -94,8 +103,12 @@ def bits(*fields: tuple[int, int]) -> bytes:
     return bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
 
 
-CAPTIONS = b"\xb5\x00\x31GA94\x03\x42\xff" + b"\xfc\x94\x2c\xfd\x80\x80" + b"\xff"
-"""CTA-708 in A/53 part 4 user data: two triplets."""
+def captions(number: int) -> bytes:
+    """A unit with a picture's captions: three triplets of CTA-608 in A/53 part 4 user data, the last with zeros."""
+    triplets = b"\xfc\x94\x2c\xfd" + bytes([number // 128 | 128, number % 128 | 128]) + b"\xfc\0\0"
+    return sei(H264_SEI, b"\xb5\x00\x31GA94\x03\x43\xff" + triplets + b"\xff")
+
+
 HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01" + bits(
     (1, 2),
     (400, 27),
@@ -119,23 +132,31 @@ H264_SEI, HEVC_SEI = b"\x06", b"\x4e\x01"
 
 
 def with_units(
-    folder: Path, source: Callable[[Path], Path], unit: bytes, *, behind: bool = False, begin: int = 0
+    folder: Path,
+    source: Callable[[Path], Path],
+    unit: bytes | Callable[[int], bytes],
+    *,
+    behind: bool = False,
+    begin: int = 0,
 ) -> Path:
-    """A film, with a unit (lengths of four bytes) put before, or behind, every picture from a number on."""
+    """A film, with a unit (lengths of four bytes) put before, or behind, every picture from a number on.
+
+    `unit` may depend on the picture's number, counted as they are coded.
+    """
     plain = source(folder)
     plain = plain.rename(folder / f"plain{plain.suffix}")
     path = folder / f"in{plain.suffix}"
-    framed = struct.pack(">I", len(unit)) + unit
     with av.open(str(plain)) as a, av.open(str(path), "w") as b:
         stream = b.add_stream_from_template(a.streams.video[0])
         for number, packet in enumerate(a.demux(a.streams.video[0])):
             if packet.size == 0:
                 continue
-            more = framed if number >= begin else b""
-            made = av.Packet(bytes(packet) + more if behind else more + bytes(packet))
-            made.stream, made.time_base, made.pts, made.dts = stream, packet.time_base, packet.pts, packet.dts
-            made.duration, made.is_keyframe = packet.duration, packet.is_keyframe
-            b.mux(made)
+            made = unit(number) if callable(unit) else unit
+            more = struct.pack(">I", len(made)) + made if number >= begin else b""
+            longer = av.Packet(bytes(packet) + more if behind else more + bytes(packet))
+            longer.stream, longer.time_base, longer.pts, longer.dts = stream, packet.time_base, packet.pts, packet.dts
+            longer.duration, longer.is_keyframe = packet.duration, packet.is_keyframe
+            b.mux(longer)
     plain.unlink()
     return path
 
@@ -185,8 +206,21 @@ def cases() -> Iterator[Case]:
     for name, transfer in (("PQ without metadata", PQ), ("HLG", HLG)):
         yield case(name=name, make=partial(x265, transfer=transfer, static=False), expected="tags kept",
                    quick=transfer == HLG)  # fmt: skip
+    film_with_captions = partial(with_units, source=clip, unit=captions)
+    for end, codec, options in (
+        ("mkv", "H.264", FAST),
+        ("mp4", "H.264", FAST),
+        ("mov", "H.265", ("--codec", "libx265", "--preset", "medium")),
+        ("mkv", "AV1", ("--codec", "libsvtav1", "--preset", "8")),
+        ("webm", "AV1", ("--preset", "8")),
+    ):
+        yield case(name=f"A/53 captions to {codec} in {end}", make=film_with_captions, check=_captions_kept,
+                   expected="the same on every frame", output=f"out.{end}", options=options, quick=True)  # fmt: skip
+    lost = {"make": film_with_captions, "says": "embedded captions (A53) cannot be kept", "silent": False}
+    yield case(name="A/53 captions to FFV1", options=("--codec", "ffv1"), expected="said before work starts", **lost)
+    yield case(name="A/53 captions to FFV1, --strict", options=("--codec", "ffv1", "--strict"), code=1,
+               expected="refused", **lost)  # fmt: skip
     riders: tuple[tuple[str, Callable[[Path], Path], str], ...] = (
-        ("A/53 captions", partial(with_units, source=clip, unit=sei(H264_SEI, CAPTIONS)), "embedded captions"),
         ("HDR10+", partial(with_units, source=x265, unit=sei(HEVC_SEI, HDR10_PLUS)), "HDR10+"),
         ("Dolby Vision by the container", dolby, "Dolby Vision"),
         ("Dolby Vision by its units", partial(with_units, source=x265, unit=RPU, behind=True), "Dolby Vision"),

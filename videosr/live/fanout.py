@@ -58,6 +58,11 @@ class Fanout:
             self._sound.append(coded)
         self.release()
 
+    def captions(self, pts: int, triplets: bytes) -> None:
+        """Take a frame's captions; called by the thread that reads. They outlive the frame, should it be dropped."""
+        if self._encoder is not None:
+            self._encoder.caption(pts, triplets)
+
     def release(self, *, all_of_it: bool = False) -> None:
         """Hand out the sound whose time has come."""
         now = time.monotonic()

@@ -15,6 +15,7 @@ from videosr.live.ledger import Ledger, Reason
 from videosr.live.outputs import BACKOFF
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.live.timeline import FORWARD, TICKS, TIME_BASE, Timeline
+from videosr.media.captions import captions_of
 from videosr.media.live_codec import Coded, LiveAudio
 from videosr.media.live_input import InputLost, LiveInput, Picture, Sound, SourceSpec
 
@@ -80,6 +81,7 @@ class Intake:
         pace: holds packets back; None takes them as they come.
         ledger: is told of every frame.
         sound: called with each audio packet, ready to be muxed.
+        captions: called with the pts and the captions of each frame that has some.
         audio: turns the source's audio packets into those; None: there is no audio.
         say: is told of losses and returns.
         stop: ends it.
@@ -99,12 +101,14 @@ class Intake:
         pace: Pace | None,
         ledger: Ledger,
         sound: Callable[[Coded], None],
+        captions: Callable[[int, bytes], None],
         audio: LiveAudio | None,
         say: Callable[[str], None],
         stop: threading.Event,
     ) -> None:
         self._spec, self._input, self._pace = spec, first, pace
-        self._ledger, self._sound, self._audio, self._say, self._stop = ledger, sound, audio, say, stop
+        self._ledger, self._sound, self._captions = ledger, sound, captions
+        self._audio, self._say, self._stop = audio, say, stop
         self._timeline = Timeline()
         rate = first.info.rate or Fraction(25)
         self.losses = self._damaged_before = 0
@@ -205,6 +209,8 @@ class Intake:
         duration = round(frame.duration * frame.time_base / TIME_BASE) or self._tick
         pts = self._timeline.place("video", ticks, duration)
         self._ledger.take(pts, picture.arrival)
+        if triplets := captions_of(frame):
+            self._captions(pts, triplets)
         try:
             self.queue.put(replace(frame, pts=pts, duration=duration, time_base=TIME_BASE))
         except Closed:

@@ -133,6 +133,7 @@ class Server:
             pace=Pace(self._stop) if real_time and not options.source.live else None,
             ledger=self.ledger,
             sound=fanout.sound,
+            captions=fanout.captions,
             audio=audio,
             say=self._say,
             stop=self._stop,

@@ -103,6 +103,11 @@ def join_params(params: Mapping[str, str]) -> str:
     return ":".join(f"{k}={v}" for k, v in params.items())
 
 
+def canonical_name(encoder: str) -> str:
+    """The codec of an encoder: `h264` of `libx264`."""
+    return av.Codec(encoder, "w").canonical_name
+
+
 def default_codec(fmt: PixelFormat, container: str) -> str:
     """The encoder a person would choose: x264 for 8 bits, x265 above; in WebM AV1, or VP9 for other chroma."""
     if container == "webm":

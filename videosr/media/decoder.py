@@ -228,10 +228,13 @@ class Decoder:
         """Whether frames lie on the GPU; may become false while they are read."""
         return self._pictures.on_device
 
-    @property
-    def losses(self) -> list[str]:
-        """What rides on the frames and cannot be carried to another file; grows while frames are read."""
-        return [*self._pages, *self._joined, *self._side_data.losses]
+    def losses(self, codec: str) -> list[str]:
+        """What rides on the frames and cannot be carried to a file of that codec; grows while frames are read.
+
+        Args:
+            codec: its name, not an encoder's (`av.Codec.canonical_name`).
+        """
+        return [*self._pages, *self._joined, *self._side_data.losses(codec)]
 
     @cached_property
     def _joined(self) -> list[str]:

@@ -16,6 +16,7 @@ import av.error
 import numpy as np
 
 from videosr.frame import Frame, PixelFormat, StreamInfo
+from videosr.media.captions import with_captions
 from videosr.media.fields import Fields, Scan
 from videosr.media.planes import PlaneReader, to_av_frame
 
@@ -172,6 +173,8 @@ class Deinterlacer:
             del self._frames[number]
         if not self._plan.double:
             return made
+        if second:
+            made = with_captions(made, b"")  # they have come with the first field
         following = self._frames.get(number + 1)
         length = frame.duration if following is None else min(frame.duration, following.pts - frame.pts)
         return replace(

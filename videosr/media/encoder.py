@@ -15,6 +15,7 @@ import av.error
 
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
+from videosr.media.captions import captions_of, embed, holds_captions
 from videosr.media.codecs import EncoderSettings, configure
 from videosr.media.containers import holds_codec
 from videosr.media.nvenc import gpu_context, gpu_picture, takes_gpu_frames
@@ -45,6 +46,7 @@ class SegmentEncoder:
         self.settings = settings
         self.info = info
         self._durations: dict[int, int] = {}
+        self._captions: dict[int, bytes] = {}
         self._last_pts: int | None = None
         self._on_gpu = False
         try:
@@ -52,6 +54,7 @@ class SegmentEncoder:
         except (av.error.FFmpegError, ValueError) as exc:
             raise OutputError(f"{settings.codec}: cannot be opened: {exc}") from exc
         self._extradata = self._context.extradata
+        self._codec = self._context.codec.canonical_name
         self._writer = SegmentWriter(Path(path), header)
 
     @property
@@ -81,6 +84,8 @@ class SegmentEncoder:
             raise ValueError(f"frame has pts {frame.pts} after {self._last_pts}")
         self._last_pts = frame.pts
         self._durations[frame.pts] = frame.duration
+        if holds_captions(self._codec) and (triplets := captions_of(frame)):
+            self._captions[frame.pts] = triplets
         picture = self._picture(frame)
         picture.pts = frame.pts
         picture.duration = frame.duration
@@ -117,7 +122,10 @@ class SegmentEncoder:
             if self._writer.count == 0 and not packet.is_keyframe:
                 raise OutputError(f"{self.settings.codec}: began a segment without a keyframe")
             duration = self._durations.pop(packet.pts)
-            self._writer.add(EncodedPacket(packet.pts, duration, packet.is_keyframe, bytes(packet)))
+            data = bytes(packet)
+            if triplets := self._captions.pop(packet.pts, b""):
+                data = embed(data, triplets, self._codec)
+            self._writer.add(EncodedPacket(packet.pts, duration, packet.is_keyframe, data))
 
     def finish(self) -> None:
         """Encode what is pending and give the file its name.

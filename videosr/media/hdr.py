@@ -9,14 +9,16 @@ from fractions import Fraction
 
 import av
 
+from videosr.media.captions import CAPTIONS, holds_captions
+
 _MASTERING = struct.Struct("=20i2i")
 _LIGHT = struct.Struct("=2I")
 CHROMA_UNIT = Fraction(1, 50000)
 LUMA_UNIT = Fraction(1, 10000)
 STATIC_HDR = {"MASTERING_DISPLAY_METADATA": "mastering metadata", "CONTENT_LIGHT_LEVEL": "content light level"}
 """Side data of frames that describes the whole stream and that encoders can write again, by what people call it."""
-LOST_SIDE_DATA = {
-    "A53_CC": "embedded captions (A53)",
+FURTHER_SIDE_DATA = {
+    CAPTIONS: "embedded captions (A53)",
     "DYNAMIC_HDR_PLUS": "HDR10+ dynamic metadata",
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
     "DOVI_RPU_BUFFER": "Dolby Vision metadata",
@@ -29,7 +31,8 @@ LOST_SIDE_DATA = {
     "EXIF": "EXIF data",
     "PNG_TEXT": "text in the picture's file",
 }
-"""Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
+"""Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it. Captions are written
+all the same where the codec has a place for them (`captions`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,6 @@ class SideData:
 
     Attributes:
         static: static HDR side data, by name; frames inherit it from earlier ones.
-        losses: what cannot be carried to another file (captions, dynamic HDR, ...), in the order in which it was met.
     """
 
     def __init__(self, context: av.VideoCodecContext) -> None:
@@ -168,20 +170,18 @@ class SideData:
         self.static: tuple[tuple[str, bytes], ...] = tuple(
             sorted((names[k], bytes(v)) for k, v in coded.items() if k in names)
         )
-        self.losses: list[str] = []
-        if "dovi_conf" in coded:
-            self._lose("DOVI_METADATA")
+        self._met = {"DOVI_METADATA"} if "dovi_conf" in coded else set[str]()
 
     def of(self, rides: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
-        """The static data that holds for a frame on which this rides."""
+        """What a frame carries on which this rides: its captions, and the static data that holds for it."""
         for kind, data in rides.items():
             if kind in STATIC_HDR:
                 self.static = tuple(sorted((dict(self.static) | {kind: data}).items()))
-            else:
-                self._lose(kind)
-        return self.static
+            elif kind in FURTHER_SIDE_DATA:
+                self._met.add(kind)
+        return ((CAPTIONS, rides[CAPTIONS]), *self.static) if CAPTIONS in rides else self.static
 
-    def _lose(self, kind: str) -> None:
-        line = LOST_SIDE_DATA.get(kind)
-        if line is not None and line not in self.losses:
-            self.losses.append(line)
+    def losses(self, codec: str) -> list[str]:
+        """What was met so far (captions, dynamic HDR, ...) and cannot be carried to a file of that codec."""
+        kept = {CAPTIONS} if holds_captions(codec) else set[str]()
+        return list(dict.fromkeys(line for kind, line in FURTHER_SIDE_DATA.items() if kind in self._met - kept))

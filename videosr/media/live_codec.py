@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ from av.video.frame import PictureType
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.audio_format import AudioTarget
+from videosr.media.captions import embed
 from videosr.media.planes import to_av_frame
 from videosr.media.resample import Resampler
 
@@ -30,6 +32,8 @@ TIME_BASE = Fraction(1, 90_000)
 COPIED = {"aac": "aac", "mp3": "libmp3lame", "mp2": "mp2"}
 """Audio codecs that are copied where every muxer takes them, and their encoders; all others become AAC."""
 BITS_PER_CHANNEL = 80_000
+HELD_CAPTIONS = 600
+"""Frames whose captions wait for a frame that is shown; of more the oldest are lost."""
 UNKNOWN = 48_000, av.AudioLayout("stereo")
 """Rate and layout of sound that has not begun when the stream does."""
 
@@ -146,6 +150,11 @@ class LiveEncoder:
         self._context = context
         self._distance = round(settings.keyframes / TIME_BASE)
         self._key: int | None = None
+        self._captions: deque[tuple[int, bytes]] = deque(maxlen=HELD_CAPTIONS)
+
+    def caption(self, pts: int, triplets: bytes) -> None:
+        """Captions (see `captions`) for the first frame that is not before `pts`; any one thread may call this."""
+        self._captions.append((pts, triplets))
 
     def encode(self, frame: Frame, arrival: float, *, key: bool = False) -> list[Coded]:
         """A frame's packet.
@@ -167,8 +176,11 @@ class LiveEncoder:
             packets = self._context.encode(picture)
         except av.error.FFmpegError as exc:
             raise OutputError(f"libx264: encoding failed: {exc.strerror}") from exc
+        triplets = b""
+        while self._captions and self._captions[0][0] <= frame.pts:
+            triplets += self._captions.popleft()[1]
         return [
-            Coded(True, bytes(packet), packet.pts, frame.duration, packet.is_keyframe, arrival)
+            Coded(True, embed(bytes(packet), triplets, "h264"), packet.pts, frame.duration, packet.is_keyframe, arrival)
             for packet in packets
             if packet.pts is not None
         ]

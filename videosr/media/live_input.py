@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,6 +18,7 @@ from av.audio.stream import AudioStream
 
 from videosr.errors import InputError, UsageError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
+from videosr.media.captions import CAPTIONS
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.cropping import Cropping
 from videosr.media.orientation import UPRIGHT, Orientation
@@ -311,7 +312,8 @@ class LiveInput:
             color, _ = resolve_color(tagged, fmt, picture.height, picture.width, codec=codec, full_range_format=full)
             self._kinds[key] = fmt, color
         fmt, color = self._kinds[key]
-        self._orient(picture)
+        rides = self._side_data.of(picture)
+        self._orient(picture, rides)
         coded = Frame(
             planes=self._reader.read(picture, fmt),
             format=fmt,
@@ -321,10 +323,11 @@ class LiveInput:
             color=color,
             sar=fraction(self._stream.sample_aspect_ratio) or Fraction(1),
             key=picture.key_frame,
+            side_data=tuple((kind, data) for kind, data in rides.items() if kind == CAPTIONS),
         )
         return self._orientation.frame(coded)
 
-    def _orient(self, picture: av.VideoFrame) -> None:
+    def _orient(self, picture: av.VideoFrame, rides: Mapping[str, bytes]) -> None:
         """Find out how a picture is to be shown.
 
         What the container says holds for all. What the coded video says holds until it says something else, or begins
@@ -332,7 +335,7 @@ class LiveInput:
         """
         if self._stated:
             return
-        matrix = unpack_matrix(self._side_data.of(picture).get("DISPLAYMATRIX"))
+        matrix = unpack_matrix(rides.get("DISPLAYMATRIX"))
         if matrix is not None or picture.key_frame:
             self._matrix = matrix
             self._orientation = Orientation.of(matrix) or UPRIGHT

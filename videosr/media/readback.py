@@ -22,6 +22,7 @@ from av.subtitles.subtitle import AssSubtitle
 
 from videosr.errors import InputError
 from videosr.media.avi import PictureTimes
+from videosr.media.captions import CAPTIONS
 from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
@@ -147,6 +148,7 @@ class Reading:
         fields: of one field of those; None where that was not asked for.
         color: code points of the first frame.
         hdr: static HDR side data of the first frame.
+        captions: the closed captions of every frame that has some, by its number.
         tracks: every other stream by its index.
         form: (width, height, pixel format) of the first frame.
         codec: FFmpeg's name.
@@ -167,6 +169,7 @@ class Reading:
     fields: Samples | None = None
     color: dict[str, int] = field(default_factory=dict)
     hdr: dict[str, bytes] = field(default_factory=dict)
+    captions: dict[int, bytes] = field(default_factory=dict)
     tracks: dict[int, Track] = field(default_factory=dict)
     form: tuple[int, int, str] | None = None
     codec: str = ""
@@ -292,6 +295,8 @@ def _note_frame(file: Reading, frame: av.VideoFrame, rides: Mapping[str, bytes],
             file.matrix = unpack_matrix(rides.get("DISPLAYMATRIX"))
         file.hdr = {kind: data for kind, data in rides.items() if kind in HDR}
         file.form = frame.width, frame.height, frame.format.name
+    if triplets := rides.get(CAPTIONS):
+        file.captions[len(file.pts)] = triplets
     if alike and (frame.width, frame.height, frame.format.name) == file.form:
         for samples in filter(None, (file.samples, file.fields)):
             samples.add(len(file.pts), frame)

@@ -17,6 +17,7 @@ import av
 import av.error
 from av.stream import Disposition, Stream
 
+from videosr.media.captions import holds_captions
 from videosr.media.containers import container_format
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import same_static, says_nothing
@@ -100,6 +101,7 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
         fields = 2 if interlaced and before.pts and len(after.pts) == 2 * len(before.pts) else 1
         check.times(before, after, fields)
         check.likeness(before, after, fields)
+        check.captions(before, after, fields)
         check.streams(a, b, main, before, after)
         check.chapters(a, b)
         code = b.streams[main].metadata.get("timecode")  # where MP4 and MOV have the whole file's
@@ -222,6 +224,18 @@ class _Check:
             self._differ(f"video: {b.changed} frames have another size, format or shape than the first one")
         for line in found.problems:
             self._differ(f"video: {line}")
+
+    def captions(self, a: Reading, b: Reading, fields: int = 1) -> None:
+        """Closed captions, where the output's codec has a place for them: the same on every frame."""
+        self.facts["captions"] = len(b.captions)
+        if not holds_captions(b.codec):
+            return
+        expected = {number * fields: triplets for number, triplets in a.captions.items()}
+        wrong = [n for n in sorted(expected | b.captions) if expected.get(n) != b.captions.get(n)]
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            what = "differ" if wrong[0] in b.captions else "are missing"
+            self._differ(f"video: embedded captions of frame {wrong[0]} {what}{more}")
 
     # -- the other streams --------------------------------------------------------------------------------------
 
