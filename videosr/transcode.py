@@ -18,6 +18,7 @@ from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import StreamInfo
 from videosr.graph import Timing
 from videosr.journal import Journal, fingerprint
+from videosr.media.captions import CAPTIONS, holds_captions
 from videosr.media.codecs import EncoderSettings, canonical_name, notes, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
@@ -25,6 +26,7 @@ from videosr.media.images import (
     check_image_size,
     image_losses,
     image_settings,
+    picture_data_kept,
     without_idle_alpha,
     working_format,
     write_image,
@@ -107,7 +109,7 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
-        report = _Report(progress, film.decoder, film.settings, options.strict)
+        report = _Report(progress, film.decoder, _kept(film.settings), options.strict)
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
@@ -205,7 +207,8 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         frame = without_idle_alpha(frames[0])
         info = replace(decoder.info, format=frame.format)
         settings = image_settings(output, options.encoder, info)
-        report = _Report(progress, decoder, settings, options.strict)
+        kept = picture_data_kept(settings, frame)
+        report = _Report(progress, decoder, kept, options.strict)
         report.losses([*image_losses(output, settings, info), *_other_pictures(source)])
         upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
         upscaler = Upscaler(upscale)
@@ -253,14 +256,15 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
     with Decoder(source) as decoder:
         info = decoder.info
         if container == "image":
-            info = replace(info, format=without_idle_alpha(next(iter(decoder))).format)
+            frame = without_idle_alpha(next(iter(decoder)))
+            info = replace(info, format=frame.format)
             settings = image_settings(output, EncoderSettings(), info)
-            found = image_losses(output, settings, info)
+            found, kept = image_losses(output, settings, info), picture_data_kept(settings, frame)
         else:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
-            found = notes(settings, info, decoder.hdr)
-        return [*found, *(f"{what} cannot be kept" for what in decoder.losses(canonical_name(settings.codec)))]
+            found, kept = notes(settings, info, decoder.hdr), _kept(settings)
+        return [*found, *(f"{what} cannot be kept" for what in decoder.losses(kept))]
 
 
 def _not_finite(upscaler: Upscaler) -> list[str]:
@@ -269,12 +273,16 @@ def _not_finite(upscaler: Upscaler) -> list[str]:
     return [f"the network gave NaN or infinity for {n} frame{'s' * (n > 1)}: {how}" for n, how in counts if n]
 
 
+def _kept(settings: EncoderSettings) -> frozenset[str]:
+    """The side data of frames that is written into a film."""
+    return frozenset({CAPTIONS} if holds_captions(canonical_name(settings.codec)) else ())
+
+
 class _Report:
     """Tells each loss, guess and repair once; under `--strict` a loss is an error."""
 
-    def __init__(self, progress: Progress, decoder: Decoder, settings: EncoderSettings, strict: bool) -> None:
-        self._progress, self._decoder, self._strict = progress, decoder, strict
-        self._codec = canonical_name(settings.codec)
+    def __init__(self, progress: Progress, decoder: Decoder, kept: frozenset[str], strict: bool) -> None:
+        self._progress, self._decoder, self._kept, self._strict = progress, decoder, kept, strict
         self.said: list[str] = []
 
     def losses(self, found: list[str]) -> None:
@@ -283,7 +291,7 @@ class _Report:
         Raises:
             StrictError: there is a loss that was not told before, and `--strict` is on.
         """
-        found = [*found, *(f"{what} cannot be kept" for what in self._decoder.losses(self._codec))]
+        found = [*found, *(f"{what} cannot be kept" for what in self._decoder.losses(self._kept))]
         new = [line for line in found if line not in self.said]
         if self._strict and new:
             raise StrictError(f"{self._decoder.name}: --strict forbids what would not be kept: {'; '.join(new)}")

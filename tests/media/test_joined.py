@@ -11,7 +11,7 @@ from videosr.media.joined import joined
 
 def losses(path):
     with Decoder(path) as decoder:
-        return decoder.losses
+        return decoder.losses(frozenset())
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("mov", "libx264"), ("flv", "libx264"),

@@ -228,13 +228,13 @@ class Decoder:
         """Whether frames lie on the GPU; may become false while they are read."""
         return self._pictures.on_device
 
-    def losses(self, codec: str) -> list[str]:
-        """What rides on the frames and cannot be carried to a file of that codec; grows while frames are read.
+    def losses(self, kept: frozenset[str]) -> list[str]:
+        """What is in the file, or rides on the frames, and is not carried to another; grows while frames are read.
 
         Args:
-            codec: its name, not an encoder's (`av.Codec.canonical_name`).
+            kept: kinds of side data that the output has a place for.
         """
-        return [*self._pages, *self._joined, *self._side_data.losses(codec)]
+        return [*self._pages, *self._joined, *self._side_data.losses(kept)]
 
     @cached_property
     def _joined(self) -> list[str]:

@@ -9,7 +9,8 @@ from fractions import Fraction
 
 import av
 
-from videosr.media.captions import CAPTIONS, holds_captions
+from videosr.media.captions import CAPTIONS
+from videosr.media.picturedata import EXIF, ICC, TEXT, XMP
 
 _MASTERING = struct.Struct("=20i2i")
 _LIGHT = struct.Struct("=2I")
@@ -23,16 +24,18 @@ FURTHER_SIDE_DATA = {
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
     "DOVI_RPU_BUFFER": "Dolby Vision metadata",
     "DOVI_METADATA": "Dolby Vision metadata",
-    "ICC_PROFILE": "ICC profile",
+    ICC: "ICC profile",
     "STEREO3D": "stereoscopic 3D description",
     "SPHERICAL": "spherical (360 degree) description",
     "S12M_TIMECODE": "frame timecodes",
     "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
-    "EXIF": "EXIF data",
-    "PNG_TEXT": "text in the picture's file",
+    EXIF: "EXIF data",
+    XMP: "XMP data",
+    TEXT: "text in the picture's file",
 }
-"""Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it. Captions are written
-all the same where the codec has a place for them (`captions`)."""
+"""Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
+TRAVELLING = frozenset({CAPTIONS, ICC, EXIF, XMP, TEXT})
+"""What frames carry of it: `captions` and `picturedata` write it where there is a place for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +176,14 @@ class SideData:
         self._met = {"DOVI_METADATA"} if "dovi_conf" in coded else set[str]()
 
     def of(self, rides: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
-        """What a frame carries on which this rides: its captions, and the static data that holds for it."""
+        """What a frame carries on which this rides: what travels with it, and the static data that holds for it."""
         for kind, data in rides.items():
             if kind in STATIC_HDR:
                 self.static = tuple(sorted((dict(self.static) | {kind: data}).items()))
             elif kind in FURTHER_SIDE_DATA:
                 self._met.add(kind)
-        return ((CAPTIONS, rides[CAPTIONS]), *self.static) if CAPTIONS in rides else self.static
+        return (*((kind, data) for kind, data in rides.items() if kind in TRAVELLING), *self.static)
 
-    def losses(self, codec: str) -> list[str]:
-        """What was met so far (captions, dynamic HDR, ...) and cannot be carried to a file of that codec."""
-        kept = {CAPTIONS} if holds_captions(codec) else set[str]()
+    def losses(self, kept: frozenset[str]) -> list[str]:
+        """What was met so far, without the kinds that are kept, by what people call it."""
         return list(dict.fromkeys(line for kind, line in FURTHER_SIDE_DATA.items() if kind in self._met - kept))

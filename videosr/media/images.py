@@ -14,6 +14,7 @@ import av.error
 from videosr.color import from_rgb, to_rgb
 from videosr.errors import OutputError, UsageError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
+from videosr.media import picturedata
 from videosr.media.codecs import EncoderSettings
 from videosr.media.containers import IMAGES
 from videosr.media.orientation import UPRIGHT, Orientation
@@ -82,6 +83,11 @@ def image_losses(output: Path, settings: EncoderSettings, info: StreamInfo) -> l
     return lines
 
 
+def picture_data_kept(settings: EncoderSettings, frame: Frame) -> frozenset[str]:
+    """The side data of a frame that is written into the file (see `picturedata`)."""
+    return picturedata.kept(settings.codec, settings.format.family == "gray", dict(frame.side_data))
+
+
 def check_image_size(output: Path, settings: EncoderSettings, width: int, height: int) -> None:
     """Refuse, before it is made, a picture that the file could not hold.
 
@@ -138,8 +144,11 @@ def write_image(
     picture = to_av_frame(planes, fmt)
     if settings.codec == "png":
         picture = picture.reformat(format=_PACKED.get(fmt.name, fmt.name))  # only moves samples
+    keep = picture_data_kept(settings, frame)
+    data = {kind: payload for kind, payload in frame.side_data if kind in keep}
     picture.colorspace, picture.color_range = int(color.matrix), int(color.range)
-    picture.color_primaries, picture.color_trc = frame.color.primaries, frame.color.transfer
+    if picturedata.ICC not in keep:  # a profile says the same, and more exactly
+        picture.color_primaries, picture.color_trc = frame.color.primaries, frame.color.transfer
     picture.pts = 0
     part = output.with_name(f".{output.name[:50]}.{os.getpid()}.part")
     try:
@@ -153,8 +162,8 @@ def write_image(
             context.qmin = context.qmax = round(settings.crf)
         elif settings.codec == "libwebp":
             context.options = {"quality": f"{settings.crf:g}"}
-        data = b"".join(bytes(packet) for f in (picture, None) for packet in context.encode(f))
-        part.write_bytes(data)
+        coded = b"".join(bytes(packet) for f in (picture, None) for packet in context.encode(f))
+        part.write_bytes(picturedata.attach(coded, settings.codec, data, picture.width, picture.height))
         part.replace(output)
     except av.error.FFmpegError as exc:
         raise OutputError(f"{output}: {settings.codec} failed: {exc.strerror}") from exc
