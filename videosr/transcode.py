@@ -6,7 +6,7 @@ muxes. `_still` does a single picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +19,7 @@ from videosr.frame import StreamInfo
 from videosr.graph import Timing
 from videosr.journal import Journal, fingerprint
 from videosr.media.captions import CAPTIONS, holds_captions
-from videosr.media.codecs import EncoderSettings, canonical_name, notes, resolve
+from videosr.media.codecs import EncoderSettings, alpha_note, canonical_name, notes, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.images import (
@@ -109,8 +109,11 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
-        report = _Report(progress, film.decoder, _kept(film.settings), options.strict)
-        report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
+        # Other processes do not tell whether they met something transparent.
+        alpha = alpha_note(film.settings, film.decoder.info)
+        report = _Report(progress, film.decoder, _kept(film.settings), options.strict, alpha)
+        first = [*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)]
+        report.losses([*first, *alpha] if crew else first)
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
             if options.upscale.model == registry.AUTO:
@@ -263,7 +266,7 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
         else:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
-            found, kept = notes(settings, info, decoder.hdr), _kept(settings)
+            found, kept = [*notes(settings, info, decoder.hdr), *alpha_note(settings, info)], _kept(settings)
         return [*found, *(f"{what} cannot be kept" for what in decoder.losses(kept))]
 
 
@@ -279,10 +282,20 @@ def _kept(settings: EncoderSettings) -> frozenset[str]:
 
 
 class _Report:
-    """Tells each loss, guess and repair once; under `--strict` a loss is an error."""
+    """Tells each loss, guess and repair once; under `--strict` a loss is an error.
 
-    def __init__(self, progress: Progress, decoder: Decoder, kept: frozenset[str], strict: bool) -> None:
-        self._progress, self._decoder, self._kept, self._strict = progress, decoder, kept, strict
+    Args:
+        progress: is told.
+        decoder: of the source.
+        kept: the side data of frames that is written.
+        strict: whether `--strict` is on.
+        alpha: what to say once something is transparent.
+    """
+
+    def __init__(
+        self, progress: Progress, decoder: Decoder, kept: frozenset[str], strict: bool, alpha: Sequence[str] = ()
+    ) -> None:
+        self._progress, self._decoder, self._kept, self._strict, self._alpha = progress, decoder, kept, strict, alpha
         self.said: list[str] = []
 
     def losses(self, found: list[str]) -> None:
@@ -292,6 +305,8 @@ class _Report:
             StrictError: there is a loss that was not told before, and `--strict` is on.
         """
         found = [*found, *(f"{what} cannot be kept" for what in self._decoder.losses(self._kept))]
+        if self._decoder.transparent:
+            found += self._alpha
         new = [line for line in found if line not in self.said]
         if self._strict and new:
             raise StrictError(f"{self._decoder.name}: --strict forbids what would not be kept: {'; '.join(new)}")

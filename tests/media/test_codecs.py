@@ -6,7 +6,7 @@ import pytest
 
 from videosr.errors import UsageError
 from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting, StreamInfo
-from videosr.media.codecs import EncoderSettings, avoptions, notes, output_info, resolve
+from videosr.media.codecs import EncoderSettings, alpha_note, avoptions, notes, output_info, resolve
 from videosr.media.containers import container_format
 from videosr.media.hdr import MasteringDisplay, encoder_parameters, unwritten
 
@@ -165,8 +165,10 @@ def test_lookahead_is_bounded_by_memory_only_where_pictures_are_large():
 
 def test_losses_of_the_pixel_format_are_named():
     info = with_format("yuva444p16le")
-    lines = notes(resolve(EncoderSettings(), info, "matroska"), info)
-    assert any("alpha" in line for line in lines)
+    settings = resolve(EncoderSettings(), info, "matroska")
+    lines = notes(settings, info)
+    assert [line for line in alpha_note(settings, info) if "the alpha plane is lost: yuv444p12le" in line]
+    assert alpha_note(replace(settings, pix_fmt="yuva444p16le"), info) == []
     assert any("16 bits become 12 bits" in line for line in lines)
     plain = resolve(EncoderSettings(), INFO, "matroska")
     assert notes(plain, INFO) == []
@@ -206,4 +208,4 @@ def test_alpha_that_vp9_would_have_beside_its_packets_is_lost_by_name():
     info = with_format("yuva420p")
     settings = resolve(EncoderSettings(codec="libvpx-vp9"), info, "webm")
     assert settings.pix_fmt == "yuv420p"
-    assert any("alpha" in line for line in notes(settings, info))
+    assert any("alpha" in line for line in alpha_note(settings, info))

@@ -206,8 +206,6 @@ def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, byt
     lines: list[str] = []
     lines += [f"HDR {what} is lost: {why}" for what, why in unwritten(settings.codec, hdr)]
     fmt = settings.format
-    if info.format.alpha and not fmt.alpha:
-        lines.append(f"the alpha plane is lost: {fmt.name} has none (--codec ffv1 or prores_ks keeps it)")
     if info.format.bits > fmt.bits:
         lines.append(f"{info.format.bits} bits become {fmt.bits} bits: {settings.codec} is to code {fmt.name}")
     if fmt.family == "gray" and info.format.family != "gray":
@@ -221,6 +219,14 @@ def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, byt
     if not settings.segmented:
         lines.append("the rate mode spans the whole file: it is encoded in one piece, without segments")
     return lines
+
+
+def alpha_note(settings: EncoderSettings, info: StreamInfo) -> list[str]:
+    """The line to be said where something is transparent, and the output has no place for that; else none."""
+    fmt = settings.format
+    if not info.format.alpha or fmt.alpha:
+        return []
+    return [f"the alpha plane is lost: {fmt.name} has none (--codec ffv1 or prores_ks keeps it)"]
 
 
 def _encoder_formats(codec: str) -> list[str]:

@@ -78,6 +78,7 @@ class Decoder:
         deinterlace: as given.
         origin: the timestamp with which the file begins, in seconds.
         warnings: one line for each kind of thing that was repaired, guessed or concealed.
+        transparent: something in the frames read so far is not opaque.
         display_matrix: FFmpeg's 3x3 display matrix as nine integers, None where there is none.
 
     Raises:
@@ -104,6 +105,7 @@ class Decoder:
         self._limit = frames
         self.deinterlace = deinterlace
         self._bad_frames = 0
+        self.transparent = False
         self._max_pixels, self._follow = max_pixels, follow
         if deinterlace and device is not None:
             device = None
@@ -321,8 +323,11 @@ class Decoder:
             self._bad_frames += 1
         if picture.interlaced_frame and not self.deinterlace:
             self._warn("interlaced", "frames are marked as interlaced; they are upscaled as they are")
+        planes = self._pictures.read(picture, fmt)
+        if fmt.alpha and not self.transparent:
+            self.transparent = bool(planes[-1].min() < (1 << fmt.bits) - 1)
         return Frame(
-            planes=self._pictures.read(picture, fmt),
+            planes=planes,
             format=fmt,
             pts=pts,
             time_base=self._time_base,
