@@ -31,6 +31,7 @@ from videosr.media.images import (
     working_format,
     write_image,
 )
+from videosr.media.immersive import describable
 from videosr.media.muxer import mux
 from videosr.media.probe import DROP, plan_streams
 from videosr.media.resize import Resizer, wanted_size
@@ -109,9 +110,10 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
+        views = describable(film.decoder.views, container)
         # Other processes do not tell whether they met something transparent.
         alpha = alpha_note(film.settings, film.decoder.info)
-        report = _Report(progress, film.decoder, _kept(film.settings), options.strict, alpha)
+        report = _Report(progress, film.decoder, _kept(film.settings) | views.keys(), options.strict, alpha)
         first = [*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)]
         report.losses([*first, *alpha] if crew else first)
         with _journal(film, output, progress) as journal:
@@ -147,6 +149,7 @@ def _film(
                 plan,
                 trimmed=options.trimmed,
                 matrix=film.decoder.display_matrix,
+                views=views,
                 folder=journal.folder,
                 accept=report.losses,
             )
@@ -267,6 +270,7 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
             found, kept = [*notes(settings, info, decoder.hdr), *alpha_note(settings, info)], _kept(settings)
+            kept |= describable(decoder.views, container).keys()
         return [*found, *(f"{what} cannot be kept" for what in decoder.losses(kept))]
 
 

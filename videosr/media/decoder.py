@@ -248,6 +248,11 @@ class Decoder:
         """Static HDR side data of the stream, as it is on every frame."""
         return self._side_data.static
 
+    @property
+    def views(self) -> dict[str, bytes]:
+        """Which views the pictures hold and what they surround: side data for `immersive`, by name."""
+        return self._side_data.views
+
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._noted:
             self._noted.add(kind)

@@ -9,7 +9,9 @@ from fractions import Fraction
 
 import av
 
+from videosr.media import immersive
 from videosr.media.captions import CAPTIONS
+from videosr.media.immersive import SPHERICAL, STEREO
 from videosr.media.picturedata import EXIF, ICC, TEXT, XMP
 
 _MASTERING = struct.Struct("=20i2i")
@@ -25,8 +27,8 @@ FURTHER_SIDE_DATA = {
     "DOVI_RPU_BUFFER": "Dolby Vision metadata",
     "DOVI_METADATA": "Dolby Vision metadata",
     ICC: "ICC profile",
-    "STEREO3D": "stereoscopic 3D description",
-    "SPHERICAL": "spherical (360 degree) description",
+    STEREO: "stereoscopic 3D description",
+    SPHERICAL: "spherical (360 degree) description",
     "S12M_TIMECODE": "frame timecodes",
     "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
     EXIF: "EXIF data",
@@ -165,6 +167,7 @@ class SideData:
 
     Attributes:
         static: static HDR side data, by name; frames inherit it from earlier ones.
+        views: what is said of views and surroundings (`immersive`), by name, as it was said first.
     """
 
     def __init__(self, context: av.VideoCodecContext) -> None:
@@ -174,14 +177,17 @@ class SideData:
             sorted((names[k], bytes(v)) for k, v in coded.items() if k in names)
         )
         self._met = {"DOVI_METADATA"} if "dovi_conf" in coded else set[str]()
+        self.views: dict[str, bytes] = {}
 
     def of(self, rides: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
         """What a frame carries on which this rides: what travels with it, and the static data that holds for it."""
         for kind, data in rides.items():
             if kind in STATIC_HDR:
                 self.static = tuple(sorted((dict(self.static) | {kind: data}).items()))
-            elif kind in FURTHER_SIDE_DATA:
+            elif kind in FURTHER_SIDE_DATA and not immersive.says_nothing(kind, data):
                 self._met.add(kind)
+                if kind in (STEREO, SPHERICAL):
+                    self.views.setdefault(kind, data)
         return (*((kind, data) for kind, data in rides.items() if kind in TRAVELLING), *self.static)
 
     def losses(self, kept: frozenset[str]) -> list[str]:

@@ -63,10 +63,10 @@ def set_display_size(path: Path, track: int, size: tuple[int, int]) -> bool:
             if not more:
                 return False
             head += more
-        entries = [e for e in _children(head, tracks) if e.id == TRACK_ENTRY]
+        entries = [e for e in children(head, tracks) if e.id == TRACK_ENTRY]
         if track >= len(entries) or not _edit_entry(head, entries[track], size):
             return False
-        first = next(_children(head, tracks))
+        first = next(children(head, tracks))
         if first.id == CRC32:
             head[first.data : first.end] = zlib.crc32(head[first.end : tracks.end]).to_bytes(4, "little")
         file.seek(tracks.start)
@@ -75,9 +75,9 @@ def set_display_size(path: Path, track: int, size: tuple[int, int]) -> bool:
 
 
 def _find_tracks(head: bytearray) -> Element | None:
-    for top in _elements(head, 0, len(head)):
+    for top in elements(head, 0, len(head)):
         if top.id == SEGMENT:
-            for element in _elements(head, top.data, min(top.end, len(head))):
+            for element in elements(head, top.data, min(top.end, len(head))):
                 if element.id == TRACKS:
                     return element if element.end <= len(head) else None
     return None
@@ -85,13 +85,13 @@ def _find_tracks(head: bytearray) -> Element | None:
 
 def _edit_entry(head: bytearray, entry: Element, size: tuple[int, int]) -> bool:
     """Rewrite one TrackEntry in place, its length unchanged."""
-    children = list(_children(head, entry))
-    video = next((c for c in children if c.id == VIDEO), None)
-    void = next((c for c in children if c.id == VOID and video is not None and c.start >= video.end), None)
+    inside = list(children(head, entry))
+    video = next((c for c in inside if c.id == VIDEO), None)
+    void = next((c for c in inside if c.id == VOID and video is not None and c.start >= video.end), None)
     if video is None or void is None:
         return False
     old = (DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT)
-    kept = b"".join(bytes(head[c.start : c.end]) for c in _children(head, video) if c.id not in old)
+    kept = b"".join(bytes(head[c.start : c.end]) for c in children(head, video) if c.id not in old)
     room = void.end - void.start
     for longest in (2, 3):  # one more byte, where the space that is left would be a single byte
         fields = _number(DISPLAY_WIDTH, size[0], longest) + _number(DISPLAY_HEIGHT, size[1], 2)
@@ -121,15 +121,21 @@ def _number(identifier: int, value: int, longest: int) -> bytes:
     return identifier.to_bytes(2, "big") + _size(width, 1) + value.to_bytes(width, "big")
 
 
+def element(identifier: int, payload: bytes) -> bytes:
+    """An element; its size takes eight bytes."""
+    return identifier.to_bytes((identifier.bit_length() + 7) // 8, "big") + _size(len(payload), 8) + payload
+
+
 def _size(value: int, length: int) -> bytes:
     return (value | 1 << (7 * length)).to_bytes(length, "big")
 
 
-def _children(head: bytearray, parent: Element) -> Iterator[Element]:
-    return _elements(head, parent.data, parent.end)
+def children(head: bytearray, parent: Element) -> Iterator[Element]:
+    """The elements in an element, as far as they are in the buffer."""
+    return elements(head, parent.data, parent.end)
 
 
-def _elements(head: bytearray, position: int, end: int) -> Iterator[Element]:
+def elements(head: bytearray, position: int, end: int) -> Iterator[Element]:
     """The elements between two offsets, as far as they are in the buffer."""
     while position < end:
         start = position

@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
+from videosr.media import immersive
 from videosr.media.clock import FORMATS, Clock, clock_of
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import StreamCopy, add_copy, cover_attachment
@@ -71,6 +72,7 @@ def mux(
     *,
     trimmed: bool = False,
     matrix: tuple[int, ...] | None = None,
+    views: Mapping[str, bytes] | None = None,
     folder: Path | None = None,
     accept: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
@@ -84,6 +86,7 @@ def mux(
         trimmed: the segments hold only a part of the source's video; the other streams are cut to that part and
             everything is moved so that the video begins at 0.
         matrix: display matrix of the frames, FFmpeg's nine integers; None: that of the source's container, if any.
+        views: what `immersive.describable` found for this container.
         folder: for the unfinished file, on the output's disk; beside the output by default. A process that is killed
             leaves the file there.
         accept: is told what cannot be kept of a part (`trimmed`) before packets are written, and may raise.
@@ -106,7 +109,7 @@ def mux(
             open_described(source) as (described, _),
             contextlib.closing(clock_of(container)) as clock,
         ):
-            job = _Mux(pieces, container, described.streams, clock, part, plan, trimmed, matrix)
+            job = _Mux(pieces, container, described.streams, clock, part, plan, trimmed, matrix, views or {})
             if accept is not None:
                 accept(job.warnings)
             warnings = job.run()
@@ -141,8 +144,9 @@ class _Mux:
         plan: Plan,
         trimmed: bool,
         matrix: tuple[int, ...] | None,
+        views: Mapping[str, bytes],
     ) -> None:
-        self._matrix = matrix
+        self._matrix, self._views = matrix, views
         self._pieces = pieces
         self._path = part
         self._name = source.name.removeprefix("file:")
@@ -179,6 +183,8 @@ class _Mux:
             flags += "+write_colr"  # else FFmpeg writes colour into the container only if all of it is known
         if flags and plan.container in ("mp4", "mov"):
             options["movflags"] = flags
+        if views and plan.container == "mp4":
+            options["strict"] = "unofficial"  # else FFmpeg leaves out what the standard does not know
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
         self._copies: dict[int, StreamCopy] = {}
         self._converters: dict[int, Converter] = {}
@@ -233,7 +239,7 @@ class _Mux:
     def _add_video(self, source: Stream) -> VideoStream:
         """The video stream as the segments describe it."""
         header: SegmentHeader = self._header
-        with av.open(io.BytesIO(header.template_bytes)) as template:
+        with av.open(io.BytesIO(immersive.describe(header.template_bytes, self._views))) as template:
             stream = self._out.add_stream_from_template(template.streams.video[0], opaque=True)
         context = stream.codec_context
         context.extradata = header.extradata_bytes or None
@@ -321,6 +327,8 @@ class _Mux:
             self._refused += 1  # one of the last packets; the file itself has been finished
         self._check_refused()
         self._write_aspect()
+        if self._views and self._plan.container == "mp4":
+            immersive.without_vexu(self._path)
         self.warnings += [
             f"stream {index}: {copy.moved} packets whose times go back were moved"
             for index, copy in self._copies.items()
@@ -358,8 +366,10 @@ class _Mux:
         sar = Fraction(*self._header.sar)
         if self._plan.container not in ("matroska", "webm") or sar == 1:
             return
-        size = display_size(self._header.width, self._header.height, sar)
-        exact = Fraction(*size) == Fraction(self._header.width, self._header.height) * sar
+        across, down = immersive.views(self._views)  # the size is that of one view (RFC 9559, 5.1.4.1.28.3)
+        width, height = self._header.width // across, self._header.height // down
+        size = display_size(width, height, sar)
+        exact = Fraction(*size) == Fraction(width, height) * sar
         if self._header.codec in CODES_ASPECT and not exact:
             return  # the coded video says it better than whole pixels can
         if not set_display_size(self._path, self._video_track, size):

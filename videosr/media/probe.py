@@ -51,6 +51,7 @@ TRACK_BOOKKEEPING = (
     "handler_name",
     "source_id",
     "alpha_mode",
+    "stereo_mode",  # see `immersive`
 )
 
 _ROLES = Disposition.dub | Disposition.comment | Disposition.forced

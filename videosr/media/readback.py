@@ -26,6 +26,7 @@ from videosr.media.captions import CAPTIONS
 from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
+from videosr.media.immersive import SPHERICAL, STEREO
 from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
@@ -148,6 +149,7 @@ class Reading:
         fields: of one field of those; None where that was not asked for.
         color: code points of the first frame.
         hdr: static HDR side data of the first frame.
+        views: what is said of views and surroundings (`immersive`).
         captions: the closed captions of every frame that has some, by its number.
         tracks: every other stream by its index.
         form: (width, height, pixel format) of the first frame.
@@ -169,6 +171,7 @@ class Reading:
     fields: Samples | None = None
     color: dict[str, int] = field(default_factory=dict)
     hdr: dict[str, bytes] = field(default_factory=dict)
+    views: dict[str, bytes] = field(default_factory=dict)
     captions: dict[int, bytes] = field(default_factory=dict)
     tracks: dict[int, Track] = field(default_factory=dict)
     form: tuple[int, int, str] | None = None
@@ -294,6 +297,7 @@ def _note_frame(file: Reading, frame: av.VideoFrame, rides: Mapping[str, bytes],
         if file.matrix is None:
             file.matrix = unpack_matrix(rides.get("DISPLAYMATRIX"))
         file.hdr = {kind: data for kind, data in rides.items() if kind in HDR}
+        file.views = {kind: data for kind, data in rides.items() if kind in (STEREO, SPHERICAL)}
         file.form = frame.width, frame.height, frame.format.name
     if triplets := rides.get(CAPTIONS):
         file.captions[len(file.pts)] = triplets

@@ -21,6 +21,7 @@ from videosr.media.captions import holds_captions
 from videosr.media.containers import container_format
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import same_static, says_nothing
+from videosr.media.immersive import as_said, describable
 from videosr.media.languages import same_language
 from videosr.media.planes import planar_format
 from videosr.media.probe import (
@@ -161,6 +162,9 @@ class _Check:
                 self._differ(f"video: {name.lower().replace('_', ' ')} is missing")
             elif not same_static(name, a.hdr[name], b.hdr[name]):
                 self._differ(f"video: {name.lower().replace('_', ' ')} has other values")
+        for kind, said in as_said(describable(a.views, self._plan.container)).items():
+            if as_said(b.views).get(kind) != said:
+                self._differ(f"video: {kind.lower()} is {as_said(b.views).get(kind)}, expected {said}")
         if b.errors or b.corrupt:
             self._differ(f"video: {b.errors} decoding errors, {b.corrupt} damaged frames")
 

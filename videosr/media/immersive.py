@@ -1,0 +1,156 @@
+"""Which views a picture holds and what they surround: stereoscopic 3D and 360 degree video, into the output's file.
+
+Muxers take both from side data of a stream, which PyAV lets nobody set; but a stream that is made after another one
+inherits its side data. So the header that the output's stream is made after is given the elements that say it in
+Matroska (RFC 9559, 5.1.4.1.28.3 and 5.1.4.1.28.41 on), where FFmpeg's demuxer finds it. Its muxers then write it as
+Matroska has it, or as the boxes `st3d` and `sv3d` of MP4 (Spherical Video V2 RFC).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from videosr.media.matroska import CRC32, SEGMENT, TRACK_ENTRY, TRACKS, VIDEO, element, elements
+
+STEREO, SPHERICAL = "STEREO3D", "SPHERICAL"
+"""FFmpeg's names of the side data."""
+_INFO, _CLUSTER, _STEREO_MODE, _PROJECTION = 0x1549A966, 0x1F43B675, 0x53B8, 0x7670
+_TYPE, _PRIVATE, _YAW, _PITCH, _ROLL = 0x7671, 0x7672, 0x7673, 0x7674, 0x7675
+_MAPPING = struct.Struct("=4i5I")
+"""`AVSphericalMapping`: projection; yaw, pitch, roll in 1/65536 degrees; bounds (left, top, right, bottom) in parts of
+the whole, in 1/2^32; padding."""
+_PACKING = struct.Struct("=2i")
+"""How `AVStereo3D` begins: type; flags, of which 1 means that the right view comes first."""
+_BESIDE, _ABOVE, _LINES, _COLUMNS = 1, 2, 6, 7
+_MODES = {_BESIDE: (1, 11), _ABOVE: (3, 2), 3: (13, 14), 4: (5, 4), _LINES: (7, 6), _COLUMNS: (9, 8)}
+"""`AVStereo3DType` as StereoMode, left and right view first: side by side, above one another, in turn, as a
+chequerboard, by lines and by columns."""
+_EQUIRECTANGULAR, _CUBEMAP, _TILE = 0, 1, 2
+"""`AVSphericalProjection`, as far as FFmpeg's muxers know them."""
+
+
+def describable(data: Mapping[str, bytes], container: str) -> dict[str, bytes]:
+    """What of `data` can be carried.
+
+    Args:
+        data: side data of a stream or its frames.
+        container: FFmpeg's name of the muxer.
+    """
+    found = {kind: payload for kind, payload in data.items() if kind in _MAKERS and _MAKERS[kind](payload)}
+    if (
+        container == "mp4"
+        and STEREO in found
+        and _PACKING.unpack_from(found[STEREO]) not in ((_BESIDE, 0), (_ABOVE, 0))
+    ):
+        del found[STEREO]
+    return found if container in ("matroska", "webm", "mp4") else {}
+
+
+def says_nothing(kind: str, payload: bytes) -> bool:
+    """Whether side data only says that there is one view."""
+    return kind == STEREO and _PACKING.unpack_from(payload)[0] == 0
+
+
+def as_said(data: Mapping[str, bytes]) -> dict[str, tuple[int, ...]]:
+    """What side data of these kinds says, to be compared."""
+    forms = {STEREO: _PACKING, SPHERICAL: _MAPPING}
+    return {kind: form.unpack_from(data[kind]) for kind, form in forms.items() if kind in data}
+
+
+def views(data: Mapping[str, bytes]) -> tuple[int, int]:
+    """How many views are beside one another, and how many above one another; of lines and columns likewise."""
+    kind = _PACKING.unpack_from(data[STEREO])[0] if STEREO in data else 0
+    return (2 if kind in (_BESIDE, _COLUMNS) else 1), (2 if kind in (_ABOVE, _LINES) else 1)
+
+
+def without_vexu(path: Path) -> None:
+    """Take Apple's account of it (`vexu`) out of a finished MP4.
+
+    FFmpeg writes it beside the other boxes, without saying how the views are packed and how the picture is turned, and
+    newer versions of it believe that alone.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    with path.open("rb+") as file:
+        at, end = 0, path.stat().st_size
+        while at + 8 <= end:
+            file.seek(at)
+            size, kind = struct.unpack(">I4s", file.read(8))
+            if size == 1:
+                (size,) = struct.unpack(">Q", file.read(8))
+            if kind == b"moov":
+                file.seek(at)
+                for place in _boxes(file.read(size), 8, (b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"", b"vexu")):
+                    file.seek(at + place + 4)
+                    file.write(b"free")
+                return
+            at += max(size, 8)
+
+
+def _boxes(data: bytes, at: int, path: tuple[bytes, ...], end: int | None = None) -> Iterator[int]:
+    """Where boxes of MP4 (ISO/IEC 14496-12, 4.2) lie that are reached by kinds within kinds; an empty one is any."""
+    end = len(data) if end is None else end
+    while at + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if kind == path[0] or not path[0]:
+            if len(path) == 1:
+                yield at
+            else:  # before the boxes in it `stsd` has 8 bytes, an entry for pictures 78
+                yield from _boxes(data, at + 8 + {b"stsd": 8, b"": 78}.get(path[0], 0), path[1:], at + size)
+        at += max(size, 8)
+
+
+def describe(template: bytes, data: Mapping[str, bytes]) -> bytes:
+    """A Matroska file that says of its first track what the side data says; as it was where there is none.
+
+    Args:
+        template: made by FFmpeg; what is not needed to read it is left out.
+        data: of the kinds that are `describable`.
+    """
+    fields = b"".join(maker(data[kind]) for kind, maker in _MAKERS.items() if kind in data)
+    if not fields:
+        return template
+    head = bytearray(template)
+
+    def made(parent: tuple[int, ...], start: int, end: int) -> bytes:
+        parts = []
+        for child in elements(head, start, end):
+            if child.id == CRC32 or (parent == (SEGMENT,) and child.id not in (_INFO, TRACKS, _CLUSTER)):
+                continue
+            place = (*parent, child.id)
+            if place == (SEGMENT, TRACKS, TRACK_ENTRY, VIDEO):
+                parts.append(element(VIDEO, bytes(head[child.data : child.end]) + fields))
+            elif child.id in (SEGMENT, TRACKS, TRACK_ENTRY):
+                parts.append(element(child.id, made(place, child.data, child.end)))
+            else:
+                parts.append(bytes(head[child.start : child.end]))
+        return b"".join(parts)
+
+    return made((), 0, len(head))
+
+
+def _stereo_mode(payload: bytes) -> bytes:
+    """StereoMode; empty for what Matroska cannot say."""
+    kind, flags = _PACKING.unpack_from(payload)
+    return element(_STEREO_MODE, bytes([_MODES[kind][flags & 1]])) if kind in _MODES else b""
+
+
+def _projection(payload: bytes) -> bytes:
+    """Projection, likewise."""
+    kind, yaw, pitch, roll, left, top, right, bottom, padding = _MAPPING.unpack_from(payload)
+    if kind in (_EQUIRECTANGULAR, _TILE):
+        number, private = 1, struct.pack(">5I", 0, top, bottom, left, right)
+    elif kind == _CUBEMAP:
+        number, private = 2, struct.pack(">3I", 0, 0, padding)
+    else:
+        return b""
+    pose = zip((_YAW, _PITCH, _ROLL), (yaw, pitch, roll), strict=True)
+    fields = [element(_TYPE, bytes([number])), element(_PRIVATE, private)]
+    fields += [element(name, struct.pack(">d", angle / 65536)) for name, angle in pose]
+    return element(_PROJECTION, b"".join(fields))
+
+
+_MAKERS = {STEREO: _stereo_mode, SPHERICAL: _projection}
