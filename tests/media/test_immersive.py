@@ -113,6 +113,9 @@ def test_spherical_video_as_cameras_mark_it(tmp_path, videosr):
 
 def test_what_no_container_can_say():
     assert immersive.describable({SPHERICAL: FISHEYE, "A53_CC": b"x"}, "matroska") == {}
+    assert immersive.describable({SPHERICAL: GLOBE[:20], STEREO: b""}, "matroska") == {}
+    assert immersive.says_nothing(STEREO, struct.pack("=2i", 0, 0))
+    assert not immersive.says_nothing(STEREO, b"")
     assert immersive.describe(b"anything", {}) == b"anything"
 
 

@@ -9,7 +9,7 @@ Matroska has it, or as the boxes `st3d` and `sv3d` of MP4 (Spherical Video V2 RF
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from videosr.media.matroska import CRC32, SEGMENT, TRACK_ENTRY, TRACKS, VIDEO, element, elements
@@ -38,30 +38,27 @@ def describable(data: Mapping[str, bytes], container: str) -> dict[str, bytes]:
         data: side data of a stream or its frames.
         container: FFmpeg's name of the muxer.
     """
-    found = {kind: payload for kind, payload in data.items() if kind in _MAKERS and _MAKERS[kind](payload)}
-    if (
-        container == "mp4"
-        and STEREO in found
-        and _PACKING.unpack_from(found[STEREO]) not in ((_BESIDE, 0), (_ABOVE, 0))
-    ):
-        del found[STEREO]
-    return found if container in ("matroska", "webm", "mp4") else {}
+    said = as_said(data)
+    able = {kind for kind, values in said.items() if _MAKERS[kind](*values)}
+    if container == "mp4" and said.get(STEREO) not in ((_BESIDE, 0), (_ABOVE, 0)):
+        able.discard(STEREO)
+    return {kind: data[kind] for kind in able} if container in ("matroska", "webm", "mp4") else {}
 
 
 def says_nothing(kind: str, payload: bytes) -> bool:
     """Whether side data only says that there is one view."""
-    return kind == STEREO and _PACKING.unpack_from(payload)[0] == 0
+    return as_said({kind: payload}).get(STEREO, (1,))[0] == 0
 
 
 def as_said(data: Mapping[str, bytes]) -> dict[str, tuple[int, ...]]:
-    """What side data of these kinds says, to be compared."""
+    """What side data of these kinds says: the fields of `_PACKING` and `_MAPPING`; without what is no such struct."""
     forms = {STEREO: _PACKING, SPHERICAL: _MAPPING}
-    return {kind: form.unpack_from(data[kind]) for kind, form in forms.items() if kind in data}
+    return {kind: form.unpack_from(data[kind]) for kind, form in forms.items() if len(data.get(kind, b"")) >= form.size}
 
 
 def views(data: Mapping[str, bytes]) -> tuple[int, int]:
     """How many views are beside one another, and how many above one another; of lines and columns likewise."""
-    kind = _PACKING.unpack_from(data[STEREO])[0] if STEREO in data else 0
+    kind = as_said(data).get(STEREO, (0,))[0]
     return (2 if kind in (_BESIDE, _COLUMNS) else 1), (2 if kind in (_ABOVE, _LINES) else 1)
 
 
@@ -110,7 +107,7 @@ def describe(template: bytes, data: Mapping[str, bytes]) -> bytes:
         template: made by FFmpeg; what is not needed to read it is left out.
         data: of the kinds that are `describable`.
     """
-    fields = b"".join(maker(data[kind]) for kind, maker in _MAKERS.items() if kind in data)
+    fields = b"".join(_MAKERS[kind](*values) for kind, values in as_said(data).items())
     if not fields:
         return template
     head = bytearray(template)
@@ -132,15 +129,15 @@ def describe(template: bytes, data: Mapping[str, bytes]) -> bytes:
     return made((), 0, len(head))
 
 
-def _stereo_mode(payload: bytes) -> bytes:
+def _stereo_mode(kind: int, flags: int) -> bytes:
     """StereoMode; empty for what Matroska cannot say."""
-    kind, flags = _PACKING.unpack_from(payload)
     return element(_STEREO_MODE, bytes([_MODES[kind][flags & 1]])) if kind in _MODES else b""
 
 
-def _projection(payload: bytes) -> bytes:
+def _projection(
+    kind: int, yaw: int, pitch: int, roll: int, left: int, top: int, right: int, bottom: int, padding: int
+) -> bytes:
     """Projection, likewise."""
-    kind, yaw, pitch, roll, left, top, right, bottom, padding = _MAPPING.unpack_from(payload)
     if kind in (_EQUIRECTANGULAR, _TILE):
         number, private = 1, struct.pack(">5I", 0, top, bottom, left, right)
     elif kind == _CUBEMAP:
@@ -153,4 +150,4 @@ def _projection(payload: bytes) -> bytes:
     return element(_PROJECTION, b"".join(fields))
 
 
-_MAKERS = {STEREO: _stereo_mode, SPHERICAL: _projection}
+_MAKERS: dict[str, Callable[..., bytes]] = {STEREO: _stereo_mode, SPHERICAL: _projection}
