@@ -25,8 +25,8 @@ _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 """How its segment in JPEG begins."""
 _XMP_TURNED = re.compile(rb"""(tiff:Orientation(?:=["']|>))[2-8]""")
 _HELD = {"png": (ICC, EXIF, XMP, TEXT), "mjpeg": (ICC, EXIF, XMP), "libwebp": (ICC, EXIF, XMP)}
-_PROFILE_MAX = 2**24
-"""Bytes of a profile; of one that unpacks to more nothing is kept."""
+_PROFILE_MAX = 2**23
+"""Bytes of a profile; of a longer one nothing is kept. JPEG holds twice that."""
 _APP_MAX = 65533
 """Bytes of an application segment of JPEG (ITU-T T.81, B.2.4.6)."""
 _OF_THE_FILE = frozenset(
@@ -47,7 +47,8 @@ def kept(codec: str, gray: bool, data: Mapping[str, bytes]) -> frozenset[str]:
         data: side data of the picture.
     """
     found = {kind for kind in _HELD[codec] if data.get(kind)}
-    if ICC in found and data[ICC][16:20] != (b"GRAY" if gray else b"RGB "):  # ICC.1:2022, 7.2.8
+    profile = data.get(ICC, b"")
+    if len(profile) > _PROFILE_MAX or profile[16:20] != (b"GRAY" if gray else b"RGB "):  # ICC.1:2022, 7.2.8
         found.discard(ICC)
     if codec == "mjpeg":
         rooms = {EXIF: _APP_MAX - 6, XMP: _APP_MAX - len(_XMP_SEGMENT)}
