@@ -147,14 +147,21 @@ def with_units(
     plain = plain.rename(folder / f"plain{plain.suffix}")
     path = folder / f"in{plain.suffix}"
     with av.open(str(plain)) as a, av.open(str(path), "w") as b:
-        stream = b.add_stream_from_template(a.streams.video[0])
-        for number, packet in enumerate(a.demux(a.streams.video[0])):
+        streams = [b.add_stream_from_template(stream) for stream in a.streams]
+        number = -1
+        for packet in a.demux():
             if packet.size == 0:
                 continue
+            if packet.stream.type != "video":
+                packet.stream = streams[packet.stream_index]
+                b.mux(packet)
+                continue
+            number += 1
             made = unit(number) if callable(unit) else unit
             more = struct.pack(">I", len(made)) + made if number >= begin else b""
             longer = av.Packet(bytes(packet) + more if behind else more + bytes(packet))
-            longer.stream, longer.time_base, longer.pts, longer.dts = stream, packet.time_base, packet.pts, packet.dts
+            longer.stream, longer.time_base = streams[packet.stream_index], packet.time_base
+            longer.pts, longer.dts = packet.pts, packet.dts
             longer.duration, longer.is_keyframe = packet.duration, packet.is_keyframe
             b.mux(longer)
     plain.unlink()

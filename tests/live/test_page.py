@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from clips import make_clip
+from corpus.hdr import H264_SEI, sei, with_units
 
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
@@ -24,8 +25,28 @@ SHOWN = """(() => {
 })()"""
 
 
+WORDS = "HELLO YOU"
+PAIRS = [
+    *[(0x14, 0x20)] * 2, *[(0x14, 0x2E)] * 2, *[(0x14, 0x70)] * 2,  # a caption that pops on, in the lowest row
+    *[(ord(a), ord(b)) for a, b in zip(WORDS[::2], WORDS[1::2] + "\0", strict=True)],
+    *[(0x14, 0x2F)] * 2, *[(0, 0)] * 30, *[(0x14, 0x2C)] * 2,  # shown, and taken away
+]  # fmt: skip
+"""CTA-608, a pair of characters a frame, without their parity."""
+
+
+def said(number: int) -> bytes:
+    """What a frame has of it: the unit of H.264 before its picture."""
+    pair = bytes(c | 128 * (c.bit_count() % 2 == 0) for c in PAIRS[number % len(PAIRS)])
+    return sei(H264_SEI, b"\xb5\x00\x31GA94\x03\x41\xff\xfc" + pair + b"\xff")
+
+
 def test_the_page_plays(tmp_path):
-    clip = make_clip(tmp_path / "clip.mkv", frames=24 * 90, width=96, height=64, audio=[("aac", "eng")])
+    def film(folder: Path) -> Path:
+        return make_clip(
+            folder / "clip.mkv", frames=24 * 90, width=96, height=64, options={"bf": "0"}, audio=[("aac", "eng")]
+        )
+
+    clip = with_units(tmp_path, film, said)
     options = ServeOptions(
         source=SourceSpec(url=str(clip)), targets=(parse_target("http://127.0.0.1:0/"),), latency=60.0, token="word"
     )
@@ -46,6 +67,12 @@ async def look(url: str, folder: Path) -> None:
         assert await page.until(f"{SHOWN}.every((count, i) => count > {before}[i] + 24)")
         assert await page.evaluate("[upscaled.videoWidth, source.videoWidth]") == [192, 96]
         assert await page.until("Math.abs(main.playingDate - beside.playingDate) < 100")
+        assert await page.until("!captions.hidden")
+        await page.evaluate("captions.click()")
+        shown = (
+            "[upscaled, source].every(({ textTracks: [track] }) => track?.activeCues?.[0]?.text === '" + WORDS + "')"
+        )
+        assert await page.until(shown)
         await page.evaluate('(() => { split.value = 30; split.dispatchEvent(new Event("input")); })()')
         assert await page.evaluate("getComputedStyle(upscaled).clipPath") == "inset(0px 0px 0px 30%)"
         await page.evaluate('(() => { split.value = 0; split.dispatchEvent(new Event("input")); })()')

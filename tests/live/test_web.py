@@ -92,7 +92,7 @@ def test_the_page_and_all_it_needs(front):
         for name, kind in (
             ("page.css", "text/css"),
             ("page.js", "text/javascript"),
-            ("hls.light.min.js", "text/javascript"),
+            ("hls.min.js", "text/javascript"),
         ):
             status, _, headers = await get(front, f"/{name}")
             assert (status, headers["Content-Type"].split(";")[0]) == (200, kind)

@@ -12,6 +12,7 @@ from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.live.front import Front
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.live.segments import Chunk
+from videosr.media.captions import captions_of
 from videosr.media.live_codec import LiveEncoder, Template, VideoSettings
 from videosr.media.live_output import TransportStream
 from videosr.media.rescale import Rescaler
@@ -49,6 +50,8 @@ class SideStream:
     def take(self, frame: Frame) -> None:
         """A frame of the source, pts in 1/90000 s."""
         if self._front.wanted:
+            if triplets := captions_of(frame):
+                self._encoder.caption(frame.pts, triplets)
             with suppress(Closed):  # it has failed, and said so
                 self._queue.put(frame)
 

@@ -25,7 +25,7 @@ PAGE = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
     "page.js": ("page.js", "text/javascript"),
-    "hls.light.min.js": ("hls.light.min.js", "text/javascript"),
+    "hls.min.js": ("hls.min.js", "text/javascript"),
 }
 """Path on the server: file in the package and its type."""
 HEADERS = {

@@ -98,6 +98,21 @@ sound.addEventListener("click", () => {
   upscaled.muted = !upscaled.muted;
   sound.setAttribute("aria-pressed", String(!upscaled.muted));
 });
+
+// Captions in the pictures: tracks of both videos, each of which shows its part of the stage.
+const captions = byId("captions");
+const wanted = () => captions.getAttribute("aria-pressed") === "true";
+const caption = () => {
+  captions.hidden = upscaled.textTracks.length === 0;
+  for (const { textTracks } of [upscaled, source]) {
+    [...textTracks].forEach((track, i) => { track.mode = wanted() && i === 0 ? "showing" : "hidden"; });
+  }
+};
+captions.addEventListener("click", () => {
+  captions.setAttribute("aria-pressed", String(!wanted()));
+  caption();
+});
+for (const { textTracks } of [upscaled, source]) textTracks.addEventListener("addtrack", caption);
 byId("full").addEventListener("click", () => {
   if (document.fullscreenElement) document.exitFullscreen();
   else if (stage.requestFullscreen) stage.requestFullscreen();
