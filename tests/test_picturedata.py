@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -29,28 +30,36 @@ def profile(space=b"RGB ", size=300):
 
 
 def exif(orientation, order="<", *, tags=()):
-    """Orientation, further tags of the file, a description, and the old size in a directory of its own."""
+    """Orientation, further tags of the file, a description, and the old size in a directory of its own.
+
+    Behind the first directory comes that of a thumbnail.
+    """
+    turned, left = orientation, 0 if order == "<" else 16  # a short lies at the left of its four bytes
     entries = [(0x10E, 2, 4, int.from_bytes(b"cat\0", "little" if order == "<" else "big")), *tags]
-    entries += [
-        (0x112, 3, 1, orientation << (0 if order == "<" else 16)),
-        (0x8769, 4, 1, 8 + 2 + 12 * (len(entries) + 2) + 4),
-    ]
+    behind = 8 + 2 + 12 * (len(entries) + 2) + 4
+    entries += [(0x112, 3, 1, turned << left), (0x8769, 4, 1, behind)]
     size = [(0xA002, 4, 1, 48), (0xA003, 4, 1, 40)]
+    thumbnail = [(0x112, 3, 1, turned << left), (0x201, 4, 1, behind + 72), (0x202, 4, 1, 4)]
     directories = [
-        struct.pack(order + "H", len(part)) + b"".join(struct.pack(order + "HHII", *e) for e in sorted(part)) + bytes(4)
-        for part in (entries, size)
+        struct.pack(order + "H", len(part))
+        + b"".join(struct.pack(order + "HHII", *e) for e in sorted(part))
+        + struct.pack(order + "I", following)
+        for part, following in ((entries, behind + 30), (size, 0), (thumbnail, 0))
     ]
-    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8) + b"".join(directories)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    return start + b"".join(directories) + b"\xff\xd8\xff\xd9"
 
 
 def tags_of(exif):
-    """(tag: value) of both directories."""
+    """(tag: value) of both directories, of which each is the last one."""
     order = "<" if exif.startswith(b"II") else ">"
 
     def read(at):
         (count,) = struct.unpack_from(order + "H", exif, at)
-        return {tag: value for tag, _, _, value in
-                (struct.unpack_from(order + "HHII", exif, at + 2 + 12 * i) for i in range(count))}  # fmt: skip
+        assert exif[at + 2 + 12 * count :][:4] in (bytes(4), b"")
+        entries = [struct.unpack_from(order + "HHII", exif, at + 2 + 12 * i) for i in range(count)]
+        assert all(kind in (2, 3, 4) for _, kind, _, _ in entries)
+        return {tag: value for tag, _, _, value in entries}
 
     first = read(struct.unpack_from(order + "I", exif, 4)[0])
     return first | (read(first.pop(0x8769)) if 0x8769 in first else {})
@@ -94,7 +103,10 @@ def riding(path):
     if path.suffix != ".png":
         with av.open(str(path)) as container:
             found = {k.name: bytes(v) for k, v in next(container.decode(video=0)).side_data.items()}
-        return found.get("ICC_PROFILE", b""), found.get("EXIF", b""), b""
+        # From the file, with all that follows: FFmpeg would put it together anew.
+        mark = b"Exif\0\0" if path.suffix == ".jpg" else b"EXIF"
+        behind = path.read_bytes().partition(mark)[2]
+        return found.get("ICC_PROFILE", b""), behind if path.suffix == ".jpg" else behind[4:], b""
     data, at, found, texts = path.read_bytes(), 8, {}, b""
     while at < len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -181,10 +193,91 @@ def test_a_profile_that_cannot_be_unpacked_is_named(tmp_path, videosr, packed):
     assert riding(tmp_path / "out.png")[0] == b""
 
 
+def inserted(path, *parts):
+    """A PNG or JPEG of `make` with these behind its header."""
+    data = path.read_bytes()
+    at = 33 if path.suffix == ".png" else 2
+    path.write_bytes(data[:at] + b"".join(parts) + data[at:])
+    return path
+
+
+def segment(marker, content):
+    """Of a JPEG."""
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def test_two_profiles(tmp_path, videosr):
+    """Looked at, the second one would end the process as the first would."""
+    packed = [b"a\0\0" + zlib.compress(profile(size=size)) for size in (300, 400)]
+    path = inserted(make(tmp_path / "in.png"), *(chunk(b"iCCP", data) for data in packed))
+    assert videosr("upscale", path, tmp_path / "out.png", *LIGHT, "--strict").code == 0
+    assert riding(tmp_path / "out.png")[0] == profile(size=300)
+
+
+def test_a_picture_is_turned_once_whatever_says_so(tmp_path, videosr):
+    """EXIF as ImageMagick wrote it; XMP that is packed, and that has spaces where XML allows them."""
+    text = b"\nexif\n%8d\n" % (len(exif(6)) + 6) + (b"Exif\0\0" + exif(6)).hex().encode() + b"\n"
+    xmp = b'<a tiff:Orientation = "6" xmpNote:HasExtendedXMP="00"/>'
+    parts = [chunk(b"tEXt", b"Raw profile type exif\0" + text)]
+    parts += [chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0de\0\0" + zlib.compress(xmp))]
+    path = inserted(make(tmp_path / "in.png"), *parts)
+    assert videosr("upscale", path, tmp_path / "out.png", *LIGHT, "--strict").code == 0
+    data = (tmp_path / "out.png").read_bytes()
+    assert b"Raw profile" not in data
+    assert b'<a tiff:Orientation = "1"/>' in data
+    assert decode(tmp_path / "out.png")[0].shape == (96, 80, 3)
+    with av.open(str(tmp_path / "out.png")) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+def test_colour_that_a_png_states_beside_its_profile_stays(tmp_path, videosr):
+    """PQ: the profile is there for who does not know it."""
+    path = inserted(make(tmp_path / "in.png", icc=profile()), chunk(b"cICP", bytes([9, 16, 0, 1])))
+    assert videosr("upscale", path, tmp_path / "out.png", *LIGHT, "--strict").code == 0
+    assert chunk(b"cICP", bytes([9, 16, 0, 1])) in (tmp_path / "out.png").read_bytes()
+    assert riding(tmp_path / "out.png")[0] == profile()
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        (segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(40)), "the extension of XMP data"),
+        (segment(0xE1, b"Exif\0\0no TIFF"), "EXIF data"),
+        (segment(0xE2, b"MPF\0" + bytes(20)), "further pictures in the file, such as a gain map,"),
+        (segment(0xED, b"Photoshop 3.0\0" + bytes(20)), "IPTC data"),
+        (segment(0xFE, b"by hand"), "comment in the picture's file"),
+    ],
+)
+def test_what_a_jpeg_has_and_no_picture_keeps_is_named(tmp_path, videosr, part, what):
+    path = make(tmp_path / "in.jpg")
+    assert videosr("upscale", path, tmp_path / "plain.jpg", *LIGHT, "--strict").code == 0
+    done = videosr("upscale", inserted(path, part), tmp_path / "out.jpg", *LIGHT)
+    assert done.code == 0
+    assert f"{what} cannot be kept" in done.err
+    assert videosr("upscale", path, tmp_path / "b.jpg", *LIGHT, "--strict").code == 1
+
+
+def test_each_picture_of_a_film_has_its_own(tmp_path, videosr):
+    """Though decoders on several threads come behind their packets."""
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        stream = None
+        for number in range(8):
+            path = make(tmp_path / "a.jpg", xmp=b"<number %d/>" % number)
+            with av.open(str(path)) as picture:
+                stream = stream or out.add_stream_from_template(picture.streams.video[0])
+                packet = av.Packet(path.read_bytes())
+                packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
+                out.mux(packet)
+    wanted = ("upscale", tmp_path / "in.mkv", tmp_path / "out.png", *LIGHT, "--frames", "1", "--start", "0.12")
+    assert videosr(*wanted).code == 0
+    assert b"<number 3/>" in (tmp_path / "out.png").read_bytes()
+
+
 @pytest.mark.parametrize("codec", ["png", "mjpeg", "libwebp"])
 @given(data=st.binary(max_size=80))
-def test_exif_that_cannot_be_read_stays_as_it_is_or_as_long(codec, data):
+def test_exif_that_cannot_be_read_does_no_harm(codec, data):
     file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) if codec == "png" else b"\xff\xd8" + bytes(20)
     for whole in (data, b"II*\0" + data, b"MM\0*" + data):
         made = picturedata.attach(file, codec, {"EXIF": whole}, 16, 8)
-        assert len(made) >= len(file) + len(whole)
+        assert made.startswith(file[:2]) or codec == "libwebp"
+        assert len(made) >= len(file)

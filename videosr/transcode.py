@@ -110,12 +110,10 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
-        views = describable(film.decoder.views, container)
-        # Other processes do not tell whether they met something transparent.
+        views = describable(film.decoder.views, container, turned=film.decoder.info.rotation != 0)
         alpha = alpha_note(film.settings, film.decoder.info)
         report = _Report(progress, film.decoder, _kept(film.settings) | views.keys(), options.strict, alpha)
-        first = [*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)]
-        report.losses([*first, *alpha] if crew else first)
+        report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
             if options.upscale.model == registry.AUTO:
@@ -270,7 +268,7 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
             found, kept = [*notes(settings, info, decoder.hdr), *alpha_note(settings, info)], _kept(settings)
-            kept |= describable(decoder.views, container).keys()
+            kept |= describable(decoder.views, container, turned=info.rotation != 0).keys()
         return [*found, *(f"{what} cannot be kept" for what in decoder.losses(kept))]
 
 

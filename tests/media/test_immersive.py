@@ -20,9 +20,10 @@ from videosr.media.verify import verify
 FAST = ("--preset", "ultrafast")
 GLOBE = struct.pack("=4i5I", 0, 90 << 16, -(10 << 16), 5 << 16, 0, 0, 0, 0, 0)
 TILE = struct.pack("=4i5I", 2, 0, 0, 0, 1 << 30, 0, 1 << 30, 0, 0)
-CUBE = struct.pack("=4i5I", 1, 0, 0, 0, 0, 0, 0, 0, 3)
+CUBE, PADDED = (struct.pack("=4i5I", 1, 0, 0, 0, 0, 0, 0, 0, padding) for padding in (0, 3))
 FISHEYE = struct.pack("=4i5I", 5, 0, 0, 0, 0, 0, 0, 0, 0)
 BESIDE, ABOVE, LINES = (struct.pack("=2i", kind, 0) for kind in (1, 2, 6))
+IN_TURN = struct.pack("=2i", 3, 0)
 RIGHT_FIRST = struct.pack("=2i", 1, 1)
 
 
@@ -61,6 +62,7 @@ def test_views_and_surroundings_are_carried(tmp_path, videosr, data, suffix):
     [
         ({STEREO: LINES}, [".mkv", ".webm"]),
         ({STEREO: RIGHT_FIRST}, [".mkv", ".webm"]),
+        ({STEREO: IN_TURN}, [".mkv"]),
         ({SPHERICAL: GLOBE}, [".mkv", ".webm", ".mp4"]),
     ],
 )
@@ -111,7 +113,45 @@ def test_spherical_video_as_cameras_mark_it(tmp_path, videosr):
         assert said(tmp_path / f"out{suffix}")[0] == marked
 
 
+def remuxed(source, target, *, matrix=None, **tags):
+    """The same with a display matrix and tags of the stream."""
+    with av.open(str(source)) as a, av.open(str(target), "w", container_options={"strict": "unofficial"}) as b:
+        stream = b.add_stream_from_template(a.streams.video[0], opaque=True)
+        stream.metadata.update(tags)
+        if matrix:
+            stream.set_display_matrix(matrix)
+        for packet in a.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                b.mux(packet)
+    return target
+
+
+def test_a_surrounding_picture_that_is_to_be_turned(tmp_path, videosr):
+    """Matroska has one element for both."""
+    plain = shown(tmp_path / "a.mkv", {SPHERICAL: GLOBE})
+    film = remuxed(plain, tmp_path / "in.mp4", matrix=(0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30))
+    immersive.without_vexu(film)
+    assert said(film)[1].rotation
+    for suffix, kept in ((".mkv", False), (".mp4", True)):
+        done = videosr("upscale", film, tmp_path / f"out{suffix}", *FAST)
+        assert done.code == 0
+        assert ("spherical (360 degree) description cannot be kept" in done.err) != kept
+        assert verify(film, tmp_path / f"out{suffix}").problems == []
+
+
+def test_pictures_in_two_colours_stay_so_in_matroska_and_are_named_elsewhere(tmp_path, videosr):
+    film = remuxed(make_clip(tmp_path / "a.mkv", frames=4), tmp_path / "in.mkv", stereo_mode="anaglyph_cyan_red")
+    for suffix in (".mkv", ".mp4"):
+        done = videosr("upscale", film, tmp_path / f"out{suffix}", *FAST)
+        assert done.code == 0
+        assert ("tag stereo_mode has no place" in done.err) == (suffix == ".mp4")
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.video[0].metadata["stereo_mode"] == "anaglyph_cyan_red"
+
+
 def test_what_no_container_can_say():
+    assert immersive.describable({SPHERICAL: PADDED}, "mp4") == {}  # the padding is of the picture as it was
     assert immersive.describable({SPHERICAL: FISHEYE, "A53_CC": b"x"}, "matroska") == {}
     assert immersive.describable({SPHERICAL: GLOBE[:20], STEREO: b""}, "matroska") == {}
     assert immersive.says_nothing(STEREO, struct.pack("=2i", 0, 0))

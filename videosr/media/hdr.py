@@ -12,7 +12,7 @@ import av
 from videosr.media import immersive
 from videosr.media.captions import CAPTIONS
 from videosr.media.immersive import SPHERICAL, STEREO
-from videosr.media.picturedata import EXIF, ICC, TEXT, XMP
+from videosr.media.picturedata import COMMENT, EXIF, ICC, IPTC, PICTURES, TEXT, XMP, XMP_EXTENSION
 
 _MASTERING = struct.Struct("=20i2i")
 _LIGHT = struct.Struct("=2I")
@@ -33,6 +33,10 @@ FURTHER_SIDE_DATA = {
     "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
     EXIF: "EXIF data",
     XMP: "XMP data",
+    XMP_EXTENSION: "the extension of XMP data",
+    IPTC: "IPTC data",
+    PICTURES: "further pictures in the file, such as a gain map,",
+    COMMENT: "comment in the picture's file",
     TEXT: "text in the picture's file",
 }
 """Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""

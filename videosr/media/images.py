@@ -147,8 +147,7 @@ def write_image(
     keep = picture_data_kept(settings, frame)
     data = {kind: payload for kind, payload in frame.side_data if kind in keep}
     picture.colorspace, picture.color_range = int(color.matrix), int(color.range)
-    if picturedata.ICC not in keep:  # a profile says the same, and more exactly
-        picture.color_primaries, picture.color_trc = frame.color.primaries, frame.color.transfer
+    picture.color_primaries, picture.color_trc = frame.color.primaries, frame.color.transfer
     picture.pts = 0
     part = output.with_name(f".{output.name[:50]}.{os.getpid()}.part")
     try:

@@ -23,31 +23,44 @@ _MAPPING = struct.Struct("=4i5I")
 the whole, in 1/2^32; padding."""
 _PACKING = struct.Struct("=2i")
 """How `AVStereo3D` begins: type; flags, of which 1 means that the right view comes first."""
-_BESIDE, _ABOVE, _LINES, _COLUMNS = 1, 2, 6, 7
-_MODES = {_BESIDE: (1, 11), _ABOVE: (3, 2), 3: (13, 14), 4: (5, 4), _LINES: (7, 6), _COLUMNS: (9, 8)}
+_BESIDE, _ABOVE, _IN_TURN, _LINES, _COLUMNS = 1, 2, 3, 6, 7
+_MODES = {_BESIDE: (1, 11), _ABOVE: (3, 2), _IN_TURN: (13, 14), 4: (5, 4), _LINES: (7, 6), _COLUMNS: (9, 8)}
 """`AVStereo3DType` as StereoMode, left and right view first: side by side, above one another, in turn, as a
 chequerboard, by lines and by columns."""
 _EQUIRECTANGULAR, _CUBEMAP, _TILE = 0, 1, 2
 """`AVSphericalProjection`, as far as FFmpeg's muxers know them."""
 
 
-def describable(data: Mapping[str, bytes], container: str) -> dict[str, bytes]:
+def describable(data: Mapping[str, bytes], container: str, *, turned: bool = False) -> dict[str, bytes]:
     """What of `data` can be carried.
 
     Args:
         data: side data of a stream or its frames.
         container: FFmpeg's name of the muxer.
+        turned: there is a display matrix as well, for which Matroska has the same element.
     """
     said = as_said(data)
     able = {kind for kind, values in said.items() if _MAKERS[kind](*values)}
     if container == "mp4" and said.get(STEREO) not in ((_BESIDE, 0), (_ABOVE, 0)):
         able.discard(STEREO)
+    if container == "webm" and said.get(STEREO, (0,))[0] == _IN_TURN:
+        able.discard(STEREO)
+    if container in ("matroska", "webm") and turned:
+        able.discard(SPHERICAL)
     return {kind: data[kind] for kind in able} if container in ("matroska", "webm", "mp4") else {}
 
 
 def says_nothing(kind: str, payload: bytes) -> bool:
     """Whether side data only says that there is one view."""
     return as_said({kind: payload}).get(STEREO, (1,))[0] == 0
+
+
+def says_of_views(tag: str, value: str) -> bool:
+    """Whether a tag of a stream says what side data does: all that FFmpeg's demuxer of Matroska makes of StereoMode.
+
+    But for pictures in two colours, which have no side data.
+    """
+    return tag == "stereo_mode" and not value.startswith("anaglyph")
 
 
 def as_said(data: Mapping[str, bytes]) -> dict[str, tuple[int, ...]]:
@@ -140,8 +153,8 @@ def _projection(
     """Projection, likewise."""
     if kind in (_EQUIRECTANGULAR, _TILE):
         number, private = 1, struct.pack(">5I", 0, top, bottom, left, right)
-    elif kind == _CUBEMAP:
-        number, private = 2, struct.pack(">3I", 0, 0, padding)
+    elif kind == _CUBEMAP and not padding:  # which is in pixels of the picture as it was
+        number, private = 2, bytes(12)
     else:
         return b""
     pose = zip((_YAW, _PITCH, _ROLL), (yaw, pitch, roll), strict=True)

@@ -232,6 +232,8 @@ class _Mux:
             tags["language"] = quicktime_language(tags["language"]) or tags["language"]
         if "name" in tags:  # what FFmpeg calls a track's title on reading MP4
             tags.setdefault("title", tags.pop("name"))
+        if action == UPSCALE and (self._plan.container == "webm" or immersive.STEREO in self._views):
+            tags.pop("stereo_mode", None)  # FFmpeg writes it by itself; WebM does not hold all of them
         stale = STALE_TAGS if action != COPY else STATISTICS if self._part is not None else ()
         tags = {k: v for k, v in tags.items() if not k.lower().startswith(stale)}
         return self._part.tags(tags, f"stream {stream.index}") if self._part is not None else tags

@@ -12,6 +12,7 @@ import av
 from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
+from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
 from videosr.media.program_stream import unseen
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
@@ -51,7 +52,6 @@ TRACK_BOOKKEEPING = (
     "handler_name",
     "source_id",
     "alpha_mode",
-    "stereo_mode",  # see `immersive`
 )
 
 _ROLES = Disposition.dub | Disposition.comment | Disposition.forced
@@ -268,7 +268,7 @@ def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: 
     lost = []
     for key, value in stream.metadata.items():
         plain = key.lower()
-        if plain.startswith(TRACK_BOOKKEEPING):
+        if plain.startswith(TRACK_BOOKKEEPING) or says_of_views(plain, value):
             continue
         if container == "mov" and plain == "language":
             if value != "und" and quicktime_language(value) is None:

@@ -8,7 +8,9 @@ import av
 
 from videosr.media.picturedata import in_jpeg, in_png, in_webp
 
-_READERS = {"mjpeg": in_jpeg, "webp": in_webp}
+_READERS = {"png": in_png, "apng": in_png, "mjpeg": in_jpeg, "webp": in_webp}
+_REMEMBERED = 64
+"""Pictures whose packets have been seen and that may not have come out yet."""
 
 
 class FrameSideData:
@@ -23,31 +25,35 @@ class FrameSideData:
     """
 
     def __init__(self, context: av.VideoCodecContext) -> None:
-        self._codec = context.codec.canonical_name
-        self._png = self._codec in ("png", "apng")
-        self._met, profiles = in_png(context.extradata or b"") if self._png else ({}, [])
+        self._read = _READERS.get(context.codec.canonical_name)
+        self._header, profiles = self._read(context.extradata or b"") if self._read else ({}, [])
         self._untouchable = bool(profiles)
+        # By pts, of packets: what FFmpeg gives no side data of, or none that can be looked at.
+        self._found: dict[int | None, dict[str, bytes]] = {}
 
     def expect(self, packet: av.Packet[Any]) -> av.Packet[Any]:
         """Of a packet that is going to be decoded, the one to decode."""
-        if self._codec in _READERS:
-            self._met |= _READERS[self._codec](bytes(packet))
-        if not self._png:
+        if self._read is None:
             return packet
         data = bytes(packet)
-        found, profiles = in_png(data)
-        self._met |= found
+        self._found[packet.pts], profiles = self._read(data)
+        while len(self._found) > _REMEMBERED:
+            del self._found[next(iter(self._found))]
         if not profiles:
             return packet
-        begin, end = profiles[0]
-        made = av.Packet(data[:begin] + data[end:])
+        for begin, end in reversed(profiles):
+            data = data[:begin] + data[end:]
+        made = av.Packet(data)
         made.stream, made.time_base, made.opaque = packet.stream, packet.time_base, packet.opaque
         made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
         made.is_keyframe = packet.is_keyframe
         return made
 
     def of(self, picture: av.VideoFrame) -> dict[str, bytes]:
-        """A frame's side data by FFmpeg's names without AV_FRAME_DATA, and what it gives no side data of."""
+        """A frame's side data by FFmpeg's names without AV_FRAME_DATA, and what is found in its packet besides."""
+        found = self._found.get(picture.pts)
+        if found is None:  # its time was corrected meanwhile
+            found = next(reversed(self._found.values()), {})
         if self._untouchable:
-            return self._met
-        return {kind.name: bytes(data) for kind, data in picture.side_data.items()} | self._met
+            return self._header | found
+        return self._header | found | {kind.name: bytes(data) for kind, data in picture.side_data.items()}

@@ -17,11 +17,11 @@ import av
 import av.error
 from av.stream import Disposition, Stream
 
-from videosr.media.captions import holds_captions
+from videosr.media.captions import as_read, holds_captions
 from videosr.media.containers import container_format
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import same_static, says_nothing
-from videosr.media.immersive import as_said, describable
+from videosr.media.immersive import as_said, describable, says_of_views
 from videosr.media.languages import same_language
 from videosr.media.planes import planar_format
 from videosr.media.probe import (
@@ -162,7 +162,7 @@ class _Check:
                 self._differ(f"video: {name.lower().replace('_', ' ')} is missing")
             elif not same_static(name, a.hdr[name], b.hdr[name]):
                 self._differ(f"video: {name.lower().replace('_', ' ')} has other values")
-        for kind, said in as_said(describable(a.views, self._plan.container)).items():
+        for kind, said in as_said(describable(a.views, self._plan.container, turned=a.rotation != 0)).items():
             if as_said(b.views).get(kind) != said:
                 self._differ(f"video: {kind.lower()} is {as_said(b.views).get(kind)}, expected {said}")
         if b.errors or b.corrupt:
@@ -234,7 +234,7 @@ class _Check:
         self.facts["captions"] = len(b.captions)
         if not holds_captions(b.codec):
             return
-        expected = {number * fields: triplets for number, triplets in a.captions.items()}
+        expected = {number * fields: as_read(triplets, b.codec) for number, triplets in a.captions.items()}
         wrong = [n for n in sorted(expected | b.captions) if expected.get(n) != b.captions.get(n)]
         if wrong:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -452,6 +452,7 @@ def _lost(plan: Plan, mark: str) -> set[str]:
 def _content_tags(stream: Stream, created: str | None) -> dict[str, str]:
     """Tags of a stream that describe its content, without those that only repeat the file's."""
     tags = {k.lower(): v for k, v in stream.metadata.items() if not k.lower().startswith(TRACK_BOOKKEEPING)}
+    tags = {k: v for k, v in tags.items() if not says_of_views(k, v)}
     if tags.get("language") == "und":
         del tags["language"]
     if "creation_time" in tags and _same_instant(tags["creation_time"], created or ""):
