@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 import re
+import struct
 import sys
 import zipfile
 from fractions import Fraction
@@ -17,6 +18,8 @@ import av
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from clips import VFR_PTS, make_clip  # noqa: E402
+
+from videosr.media import picturedata  # noqa: E402
 
 CONTAINERS = ("mkv", "mp4", "mov", "ts", "avi", "webm")
 BITSTREAMS = ("h264", "hevc", "m2v", "ivf", "y4m")
@@ -113,6 +116,16 @@ def _subtitles(folder: Path) -> list[Path]:
     return [make_clip(folder / "a.mkv", **SMALL, options=X264, subtitles=["eng", "deu"])]
 
 
+BESIDE = {
+    picturedata.ICC: bytes(16) + b"RGB " + bytes(range(256)),
+    picturedata.EXIF: b"II*\0\x08\0\0\0\x02\0" + struct.pack("<6I", 0x30112, 1, 6, 0x48769, 1, 38)
+    + struct.pack("<IH3II", 0, 1, 0x4A002, 1, 64, 0),
+    picturedata.XMP: b'<a tiff:Orientation="6"/>',
+    picturedata.TEXT: struct.pack(">I", 7) + b"tEXta\0words" + bytes(4),
+}  # fmt: skip
+"""Beside a picture, of every kind."""
+
+
 def _images(folder: Path) -> list[Path]:
     encoders = {"png": ("png", "rgb24"), "jpg": ("mjpeg", "yuvj420p"), "webp": ("libwebp", "bgra"),
                 "bmp": ("bmp", "bgr24"), "tiff": ("tiff", "rgb48le")}  # fmt: skip
@@ -128,6 +141,9 @@ def _images(folder: Path) -> list[Path]:
         data = b"".join(bytes(p) for p in [*encoder.encode(coded), *encoder.encode(None)])
         made.append(folder / f"a.{suffix}")
         made[-1].write_bytes(data)
+        if suffix in ("png", "jpg", "webp"):
+            made.append(folder / f"beside.{suffix}")
+            made[-1].write_bytes(picturedata.attach(data, codec, BESIDE, 64, 48))
     return made
 
 
