@@ -9,8 +9,8 @@ import av
 from videosr.media.picturedata import in_jpeg, in_png, in_webp
 
 _READERS = {"png": in_png, "apng": in_png, "mjpeg": in_jpeg, "webp": in_webp}
-_REMEMBERED = 64
-"""Pictures whose packets have been seen and that may not have come out yet."""
+_REMEMBERED, _ROOM = 64, 2**26
+"""Pictures whose packets have been seen and that may not have come out yet; bytes of what was found in them."""
 
 
 class FrameSideData:
@@ -37,7 +37,7 @@ class FrameSideData:
             return packet
         data = bytes(packet)
         self._found[packet.pts], profiles = self._read(data)
-        while len(self._found) > _REMEMBERED:
+        while len(self._found) > _REMEMBERED or (len(self._found) > 1 and self._size() > _ROOM):
             del self._found[next(iter(self._found))]
         if not profiles:
             return packet
@@ -48,6 +48,9 @@ class FrameSideData:
         made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
         made.is_keyframe = packet.is_keyframe
         return made
+
+    def _size(self) -> int:
+        return sum(len(data) for found in self._found.values() for data in found.values())
 
     def of(self, picture: av.VideoFrame) -> dict[str, bytes]:
         """A frame's side data by FFmpeg's names without AV_FRAME_DATA, and what is found in its packet besides."""
