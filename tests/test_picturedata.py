@@ -1,6 +1,7 @@
 """ICC profiles, EXIF, XMP and texts of still pictures: into every kind of file, read back by FFmpeg or by the chunk."""
 
 import struct
+import tracemalloc
 import zlib
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from test_stills import chunk, decode, encode, picture
 
 from videosr.media import picturedata
+from videosr.media.sidedata import FrameSideData
 
 LIGHT = ("--model", "light-2x")
 SOURCES = {
@@ -281,3 +283,17 @@ def test_exif_that_cannot_be_read_does_no_harm(codec, data):
         made = picturedata.attach(file, codec, {"EXIF": whole}, 16, 8)
         assert made.startswith(file[:2]) or codec == "libwebp"
         assert len(made) >= len(file)
+
+
+def test_what_is_remembered_of_pictures_has_a_limit():
+    """Packed XMP of eight megabytes in each picture of a film, of which no frame has come out yet."""
+    xmp = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**23 - 1)))
+    side_data = FrameSideData(av.CodecContext.create("png", "r"))
+    tracemalloc.start()
+    for number in range(40):
+        packet = av.Packet(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + xmp)
+        packet.pts = number
+        side_data.expect(packet)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100 * 2**20
