@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from clips import make_clip
 
+from videosr import cli
+
 FAST = ("--codec", "libx264", "--preset", "ultrafast")
 UPSCALE = (sys.executable, "-m", "videosr", "upscale")
 
@@ -221,6 +223,22 @@ def test_interrupted_at_work(long_clip, tmp_path, signals):
     assert json.loads(out.splitlines()[-1])["event"] == "error"
     assert [p.name for p in tmp_path.iterdir()] == ["out.mkv"]
     assert (tmp_path / "out.mkv").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("came", "code"), [(True, 130), (False, 1)])
+def test_every_error_is_an_event_for_readers_of_json(clip, tmp_path, videosr, monkeypatch, came, code):
+    """Also one that is no error of ours, as a library may make of an interruption."""
+
+    def failing(*_):
+        monkeypatch.setattr(cli._Interrupts, "came", came)
+        raise SystemError("returned a result with an exception set")
+
+    monkeypatch.setattr(cli, "transcode", failing)
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--json")
+    assert done.code == code
+    event = json.loads(done.out.splitlines()[-1])
+    assert (event["event"], event["exit_code"]) == ("error", code)
+    assert event["message"] in done.err
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.3, 0.6, 1.0])

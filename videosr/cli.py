@@ -79,11 +79,8 @@ def upscale(source: Path, output: Path, jobs: int, ray: str | None, as_json: boo
         result = transcode(source, output, request, progress, _crew(jobs, ray))
         size, mended, replaced = f"{result.width}x{result.height}", result.mended, result.replaced
         progress.done(output, size, result.frames, result.reused, mended=mended, replaced=replaced)
-    except VideosrError as exc:
-        progress.error(str(exc), exc.exit_code)
-        raise
-    except KeyboardInterrupt:
-        progress.error("interrupted", INTERRUPTED)
+    except (Exception, KeyboardInterrupt) as exc:
+        progress.error(*_explain(exc))
         raise
     finally:
         progress.close()
@@ -269,8 +266,11 @@ def _jsonable(value: Any) -> Any:
 class _Interrupts:
     """Makes Ctrl-C, `kill` and a closed terminal end the work cleanly."""
 
+    came = False
+    """Whether one has come."""
+
     def __init__(self) -> None:
-        self.came = False
+        _Interrupts.came = False
         known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
         # nohup means what it says
         self._numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
@@ -283,13 +283,13 @@ class _Interrupts:
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
         if not self.came:
-            self.came = True
+            _Interrupts.came = True
             raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
-    interrupts = _Interrupts()
+    _Interrupts()
     # Anywhere on the line: who meets an error repeats the command with --debug at its end.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
@@ -301,14 +301,15 @@ def main() -> NoReturn:
     except (Exception, KeyboardInterrupt) as exc:
         if debug:
             traceback.print_exc()
-        # A library that was at work when the signal came may have made an error of its own of it.
-        message, code = ("interrupted", INTERRUPTED) if interrupts.came else _explain(exc)
+        message, code = _explain(exc)
         _say(f"videosr: {message}", err=True)
     sys.exit(code)
 
 
 def _explain(exc: BaseException) -> tuple[str, int]:
     """One line and the exit code for what went wrong."""
+    if _Interrupts.came:  # a library that was at work when the signal came may have made an error of its own of it
+        return "interrupted", INTERRUPTED
     if isinstance(exc, click.UsageError):
         command = exc.ctx.command_path if exc.ctx else "videosr"
         hint = f"see {command} --help"
