@@ -6,7 +6,7 @@ muxes. `_still` does a single picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -110,9 +110,9 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
-        views = describable(film.decoder.views, container, turned=film.decoder.info.rotation != 0)
+        views = _views(film.decoder, container)
         alpha = alpha_note(film.settings, film.decoder.info)
-        report = _Report(progress, film.decoder, _kept(film.settings) | views.keys(), options.strict, alpha)
+        report = _Report(progress, film.decoder, _kept(film.settings, views), options.strict, alpha)
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
@@ -267,8 +267,8 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
         else:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
-            found, kept = [*notes(settings, info, decoder.hdr), *alpha_note(settings, info)], _kept(settings)
-            kept |= describable(decoder.views, container, turned=info.rotation != 0).keys()
+            found = [*notes(settings, info, decoder.hdr), *alpha_note(settings, info)]
+            kept = _kept(settings, _views(decoder, container))
         return [*found, *(f"{what} cannot be kept" for what in decoder.losses(kept))]
 
 
@@ -278,9 +278,14 @@ def _not_finite(upscaler: Upscaler) -> list[str]:
     return [f"the network gave NaN or infinity for {n} frame{'s' * (n > 1)}: {how}" for n, how in counts if n]
 
 
-def _kept(settings: EncoderSettings) -> frozenset[str]:
-    """The side data of frames that is written into a film."""
-    return frozenset({CAPTIONS} if holds_captions(canonical_name(settings.codec)) else ())
+def _views(decoder: Decoder, container: str) -> dict[str, bytes]:
+    """What can be written into a film of views and surroundings."""
+    return describable(decoder.views, container, turned=decoder.info.rotation != 0)
+
+
+def _kept(settings: EncoderSettings, views: Mapping[str, bytes]) -> frozenset[str]:
+    """The kinds of side data that are written into a film, these views among them."""
+    return frozenset({CAPTIONS} if holds_captions(canonical_name(settings.codec)) else ()) | views.keys()
 
 
 class _Report:

@@ -28,10 +28,9 @@ def captions_of(frame: Frame) -> bytes:
     return dict(frame.side_data).get(CAPTIONS, b"")
 
 
-def with_captions(frame: Frame, triplets: bytes) -> Frame:
-    """The frame with these instead of its own."""
-    others = tuple(pair for pair in frame.side_data if pair[0] != CAPTIONS)
-    return replace(frame, side_data=(*others, (CAPTIONS, triplets)) if triplets else others)
+def without_captions(frame: Frame) -> Frame:
+    """The frame with all else that rides on it."""
+    return replace(frame, side_data=tuple(pair for pair in frame.side_data if pair[0] != CAPTIONS))
 
 
 def holds_captions(codec: str) -> bool:

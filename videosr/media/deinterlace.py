@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 
 from videosr.frame import Frame, PixelFormat, StreamInfo
-from videosr.media.captions import with_captions
+from videosr.media.captions import without_captions
 from videosr.media.fields import Fields, Scan
 from videosr.media.planes import PlaneReader, to_av_frame
 
@@ -174,7 +174,7 @@ class Deinterlacer:
         if not self._plan.double:
             return made
         if second:
-            made = with_captions(made, b"")  # they have come with the first field
+            made = without_captions(made)  # they have come with the first field
         following = self._frames.get(number + 1)
         length = frame.duration if following is None else min(frame.duration, following.pts - frame.pts)
         return replace(

@@ -18,8 +18,8 @@ XMP, TEXT = "XMP", "PNG_TEXT"
 """Our own: a document in XML (ISO 16684-1); whole chunks, one behind the other."""
 XMP_EXTENSION, IPTC, COMMENT, PICTURES = "XMP_EXTENSION", "IPTC", "COMMENT", "PICTURES"
 """Our own, of what is found in a JPEG and nowhere kept. The same is said of `EXIF` where FFmpeg gives none of it."""
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 _EXIF_KEYWORDS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"Raw profile type app1\0")
@@ -85,9 +85,9 @@ def attach(file: bytes, codec: str, data: Mapping[str, bytes], width: int, heigh
 # -- PNG (third edition) ----------------------------------------------------------------------------------------------
 
 
-def chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Kind, begin and end of each chunk (5.3), with or without the signature before them."""
-    at = len(PNG_SIGNATURE) if png.startswith(PNG_SIGNATURE) else 0
+    at = len(_SIGNATURE) if png.startswith(_SIGNATURE) else 0
     while at + 8 <= len(png):
         size, kind = struct.unpack_from(">I4s", png, at)
         yield kind, at, at + size + 12
@@ -101,7 +101,7 @@ def in_png(png: bytes) -> tuple[dict[str, bytes], list[tuple[int, int]]]:
     """
     found: dict[str, bytes] = {}
     texts, profiles = [], []
-    for kind, begin, end in chunks(png):
+    for kind, begin, end in _chunks(png):
         if kind == b"iCCP":
             profiles.append((begin, end))
             found.setdefault(ICC, _unpacked(png[begin + 8 : end - 4].partition(b"\0")[2][1:]))
@@ -130,11 +130,11 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _into_png(file: bytes, profile: bytes, exif: bytes, xmp: bytes, texts: bytes) -> bytes:
-    _, _, end = next(chunks(file))  # IHDR; what follows it comes before the samples
+    _, _, end = next(_chunks(file))  # IHDR; what follows it comes before the samples
     made = _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)) if profile else b""
     made += _chunk(b"eXIf", exif) if exif else b""
     made += _chunk(b"iTXt", _XMP_KEYWORD + b"\0\0\0\0" + xmp) if xmp else b""
-    made += b"".join(_chunk(kind, texts[begin + 8 : stop - 4]) for kind, begin, stop in chunks(texts))
+    made += b"".join(_chunk(kind, texts[begin + 8 : stop - 4]) for kind, begin, stop in _chunks(texts))
     return file[:end] + made + file[end:]
 
 

@@ -113,6 +113,7 @@ captions.addEventListener("click", () => {
   caption();
 });
 for (const { textTracks } of [upscaled, source]) textTracks.addEventListener("addtrack", caption);
+
 byId("full").addEventListener("click", () => {
   if (document.fullscreenElement) document.exitFullscreen();
   else if (stage.requestFullscreen) stage.requestFullscreen();
