@@ -40,6 +40,8 @@ PARAMETERS = {
     "fine-4x": "198 k",
     "fine-2x": "87 k",
     "photo-2x": "477 k",
+    "stream-2x": "110 k",
+    "stream-4x": "221 k",
 }
 BENCHMARK = {"Urban100": 100, "B100": 100, "Set14": 14, "Set5": 5}
 """How many images the field's sets have: a figure on fewer is not comparable."""

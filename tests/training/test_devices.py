@@ -76,7 +76,7 @@ def test_a_run_computes_on_its_device_alone(tmp_path: Path, variant: str) -> Non
     batch = SimpleNamespace(lr=np.zeros((2, 16, 16, 3), np.uint8))
     with Apart():
         trainer = Trainer(config, "meta", lambda line: None)
-        trainer._whiten(cast(PatchSampler, SimpleNamespace(batch=lambda iteration: batch)))
+        trainer._look(cast(PatchSampler, SimpleNamespace(batch=lambda iteration: batch)))
         report = [trainer.step(lr, hr, average) for average in (None, lr)][-1]
     assert report.keys() > {"loss", "gan_loss", "discriminator_loss"}
     everything = (*trainer.network.parameters(), *trainer.average.parameters(), *report.values())

@@ -162,8 +162,8 @@ def test_training_can_start_from_weights_of_the_same_network_only(config_path: P
     assert metadata["iterations"] == "8"
     assert metadata["training"].startswith("photos; 5 of 12 iterations")
     assert "; then photos; 3 of 12 iterations" in metadata["training"]
-    with pytest.raises(NetworkError, match="is realtime 2x and not realtime 4x"):
-        Trainer(loaded(config_path, weights=tmp_path / "start.safetensors", scale=4), "cpu", quiet)
+    with pytest.raises(NetworkError, match="is realtime 2x and not light 2x"):
+        Trainer(loaded(config_path, weights=tmp_path / "start.safetensors", variant="light"), "cpu", quiet)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "other network"])

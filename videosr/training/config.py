@@ -19,8 +19,9 @@ class NetworkConfig:
         detail_gain: start value of ParagonSR2's learned gain.
         layer_scale: start value of every LayerScale.
         expansion: how far convolutions are over-parameterised in training (see `reparam`); 0 trains plain kernels.
-        weights: a .safetensors file to start from instead of random weights: of the same variant and scale, or of that
-            scale a realtime network for fine and photo, a fine one for stream and nexus_tiny (see `growing`).
+        weights: a .safetensors file to start from instead of random weights: of the same variant and scale; of the
+            same variant of ParagonSR2 at another scale (see `rescaling`); or of that scale a realtime network for fine
+            and photo, a fine one for stream and nexus_tiny (see `growing`).
         attention_mode: of the windows of photo and pro; "flex" needs CUDA, "off" leaves them out (`export_safe`): a
             third of the arithmetic.
         checkpointing: recompute blocks in the backward pass: a third more time, memory for one block instead of all.

@@ -149,11 +149,11 @@ def _stream(small: ParagonSR2, old: list[NanoBlock], large: ParagonSR2) -> None:
         bias_of(block.gate)[wide:] = bias_of(nano.dw) * square + linear
         change = (wanted[after] - features) / block.scale.gamma
         products = block.products(features)
-        block.out.weight[:, :, 0, 0], bias_of(block.out)[:] = _least_squares(products, change)
+        block.out.weight[:, :, 0, 0], bias_of(block.out)[:] = least_squares(products, change)
         features = features + block.scale(block.out(products))
 
 
-def _least_squares(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def least_squares(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Weight (D, C) and bias (D) of the 1x1 convolution from (N, C, H, W) that comes nearest to (N, D, H, W)."""
     inputs, outputs = (x.double().transpose(0, 1).flatten(1) for x in (given, wanted))
     inputs = torch.cat([inputs, torch.ones_like(inputs[:1])])

@@ -38,15 +38,16 @@ from videosr.training.packing import build_pack
 from videosr.training.recorded import Recorded
 from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
+from videosr.training.rescaling import fit_tail, is_fitted, rescaled
 from videosr.training.resident import ResidentSampler
-from videosr.training.start import open_gates, whitening
+from videosr.training.start import bias_of, open_gates, whitening
 from videosr.training.taught import TaughtSampler, build_taught
 from videosr.training.teacher import Teacher
 
 _OF_DEVICE = ("lr", "capturable", "fused")
 """Options of an optimiser that depend on the device."""
 _SEEN = 16
-"""Batches of pictures that the first convolution is made for."""
+"""Batches of pictures that the first convolution, or the tail for another scale, is made for."""
 
 
 def learning_rate(iteration: int, config: TrainingConfig) -> float:
@@ -115,6 +116,8 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
     network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
     if (network.variant, network.scale) == (config.variant, config.scale):
         return network.train(), info.metadata
+    if network.variant == config.variant and isinstance(network, ParagonSR2):
+        return rescaled(network, config.scale).train(), info.metadata
     grows = GROWN.get(config.variant) == network.variant and config.scale == network.scale
     if grows and isinstance(network, ParagonSR2):
         return grown(network, config.variant, config.layer_scale, windows=windows), info.metadata
@@ -314,8 +317,8 @@ class Trainer:
             VideosrError: the training diverged.
         """
         sampler = (TaughtSampler if self._taught else PatchSampler)(self.folder, self.config)
-        if self.iteration == 0 and self.config.network.weights is None:
-            self._whiten(sampler)
+        if self.iteration == 0 and isinstance(self.network, ParagonSR2):
+            self._look(sampler)
         reports: list[dict[str, Tensor]] = []
         clock = time.monotonic()
         try:
@@ -344,17 +347,26 @@ class Trainer:
             yield self._to_tensor(batch.lr), self._to_tensor(batch.hr), average
 
     @torch.no_grad()
-    def _whiten(self, sampler: PatchSampler) -> None:
-        """Begin with a first convolution made for the data (see `start`); only ParagonSR2 has a linear one."""
-        if not isinstance(self.network, ParagonSR2):
+    def _look(self, sampler: PatchSampler) -> None:
+        """Begin with what can be had from the pictures at once: `start.whitening`, or `rescaling.fit_tail`."""
+        assert isinstance(self.average, ParagonSR2)
+        fresh = self.config.network.weights is None
+        if not fresh and is_fitted(self.average):
             return
-        pictures = torch.cat([self._to_tensor(sampler.batch(iteration).lr) for iteration in range(_SEEN)])
-        kernel, bias = whitening(pictures, self.network.conv_in.out_channels)
-        for network in (self.network, self.average):
-            values = dict(network.named_parameters())
-            expanded = values.get("conv_in.parametrizations.weight.original")
-            (values["conv_in.weight"] if expanded is None else expanded).copy_(kernel)
-            values["conv_in.bias"].copy_(bias)
+        batches = [sampler.batch(iteration) for iteration in range(_SEEN)]
+        lr = torch.cat([self._to_tensor(batch.lr) for batch in batches])
+        plain = self.average  # the one whose kernels are not expanded
+        if fresh:
+            kernel, bias = whitening(lr, plain.conv_in.out_channels)
+            plain.conv_in.weight.copy_(kernel)
+            bias_of(plain.conv_in).copy_(bias)
+        else:
+            fit_tail(plain, lr, torch.cat([self._to_tensor(batch.hr) for batch in batches]))
+        learned = dict(self.network.named_parameters())
+        for name, value in plain.named_parameters():
+            module, _, kind = name.rpartition(".")
+            expanded = learned.get(f"{module}.parametrizations.{kind}.original")
+            (learned[name] if expanded is None else expanded).data.copy_(value)
 
     def _due(self, every: int) -> bool:
         return self.iteration % every == 0 or self.iteration == self.config.schedule.iterations
