@@ -55,6 +55,9 @@ def entry(state="done", file="F", **fields):
     return Entry(state=state, file=file, **given)
 
 
+UNCOMPARED = Verdict("check", "the run that made it ended before it was compared with its source")
+
+
 @pytest.mark.parametrize(
     ("known", "file", "verdict"),
     [
@@ -70,8 +73,9 @@ def entry(state="done", file="F", **fields):
         ),
         # Killed before the output came, after it, and after it while another one was there.
         (Known(begun=entry("begun", None)), None, Verdict("make")),
-        (Known(begun=entry("begun", None)), "F", Verdict("done")),
-        (Known(entry("begun", "E"), entry(file="E", input="J")), "F", Verdict("done")),
+        (Known(begun=entry("begun", None)), "F", UNCOMPARED),
+        (Known(entry("begun", "E"), entry(file="E", input="J")), "F", UNCOMPARED),
+        (Known(begun=entry("begun", None, input="J")), "F", Verdict("make", "the input was changed")),
         (Known(entry("begun", "E"), entry(file="E", input="J")), "E", Verdict("make", "the input was changed")),
     ],
 )
@@ -287,6 +291,35 @@ def test_an_output_that_does_not_hold_its_source_is_not_passed_off(tmp_path, mon
         jobs.Make(source, output, TranscodeOptions())(lambda _: None)
     assert not output.exists()
     assert (tmp_path / "out.failed.mkv").exists()
+
+
+@pytest.mark.parametrize("damage", ["none", "frames", "header"])
+def test_what_was_made_and_not_compared_is_compared_by_the_next_run(films, tmp_path, videosr, damage):
+    """As a run leaves it that was killed between the output's appearance and its own last word on it."""
+    out, source = tmp_path / "out", films / "one.mkv"
+    command = ("batch", source, "-o", out, *FAST)
+    assert videosr(*command).code == 0
+    record, made = out / ".videosr" / "batch.jsonl", (out / "one.mkv").read_bytes()
+    record.write_text(record.read_text().splitlines()[0] + "\n")
+    if damage == "frames":
+        make_clip(out / "one.mkv", frames=5, width=128, height=96, audio=[("aac", "eng")])
+    elif damage == "header":
+        (out / "one.mkv").write_bytes(b"no film" * 100)
+    dry = videosr(*command, "--dry-run", "--json")
+    assert [event["action"] for event in events(dry.out, "file")] == ["check"]
+    assert not (out / "one.failed.mkv").exists()
+    again = videosr(*command)
+    if damage == "none":
+        assert (again.code, outputs(out)) == (0, {"one.mkv": made})
+        assert "made before, and now compared with its source" in again.err
+        third = videosr(*command, "--json")
+        assert [event["action"] for event in events(third.out, "file")] == ["done"]
+        return
+    assert again.code == 1
+    assert "one.failed.mkv: does not hold what" in again.err
+    assert outputs(out).keys() == {"one.failed.mkv"}
+    assert videosr(*command).code == 0
+    assert outputs(out)["one.mkv"] == made
 
 
 def test_a_dry_run_leaves_nothing(films, tmp_path, videosr):

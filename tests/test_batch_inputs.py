@@ -51,6 +51,16 @@ def test_globs(tree):
     } | {f"{tree}/t/a.webm": "t/a.mkv"}
 
 
+def test_a_glob_that_finds_the_output_folder_leaves_it_out(tree):
+    """As it does when the command is repeated, and the folder is there."""
+    before = named(find(["*"], tree / "t2", "mkv"))
+    (tree / "t2").mkdir()
+    (tree / "t2" / "a.mkv").touch()
+    assert named(find(["*"], tree / "t2", "mkv")) == before
+    with pytest.raises(UsageError, match="lies in the output folder"):
+        find(["s", "t2"], tree / "t2", "mkv")
+
+
 def test_lists(tree, monkeypatch):
     (tree / "list.m3u").write_text("#EXTM3U\ns/x/c.avi\n\ns/b.mkv\ngone.mkv\n" + str(tree / "t" / "a.webm") + "\n")
     expected = {"s/x/c.avi": "s/x/c.mkv", "s/b.mkv": "s/b.mkv", "gone.mkv": "gone.mkv"}

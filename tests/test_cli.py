@@ -188,6 +188,13 @@ def test_json_lines(clip, tmp_path, videosr):
     assert event["message"] in done.err
 
 
+def test_wrong_options_are_an_event_too(clip, tmp_path, videosr):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--denoise", 2, "--json")
+    (event,) = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, event["event"], event["exit_code"]) == (2, "error", 2)
+    assert event["message"] in done.err
+
+
 def test_quiet_says_nothing(clip, tmp_path, videosr):
     done = videosr("upscale", clip, tmp_path / "out.mkv", *FAST, "-q")
     assert done == (0, "", "")

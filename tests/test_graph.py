@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import signal
 import threading
 import time
@@ -238,6 +239,26 @@ def test_ctrl_c_stops_everything():
         Graph(endless, [("a", Delay())], sink).run()
     assert sink.finished == 0
     assert written == list(range(21))
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_ctrl_c_while_threads_are_started_stops_those_that_run(monkeypatch, which, before):
+    start, count = threading.Thread.start, itertools.count()
+
+    def interrupted(thread):
+        if next(count) != which:
+            return start(thread)
+        if not before:
+            start(thread)
+        raise KeyboardInterrupt
+
+    endless = (frame for _ in iter(int, 1) for frame in frames(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Graph(endless, [("a", Delay())], Sink()).run()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("videosr-")]
 
 
 def test_an_interrupt_in_a_node_is_an_interrupt():

@@ -287,3 +287,20 @@ def test_noise_is_noise(clip):
         frames = [frame.planes[0] for frame in decoder]
     assert len(frames) == 40
     assert not any(np.array_equal(a, b) for a, b in pairwise(frames))
+
+
+def test_links_that_others_have_put_there_are_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "photo.jpg").write_bytes(b"irreplaceable")
+    folder = tmp_path / ".out.mkv.videosr"
+    folder.symlink_to(precious, target_is_directory=True)
+    with pytest.raises(OutputError, match=r"\.out\.mkv\.videosr: is a link"):
+        Journal(tmp_path / "out.mkv", {"a": 1})
+    folder.unlink()
+    folder.mkdir()
+    (folder / "lock").symlink_to(precious / "photo.jpg")
+    with pytest.raises(OutputError):
+        Journal(tmp_path / "out.mkv", {"a": 1})
+    assert left_in(precious) == ["photo.jpg"]
+    assert (precious / "photo.jpg").read_bytes() == b"irreplaceable"

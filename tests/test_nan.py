@@ -140,6 +140,22 @@ def test_what_only_half_precision_breaks_is_mended(paragon):
     assert all(a.same_picture(b) for a, b in zip(made, run(Upscaler(options, sound), frames), strict=True))
 
 
+def test_a_float32_engine_that_could_not_be_loaded_is_asked_for_again(paragon, monkeypatch):
+    """And frames are not mended by the one that breaks them."""
+    half = load(paragon.image, threads=1, precision="f32")
+    half.precision = "f16"
+    plain = half.run
+    half.run = lambda x, average=None: plain(x, average) * np.float32(np.nan)
+    upscaler = Upscaler(UpscaleOptions(model=str(paragon.image), threads=1), half)
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(upscaler, "_in_float32", lambda: (_ for _ in ()).throw(EngineError("no memory")))
+            with pytest.raises(EngineError, match="no memory"):
+                run(upscaler, [frame(DARK, 0)])
+    assert len(run(upscaler, [frame(DARK, 0)])) == 1
+    assert upscaler.mended == 1
+
+
 def test_a_recurrent_network_begins_anew_behind_such_a_frame(tmp_path):
     network = networks.video(tmp_path / "video.onnx", rectified_state=False, state_used_twice=True)
     engine = load(network, threads=1)

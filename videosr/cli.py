@@ -62,7 +62,7 @@ def cli(debug: bool) -> None:
     "--json",
     "as_json",
     is_flag=True,
-    help="Tell of progress as JSON lines on stdout: begin, progress, warning, done, error.",
+    help="Tell of progress as JSON lines on stdout: begin, progress, note, warning, done, error.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def upscale(source: Path, output: Path, jobs: int, ray: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
@@ -73,10 +73,9 @@ def upscale(source: Path, output: Path, jobs: int, ray: str | None, as_json: boo
     Audio, subtitles, chapters, attachments, tags, timestamps and colour arrive as they were; what the output cannot
     hold is named before work starts. The output appears when it is complete.
     """
-    request = wanted(**options)
     progress = Progress(source.name, as_json=as_json, quiet=quiet)
     try:
-        result = transcode(source, output, request, progress, _crew(jobs, ray))
+        result = transcode(source, output, wanted(**options), progress, _crew(jobs, ray))
         size, mended, replaced = f"{result.width}x{result.height}", result.mended, result.replaced
         progress.done(output, size, result.frames, result.reused, mended=mended, replaced=replaced)
     except (Exception, KeyboardInterrupt) as exc:

@@ -1,13 +1,33 @@
-"""Files that are either there completely, under their names, or not at all."""
+"""Files that are either there completely, under their names, or not at all; and files that one process holds."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import suppress
+import secrets
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from videosr.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes are not told apart there
+    fcntl = None  # type: ignore[assignment]
+
+
+def hold(path: Path) -> ExitStack:
+    """Hold a file until the result is closed, or the process has ended in whatever way. What is in it stays.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be made, or is a link: in a folder that others write to that may lead anywhere.
+    """
+    with ExitStack() as stack:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        stack.callback(os.close, file)
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return stack.pop_all()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -16,17 +36,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OutputError: it cannot be written; what was under the name is still there.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")  # names are limited, and path's may be long
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as exc:
-        if temporary is not None:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                temporary.unlink()
+            raise
+    except OSError as exc:
         raise OutputError.writing(path, exc) from exc

@@ -17,6 +17,7 @@ from videosr.frame import Frame
 
 _END = None
 _POLL = 0.1  # seconds between looks at the stop flag while a queue is full or empty
+_STARTING = 1.0  # seconds in which a thread begins
 
 
 class Stage(Protocol):
@@ -116,15 +117,19 @@ class Graph:
             threading.Thread(target=self._guard, args=(job, end), name=f"videosr-{timing.name}", daemon=True)
             for job, end, timing in zip(jobs, ended, self.timings, strict=True)
         ]
-        for thread in threads:
-            thread.start()
+        begun = 0
         # Not by `Thread.join`: a signal that arrives in there can make a running thread count as ended (bpo-45274).
         try:
+            for thread in threads:
+                thread.start()
+                begun += 1
             while not ended[-1].wait(_POLL):  # in slices: on some systems a signal reaches Python only between them
                 pass
         except BaseException as exc:
             self._fail(exc)
-        for end, thread in zip(ended, threads, strict=True):
+            if begun < len(threads):  # interrupted while one was being started, which may come to run or not
+                ended[begun].wait(_STARTING)
+        for end, thread in zip(ended[:begun], threads, strict=False):
             end.wait()
             thread.join()
         if self._error is not None:

@@ -10,7 +10,6 @@ first frame, `000000000.seg`, `000000240.seg`, ... They may come in any order, s
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,13 +21,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from videosr.errors import InputError, OutputError, UsageError
-from videosr.files import write_atomically
+from videosr.files import hold, write_atomically
 from videosr.media.segments import Segment
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs into one output are not told apart there
-    fcntl = None  # type: ignore[assignment]
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 _LONG = 80  # letters of two values from which on only what differs in them is told
@@ -127,9 +121,11 @@ class Journal:
         self.folder = output.absolute().with_name(f".{name}.videosr")
         self._output = output
         self._void = False
+        if self.folder.is_symlink():  # what it leads to is not ours to clear
+            raise OutputError(f"{self.folder}: is a link, and not the folder of an unfinished run: remove it")
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = _lock(self.folder / "lock")
+            self._lock = hold(self.folder / "lock")
         except BlockingIOError as exc:
             raise OutputError(f"{output}: another run is making this file; wait for it or choose another name") from exc
         except OSError as exc:
@@ -221,17 +217,3 @@ def _sound(path: Path) -> bool:
         return all(True for _ in Segment(path).packets())
     except InputError:
         return False
-
-
-def _lock(path: Path) -> contextlib.ExitStack:
-    """Hold a file until the result is closed, or the process has ended in whatever way.
-
-    Raises:
-        BlockingIOError: another process holds it.
-        OSError: it cannot be made.
-    """
-    with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            file = stack.enter_context(path.open("wb"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return stack.pop_all()

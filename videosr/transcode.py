@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from videosr.errors import InputError, OutputError, StrictError, UsageError
+from videosr.errors import InputError, OutputError, StrictError, UsageError, VideosrError
 from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import StreamInfo
 from videosr.graph import Timing
@@ -182,7 +182,7 @@ def _journal(film: Film, output: Path, progress: Progress) -> Iterator[Journal]:
         with journal:
             try:
                 yield journal
-            except InputError:
+            except VideosrError:  # what a worker says of the source is an error of the output here
                 if _changed(film):
                     journal.void()
                 raise

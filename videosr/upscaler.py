@@ -417,9 +417,7 @@ class Upscaler:
         o, network, frame = self.options, self.engine.network, window.frames[0]
         with self._mending:
             if self._exact is None:
-                self._exact = self.engine
-                if self.engine.precision != "f32":
-                    self._exact = self._in_float32()
+                self._exact = self.engine if self.engine.precision == "f32" else self._in_float32()
             if self._exact.device is None:  # it takes arrays of the host only
                 window = window._replace(
                     frames=tuple(f.with_planes(tuple(map(on_host, f.planes))) for f in window.frames)

@@ -1,8 +1,10 @@
 """A film made by several processes: the same bytes as by one, however it is cut and whoever dies."""
 
+import itertools
 import os
 import random
 import signal
+import threading
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ from clips import make_clip
 from videosr import machine
 from videosr.distributed import piece
 from videosr.distributed.crew import LocalCrew, fill
+from videosr.distributed.plan import ahead
 from videosr.distributed.pool import Failed, outcome
 from videosr.distributed.pool import Told as Sent
 from videosr.errors import OutputError, UsageError
@@ -276,6 +279,49 @@ def test_an_input_that_changes_on_the_way(clip, tmp_path):
 
     with pytest.raises(OutputError, match="input: "):
         make(source, tmp_path / "out.mkv", Swapped(1))
+
+
+def test_of_an_input_that_changed_nothing_is_kept(clip, tmp_path):
+    """What a worker finds wrong with the source is told as an error of the output; no next run could go on with it."""
+    source = tmp_path / "clip.mkv"
+    source.write_bytes(clip.read_bytes())
+
+    class Late(Here):
+        def run(self, jobs):
+            for n, told in enumerate(super().run(jobs)):
+                yield told
+                if n == 4:
+                    source.write_bytes(clip.read_bytes() + b"more")
+                    yield told[0], Failed(f"{source}: was changed", exit_code=1)
+
+    with pytest.raises(OutputError, match="was changed"):
+        make(source, tmp_path / "out.mkv", Late(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mkv"]
+
+
+def test_a_worker_s_error_ends_the_command_as_its_own_would(clip, tmp_path):
+    class Refusing(Here):
+        def run(self, jobs):
+            number, _ = next(jobs)
+            yield number, Failed("no such thing", exit_code=2)
+
+    with pytest.raises(UsageError, match="no such thing"):
+        make(clip, tmp_path / "out.mkv", Refusing(1))
+
+
+def test_a_plan_is_left_in_the_middle_of_what_it_is_making():
+    """A segment is hundreds of frames, a film of one segment all of them; nobody waits for that after Ctrl-C."""
+
+    def endless(frames):
+        yield next(frames)
+        yield len(list(frames))
+
+    planned = ahead(itertools.count(), endless, 1)
+    assert next(planned) == 0
+    closing = threading.Thread(target=planned.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
 
 
 def test_whose_makers_always_die(clip, tmp_path):

@@ -150,3 +150,20 @@ def test_a_playlist_waits_for_its_first_segment():
         assert "0.ts" in (await waiting)
 
     asyncio.run(main())
+
+
+def test_what_a_new_follower_is_given_is_bounded_also_without_keyframes(monkeypatch):
+    """Pictures may stay away while sound goes on."""
+    monkeypatch.setattr(hub, "BACKLOG", 1000)
+
+    async def main() -> None:
+        rendition = Rendition()
+        for n in range(1000):
+            rendition.take(Chunk(b"s" * 10, n == 0, n))
+            assert sum(len(chunk.data) for chunk in rendition._since_key) <= 1010
+        follower = rendition.follow()
+        rendition.take(Chunk(b"key", True, 1000))
+        rendition.end()
+        assert b"".join([data async for data in follower]) == b"key"
+
+    asyncio.run(main())

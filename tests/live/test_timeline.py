@@ -70,3 +70,19 @@ def test_time_never_goes_back_and_never_runs_away(packets):
         assert out > last[stream]
         assert out <= max(before, 0) + 12 * TICKS
         last[stream] = out
+
+
+@given(st.integers(-9 * TICKS, 9 * TICKS), st.booleans())
+def test_streams_that_lie_far_apart_in_the_file_stay_in_sync(behind, again):
+    """Files are interleaved in blocks of seconds: sound may come that much before or after its pictures."""
+    timeline = Timeline()
+    timeline.place("video", 0, FRAME)
+    if again:
+        timeline.place("audio", 0, FRAME)
+        timeline.restart()
+        assert timeline.place("video", 50 * TICKS, FRAME) == FRAME
+    origin = timeline.place("video", 51 * TICKS, FRAME) - 51 * TICKS if again else 0
+    first = (51 * TICKS if again else 0) + behind
+    placed = [timeline.place("audio", first + n * FRAME, FRAME) for n in range(300)]
+    assert placed[-1] == first + 299 * FRAME + origin
+    assert timeline.leaps == 0

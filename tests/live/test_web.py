@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import socket
+import threading
+import time
 from contextlib import asynccontextmanager
 
 import pytest
 
+from videosr.errors import OutputError
 from videosr.live.door import Door
 from videosr.live.front import Front, FrontOptions
 from videosr.live.metrics import prometheus
@@ -286,6 +292,84 @@ def test_the_door_closes_what_is_idle_and_makes_room():
         server.close()
 
     asyncio.run(main())
+
+
+def test_who_has_been_idle_longest_makes_room():
+    """Not who came first: viewers come and stay, and ask for something every few seconds."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        door = Door(Inner, limit=3, idle=60)
+        server = await loop.create_server(door, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        clients = []
+        for n in range(3):
+            clients.append(await asyncio.open_connection("127.0.0.1", port))
+            while len(door) <= n:
+                await asyncio.sleep(0.01)
+        viewer = next(iter(door._guards))
+        await asyncio.sleep(0.02)
+        door.begin(viewer)
+        door.done(viewer)
+        clients.append(await asyncio.open_connection("127.0.0.1", port))
+        assert await clients[1][0].read() == b""
+        assert viewer in door._guards
+        for _, writer in clients:
+            writer.close()
+        server.close()
+
+    asyncio.run(main())
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_clients_that_have_gone_keep_no_place_while_nothing_flows(monkeypatch):
+    served = Front(FrontOptions(http=("127.0.0.1", 0), listeners=(("127.0.0.1", 0),)))
+    try:
+        ways = [(served.ports[0], b"")] * 70 + [(served.http_port, b"GET /live.ts HTTP/1.1\r\nHost: a\r\n\r\n")] * 300
+        for port, request in ways:
+            with socket.create_connection(("127.0.0.1", port)) as gone:
+                gone.sendall(request)
+        last = socket.create_connection(("127.0.0.1", served.ports[0]))
+        page = socket.create_connection(("127.0.0.1", served.http_port))
+        page.sendall(ways[-1][1])
+        until(lambda: served.viewers == 2)
+        feed(served, 1)
+        for client in (last, page):
+            got = b""
+            client.settimeout(30)
+            while bytes([9]) * 188 not in got:
+                got += (more := client.recv(1 << 16))
+                assert more
+            client.close()
+        until(lambda: served.viewers == 0)
+    finally:
+        served.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
+def test_a_process_that_takes_nothing_is_not_waited_for():
+    served = Front(FrontOptions(listeners=(("127.0.0.1", 0),)))
+    take = served.taker("upscaled")
+    os.kill(served._process.pid, signal.SIGSTOP)
+
+    def feeding() -> None:
+        with contextlib.suppress(OutputError):
+            while True:
+                take(Chunk(b"x" * 1_000_000, True, 0))
+
+    feeder = threading.Thread(target=feeding, daemon=True)
+    feeder.start()
+    closer = threading.Thread(target=served.close, daemon=True)
+    closer.start()
+    for thread in (closer, feeder):
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_the_process_ends_with_its_pipeline():

@@ -78,6 +78,25 @@ def test_any_start_gives_the_frames_of_the_sequential_run(clip):
         assert all(same(a.planes, b.planes) for a, b in zip(part, everything[i:], strict=True))
 
 
+@pytest.mark.parametrize("first", [0, 4, 5, 8])
+def test_a_start_on_a_frame_gives_that_frame_whatever_tick_the_file_begins_on(tmp_path, first):
+    """FFmpeg tells where a file begins in whole microseconds, of which a tick of MPEG-TS has eleven and a ninth."""
+    made = make_clip(tmp_path / "made.mkv", frames=40, rate=Fraction(25), codec="mpeg2video", time_base=Fraction(1, 25))
+    path = tmp_path / "a.ts"
+    with av.open(made) as source, av.open(path, "w", options={"mpegts_copyts": "1"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.dts = (126_000 + first + 90 * tick for tick in (packet.pts, packet.dts))
+                packet.time_base, packet.stream = Fraction(1, 90_000), stream
+                target.mux(packet)
+    with Decoder(path) as decoder:
+        assert decoder.origin != Fraction(126_000 + first, 90_000) or first == 0
+        times = [frame.pts for frame in decoder]
+    with Decoder(path, start=Fraction(1), duration=Fraction(1, 5)) as decoder:
+        assert [frame.pts for frame in decoder] == times[25:30]
+
+
 def test_start_duration_and_frames_limit_what_is_read(clip):
     with Decoder(clip, start=Fraction(1, 2), duration=Fraction(1, 4)) as decoder:
         times = [frame.time for frame in decoder]

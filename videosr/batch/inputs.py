@@ -50,12 +50,12 @@ class Found:
     Attributes:
         items: in the order of the arguments, within a folder by name.
         left: files left aside because of their names: how many of each suffix.
-        unreadable: folders that could not be looked into.
+        unreadable: folders that could not be looked into, and why.
     """
 
     items: list[Item] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
-    unreadable: list[InputError] = field(default_factory=list)
+    unreadable: list[tuple[Path, InputError]] = field(default_factory=list)
 
 
 def find(arguments: Iterable[str], out: Path, to: str, pattern: str | None = None) -> Found:
@@ -124,7 +124,8 @@ class _Search:
                     self._file(here / name, below / (here / name).relative_to(folder))
 
     def _unreadable(self, exc: OSError) -> None:
-        self.found.unreadable.append(InputError(f"{exc.filename}: cannot be looked into: {exc.strerror}"))
+        problem = InputError(f"{exc.filename}: cannot be looked into: {exc.strerror}")
+        self.found.unreadable.append((Path(exc.filename), problem))
 
     def _glob(self, pattern: str) -> None:
         fixed = Path(*_until_magic(Path(pattern).parts))
@@ -134,7 +135,9 @@ class _Search:
         for match in map(Path, matches):
             below = match.relative_to(fixed)
             if match.is_dir():
-                if "**" not in pattern:  # else what is inside matches by itself
+                if "**" not in pattern and not _real(match).is_relative_to(
+                    self._out
+                ):  # else what is inside matches by itself
                     self._folder(match, below)
             else:
                 self._file(match, below)

@@ -13,7 +13,7 @@ from typing import Any
 from videosr.batch.ledger import Known, Verdict, judge
 from videosr.distributed.cluster import RayCrew
 from videosr.distributed.pool import frames_told
-from videosr.errors import OutputError
+from videosr.errors import InputError, OutputError
 from videosr.film import TranscodeOptions, expected_frames
 from videosr.journal import fingerprint
 from videosr.media.containers import container_format
@@ -62,6 +62,7 @@ class Look:
         settings: the same, as the record has them.
         known: what the record says.
         scale: of the network.
+        verify: outputs are compared with their sources.
     """
 
     source: Path
@@ -70,12 +71,15 @@ class Look:
     settings: Mapping[str, Any]
     known: Known
     scale: int
+    verify: bool
 
     def __call__(self, tell: Callable[[Any], None]) -> Facts:
         """Look."""
         made_of = fingerprint(self.source)
         file = fingerprint(self.output) if self.output.exists() else None
         verdict = judge(self.known, made_of, self.settings, file, overwrite=self.options.overwrite)
+        if verdict.action == "check" and not self.verify:
+            verdict = Verdict("done")
         if verdict.action != "make":
             return Facts(input=made_of, file=file, verdict=verdict)
         still = container_format(self.output) == "image"
@@ -131,6 +135,46 @@ class _Relay(Progress):
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """Compares a file that was made with its source.
+
+    Attributes:
+        source: the source.
+        output: the file.
+    """
+
+    source: Path
+    output: Path
+
+    def __call__(self, tell: Callable[[Any], None]) -> None:
+        """Compare them.
+
+        Raises:
+            VideosrError: it does not hold what its source does, and has another name now; or they cannot be compared.
+        """
+        try:
+            report = verify(self.source, self.output)
+            problems, of_source = report.problems, report.facts["input_errors"] or report.facts["input_damaged"]
+        except InputError as exc:
+            if not str(exc).startswith(f"{self.output}:"):
+                raise
+            problems, of_source = [str(exc)], False  # what was made cannot even be opened
+        if not problems:
+            return
+        if of_source:  # what a damaged file holds depends on who reads it
+            for line in problems:
+                tell(f"compared with its damaged source: {line}")
+            return
+        failed = self.output.with_name(f"{self.output.stem}.failed{self.output.suffix}")
+        try:
+            self.output.replace(failed)
+        except OSError as exc:
+            raise OutputError.writing(failed, exc) from exc
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise OutputError(f"{failed}: does not hold what {self.source} does: {problems[0]}{more}")
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """A file that was made.
 
@@ -157,7 +201,7 @@ class Make:
         source: the file.
         output: what it becomes.
         options: how.
-        verify: compare the two when it is made; not if only a part is taken, nor of a still image.
+        verify: compare the two when it is made.
         ray: address of a cluster whose nodes make its segments.
     """
 
@@ -182,28 +226,10 @@ class Make:
         crew = RayCrew(self.ray) if self.ray else None
         options, relay = replace(self.options, overwrite=True), _Relay(self.source.name, tell)
         result = transcode(self.source, self.output, options, relay, crew)
-        if self.verify and not self.options.trimmed and container_format(self.output) != "image":
-            self._compare(tell)
+        if self.verify:
+            Check(self.source, self.output)(tell)
         seconds = time.monotonic() - begun
         return Made(made_of, fingerprint(self.output), result, self.output.stat().st_size, seconds)
-
-    def _compare(self, tell: Callable[[Any], None]) -> None:
-        """Compare the output with its source."""
-        report = verify(self.source, self.output)
-        if report.ok:
-            return
-        if report.facts["input_errors"] or report.facts["input_damaged"]:
-            # What a damaged file holds depends on who reads it.
-            for line in report.problems:
-                tell(f"compared with its damaged source: {line}")
-            return
-        failed = self.output.with_name(f"{self.output.stem}.failed{self.output.suffix}")
-        try:
-            self.output.replace(failed)
-        except OSError as exc:
-            raise OutputError.writing(failed, exc) from exc
-        more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
-        raise OutputError(f"{failed}: does not hold what {self.source} does: {report.problems[0]}{more}")
 
 
 @dataclass(frozen=True, slots=True)

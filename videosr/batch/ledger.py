@@ -2,7 +2,8 @@
 
 A file is done if a line says that this output was made from this input with these settings, and the output is still
 what it was then. Names decide nothing. A line is written before a file is begun and after it is done or has failed; if
-a run is ended between the output's appearance and the second line, the first one shows that the output is new.
+a run is ended between the output's appearance and the second line, the first one shows that the output is new, and has
+still to be compared with its source.
 """
 
 from __future__ import annotations
@@ -16,11 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from videosr.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two batches into one folder are not told apart there
-    fcntl = None  # type: ignore[assignment]
+from videosr.files import hold
 
 FOLDER = ".videosr"
 _FILE, _LOCK = "batch.jsonl", "lock"
@@ -63,11 +60,12 @@ class Verdict(NamedTuple):
     """What to do about a file.
 
     Attributes:
-        action: "make" it, leave it because it is "done", or "refuse" to touch the output.
+        action: "make" it, "check" what was made by a run that ended before it had compared it with its source, leave it
+            because it is "done", or "refuse" to touch the output.
         reason: why, where that is not plain.
     """
 
-    action: Literal["make", "done", "refuse"]
+    action: Literal["make", "check", "done", "refuse"]
     reason: str = ""
 
 
@@ -86,7 +84,8 @@ def judge(
     begun, done = known
     if file is None:
         return Verdict("make", "its output was deleted" if done and not begun else "")
-    if begun and file != begun.file:  # it appeared, whole, just before the run was ended
+    appeared = begun is not None and file != begun.file  # whole, just before the run was ended
+    if begun and appeared:
         done = Entry(**{**asdict(begun), "state": "done", "file": file})
     if done is None:
         if overwrite:
@@ -98,7 +97,11 @@ def judge(
         return Verdict("make", "the input was changed")
     if settings != done.settings:
         return Verdict("make", f"other settings: {_difference(done.settings, settings)}")
-    return Verdict("done")
+    return (
+        Verdict("check", "the run that made it ended before it was compared with its source")
+        if appeared
+        else Verdict("done")
+    )
 
 
 def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -157,25 +160,21 @@ class Ledger:
         home = folder / FOLDER
         try:
             home.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = hold(home / _LOCK)
+        except BlockingIOError as exc:
+            raise OutputError(f"{folder}: another batch is at work here; wait for it or choose another -o") from exc
         except OSError as exc:
             raise OutputError.writing(home, exc) from exc
-        try:
-            if fcntl is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            os.close(self._lock)
-            raise OutputError(f"{folder}: another batch is at work here; wait for it or choose another -o") from exc
         self._path = home / _FILE
         self.known = read(folder)
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)
             if os.lseek(self._file, 0, os.SEEK_END):
                 os.lseek(self._file, -1, os.SEEK_END)
                 if os.read(self._file, 1) != b"\n":
                     os.write(self._file, b"\n")  # behind a line that was cut short
         except OSError as exc:
-            os.close(self._lock)
+            self._lock.close()
             raise OutputError.writing(self._path, exc) from exc
 
     def add(self, entry: Entry) -> None:
@@ -197,4 +196,4 @@ class Ledger:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.close(self._file)
-        os.close(self._lock)
+        self._lock.close()

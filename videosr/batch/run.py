@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from videosr.batch.estimate import Estimate, estimate, human, need, space
 from videosr.batch.inputs import Found, Item
-from videosr.batch.jobs import Begun, Facts, Look, Made, Make, Measured, Try
+from videosr.batch.jobs import Begun, Check, Facts, Look, Made, Make, Measured, Try
 from videosr.batch.ledger import Entry, Known, Ledger, read
 from videosr.batch.report import Report, count
 from videosr.distributed.cluster import connected
@@ -124,17 +124,18 @@ class Batch:
         share = options.transcode.upscale.threads or max(1, cores() // options.jobs)
         upscale = options.transcode.upscale if options.ray else replace(options.transcode.upscale, threads=share)
         self._transcode = replace(options.transcode, upscale=upscale, overwrite=True)
-        self._input = {item.source: "" for item in found.items}
+        # A part of a film, or a picture, is not to hold all that its source does.
+        self._verify = options.verify and not options.transcode.trimmed and container_format(options.to) != "image"
 
     def plan(self) -> Plan:
         """Look at every file and try a few frames; changes nothing."""
         with Pool(self._options.jobs) as pool:
-            files, known = self._look(pool, read(self._options.out))
+            files, checks, known = self._look(pool, read(self._options.out))
             builds = self._builds(files)  # samples build them too
             measured, vram = self._try(pool, files)
             failed = {file for file, _ in self._report.failures}
             files = [file for file in files if file.item.source not in failed]
-            plan = self._planned(files, known, builds, measured, vram)
+            plan = self._planned(files, known + len(checks), builds, measured, vram)
         self._event_of_plan(plan)
         return plan
 
@@ -149,7 +150,9 @@ class Batch:
         """
         begun = time.monotonic()
         with Ledger(self._options.out) as ledger, Pool(self._options.jobs) as pool:
-            files, known = self._look(pool, ledger.known)
+            files, checks, known = self._look(pool, ledger.known)
+            self._check(pool, checks, ledger)
+            known += len(checks)
             plan = self._planned(files, known, self._builds(files), [], None if self.gpu else 0)
             self._event_of_plan(plan)
             self._report.say(
@@ -169,15 +172,15 @@ class Batch:
 
     # -- before -------------------------------------------------------------------------------------------------
 
-    def _look(self, pool: Pool, record: dict[str, Known]) -> tuple[list[Planned], int]:
-        """The files to make, in order, and how many are done."""
+    def _look(self, pool: Pool, record: dict[str, Known]) -> tuple[list[Planned], list[Planned], int]:
+        """The files to make, in order, those to be compared with their sources, and how many are done."""
         report, options, items = self._report, self._options, self._found.items
         if self._found.left:
             kinds = ", ".join(f"{suffix} {number}" for suffix, number in self._found.left.most_common())
             report.event("left", **{"suffixes": dict(self._found.left)})
             report.say(f"{count(self._found.left.total())} left aside by name ({kinds}); --pattern takes others")
-        for problem in self._found.unreadable:
-            report.failed(Path(str(problem).partition(":")[0]), str(problem))
+        for folder, problem in self._found.unreadable:
+            report.failed(folder, str(problem))
         jobs = (
             (
                 n,
@@ -188,6 +191,7 @@ class Batch:
                     self._settings,
                     record.get(item.output.as_posix(), Known()),
                     self._upscaler.scale,
+                    self._verify,
                 ),
             )
             for n, item in enumerate(items)
@@ -202,16 +206,20 @@ class Batch:
                 report.progress(item.source, 1)
                 found[n] = outcome.value
         report.start({})
-        files, known = [], 0
+        files: list[Planned] = []
+        checks: list[Planned] = []
+        known = 0
         for n, facts in sorted(found.items()):
             self._event_of(items[n], facts)
             if facts.verdict.action == "refuse":
                 report.failed(items[n].source, f"{options.out / items[n].output}: {facts.verdict.reason}", 2)
             elif facts.verdict.action == "done":
                 known += 1
+            elif facts.verdict.action == "check":
+                checks.append(Planned(items[n], facts))
             else:
                 files.append(Planned(items[n], facts))
-        return files, known
+        return files, checks, known
 
     def _event_of(self, item: Item, facts: Facts) -> None:
         size = "x".join(map(str, facts.output_size))
@@ -285,6 +293,25 @@ class Batch:
 
     # -- the work -----------------------------------------------------------------------------------------------
 
+    def _check(self, pool: Pool, files: list[Planned], ledger: Ledger) -> None:
+        """Compare with their sources what was made and not compared; what fails is taken out of `files`."""
+        report, good = self._report, []
+        jobs = ((n, Check(f.item.source, self._options.out / f.item.output)) for n, f in enumerate(files))
+        for n, outcome in pool.run(jobs):
+            item, facts = files[n]
+            match outcome:
+                case Told(str(text)):
+                    report.warning(item.source, text)
+                case Done():
+                    ledger.add(self._entry("done", item, facts.input, facts.file))
+                    report.say(f"{self._options.out / item.output}: made before, and now compared with its source")
+                    good.append(files[n])
+                case Failed(message, code, _):
+                    report.failed(item.source, message, code)
+                    if not (self._options.out / item.output).exists():
+                        ledger.add(self._entry("failed", item, facts.input, None))
+        files[:] = good
+
     def _make(self, pool: Pool, files: Sequence[Planned], ledger: Ledger, ray: str | None) -> None:
         report = self._report
         report.start({f.item.source: f.facts.frames or 0 for f in files})
@@ -296,7 +323,7 @@ class Batch:
                     return
                 ledger.add(self._entry("begun", item, facts.input, facts.file))
                 output = self._options.out / item.output
-                yield n, Make(item.source, output, self._transcode, self._options.verify, ray)
+                yield n, Make(item.source, output, self._transcode, self._verify, ray)
 
         for n, outcome in pool.run(jobs()):
             item = files[n].item
@@ -315,7 +342,7 @@ class Batch:
                     output = self._options.out / item.output
                     if number in _FULL:
                         full = outcome
-                    elif not output.exists():  # if it does, it is whole: its maker died after that
+                    elif not output.exists():  # if it does, it is whole: the next run compares it with its source
                         ledger.add(self._entry("failed", item, files[n].facts.input, None))
         if full is not None:
             raise OutputError(

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -340,15 +340,20 @@ def _unpacked(parcel: _Parcel, get: Callable[[Any], bytes]) -> Path:
     if hasattr(os, "getuid") and not (stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()):
         raise OutputError(f"{home}: is another user's, and what is there is not trusted: remove it, or set TMPDIR")
     for old in home.iterdir():
-        if time.time() - old.stat().st_mtime > _STALE:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):  # another process may be clearing up as well
+            if time.time() - old.stat().st_mtime > _STALE:
+                shutil.rmtree(old)
     folder = home / parcel.mark.rpartition(" ")[2]
     folder.mkdir(exist_ok=True)
     path = folder / parcel.name
     if _found(path, parcel.mark) is None:
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            for chunk in parcel.chunks:
-                file.write(get(chunk))
-        Path(file.name).replace(path)
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, delete_on_close=False) as file:
+                for chunk in parcel.chunks:
+                    file.write(get(chunk))
+                file.close()
+                Path(file.name).replace(path)
+        except OSError as exc:
+            raise OutputError.writing(path, exc) from exc
     os.utime(folder)
     return path

@@ -97,8 +97,8 @@ class _Head:
         self._linear = False
 
     def work(self, workers: Workers, size: int) -> None:
-        found = pieces(self._film.decoder, self._film.closes)
-        with closing(ahead(found, size + 2)) as planned:
+        film = self._film
+        with closing(ahead(film.decoder, lambda frames: pieces(frames, film.closes), size + 2)) as planned:
             lost = self._round(workers, (self._task(p) for p in planned if p.first not in self._finished), last=False)
             for attempt in range(2, ATTEMPTS + 1):
                 lost = self._round(workers, lost, last=attempt == ATTEMPTS)
@@ -164,8 +164,9 @@ class _Head:
                 self._finish(first)
             case Done(Unfit(why)):
                 raise OutputError(f"{self._film.source}: a worker would make other bits: {why}")
-            case Failed(message, _, number):
-                raise OutputError(message) from (OSError(number, os.strerror(number)) if number else None)
+            case Failed(message, code, number):
+                kind = UsageError if code == UsageError.exit_code else OutputError
+                raise kind(message) from (OSError(number, os.strerror(number)) if number else None)
 
     def _count(self, first: int, done: int) -> None:
         self._made += done - self._counts.get(first, 0)

@@ -88,11 +88,12 @@ def pieces(frames: Iterable[Frame], closes: Callable[[int, bool], bool]) -> Iter
         yield Piece(first, len(before), (*before, *marks))
 
 
-def ahead[T](items: Iterator[T], depth: int) -> Generator[T]:
-    """The same items, made in a thread of their own while earlier ones are worked on.
+def ahead[S, T](source: Iterable[S], make: Callable[[Iterator[S]], Iterator[T]], depth: int) -> Generator[T]:
+    """What is made of a source, in a thread of its own while earlier items are worked on.
 
     Args:
-        items: what to make; if it can be closed, it is.
+        source: is left at the next of its items when this generator is closed, however many go into one that is made.
+        make: makes the items.
         depth: how many may wait.
 
     Raises:
@@ -110,18 +111,21 @@ def ahead[T](items: Iterator[T], depth: int) -> Generator[T]:
             return True
         return False
 
+    def until_stopped() -> Iterator[S]:
+        for one in source:
+            if stop.is_set():
+                return
+            yield one
+
     def work() -> None:
         try:
-            for item in items:
+            for item in make(until_stopped()):
                 if not put((item,)):
                     break
             else:
                 put(None)
         except BaseException as exc:  # carried over to the caller's thread, where it is raised
             put(exc)
-        finally:
-            if isinstance(items, Generator):
-                items.close()
 
     thread = threading.Thread(target=work, name="videosr-plan", daemon=True)
     thread.start()

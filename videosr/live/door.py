@@ -83,8 +83,7 @@ class Door:
         assert guard.transport is not None
         if len(self._guards) >= self._limit:
             self.refused += 1
-            # In order of entry: the first idle one has been here longest.
-            idle = next((g for g in self._guards.values() if not g.busy), None)
+            idle = min((g for g in self._guards.values() if not g.busy), key=lambda g: g.idle_since, default=None)
             if idle is None or idle.transport is None:
                 return False
             del self._guards[idle.transport]

@@ -106,6 +106,10 @@ class Front:
             self.ended = True
             raise OutputError(f"{self.name}: the server process has ended; start videosr again") from exc
 
+    def _end(self) -> None:
+        with suppress(OutputError):
+            self._send("end")
+
     def begin(self, epoch: float, target: int) -> None:
         """Before the first chunk: what `Segmenter` has to know. Raises OutputError."""
         self._send("begin", epoch, target)
@@ -120,12 +124,14 @@ class Front:
 
     def close(self) -> None:
         """End the process."""
-        with suppress(OutputError):
-            self._send("end")
+        # In a thread, as a process that takes nothing holds up whoever tells it something; until it is killed.
+        end = threading.Thread(target=self._end, name="videosr-front-end", daemon=True)
+        end.start()
         self._process.join(2)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+        end.join()
         if self._thread is not None:
             self._thread.join()
         self._connection.close()

@@ -66,6 +66,7 @@ class Rendition:
     def __init__(self) -> None:
         self.segmenter = Segmenter()
         self._since_key: list[Chunk] = []
+        self._size = 0
         self._followers: set[Follower] = set()
         self._first = asyncio.Event()
 
@@ -77,10 +78,12 @@ class Rendition:
         """A chunk came."""
         if self.segmenter.add(chunk) is not None:
             self._first.set()
-        if chunk.key:
+        if chunk.key or self._size > BACKLOG:  # sound may go on where pictures stay away
             self._since_key.clear()
+            self._size = 0
         if chunk.key or self._since_key:
             self._since_key.append(chunk)
+            self._size += len(chunk.data)
         for follower in self._followers:
             follower.take(chunk)
 

@@ -141,11 +141,6 @@ class Intake:
         """Packets of the pictures that could not be decoded."""
         return self._damaged_before + self._input.damaged
 
-    @property
-    def leaps(self) -> int:
-        """Times the source's clock leapt or wrapped."""
-        return self._timeline.leaps
-
     def _spill(self, frame: Frame | None) -> None:
         if frame is not None:
             self._ledger.drop(frame.pts, Reason.FULL)

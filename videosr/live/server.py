@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -14,7 +15,7 @@ from typing import Any
 
 from videosr.errors import MissingExtraError
 from videosr.live.front import FrontOptions
-from videosr.live.hub import Rendition
+from videosr.live.hub import Follower, Rendition
 from videosr.live.segments import Chunk
 
 STALLED = 10.0
@@ -44,7 +45,8 @@ class State:
         self.status: dict[str, Any] = {}
         self.asked: float | None = None
         """When someone last asked for the source."""
-        self.viewers = 0
+        self.clients: list[Callable[[], int]] = []
+        """Of every listener, how many connections are open."""
 
     def handle(self, message: tuple[Any, ...]) -> None:
         """Take a message of the pipeline's."""
@@ -97,11 +99,13 @@ async def _serve(connection: Connection, options: FrontOptions) -> None:
     ended = loop.create_future()
 
     def receive() -> None:
-        with suppress(EOFError, OSError):
-            while (message := connection.recv())[0] != "end":
-                # One at a time: if this loop is slow, it is the sender that notices, not the memory.
-                asyncio.run_coroutine_threadsafe(_handle(state, message), loop).result()
-        loop.call_soon_threadsafe(ended.set_result, None)
+        try:
+            with suppress(EOFError, OSError):
+                while (message := connection.recv())[0] != "end":
+                    # One at a time: if this loop is slow, it is the sender that notices, not the memory.
+                    asyncio.run_coroutine_threadsafe(_handle(state, message), loop).result()
+        finally:
+            loop.call_soon_threadsafe(ended.set_result, None)
 
     threading.Thread(target=receive, daemon=True).start()
     reporter = asyncio.create_task(_report(state, connection))
@@ -124,7 +128,7 @@ async def _report(state: State, connection: Connection) -> None:
     while True:
         now = asyncio.get_running_loop().time()
         wanted = state.asked is not None and now - state.asked < WANTED
-        viewers = state.viewers + state.renditions["upscaled"].followers
+        viewers = sum(count() for count in state.clients)
         if (wanted, viewers) != before:
             before = wanted, viewers
             with suppress(OSError):
@@ -149,12 +153,18 @@ def _bind(name: str, address: tuple[str, int]) -> socket.socket:
 async def _listener(state: State, sock: socket.socket) -> asyncio.Server:
     """Gives MPEG-TS to whoever connects."""
     rendition = state.renditions["upscaled"]
-    clients = 0
+    clients: dict[asyncio.StreamReader, Follower | None] = {}
+    state.clients.append(lambda: sum(not one.at_eof() for one in clients))
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal clients
-        follower = rendition.follow() if clients < CLIENTS else None
-        clients += 1
+        # Who sends no more may have gone, or only have said so: that shows when there is something to write to it, and
+        # until then it keeps its place if no other client wants it.
+        silent = [one for one in clients if one.at_eof()] if len(clients) >= CLIENTS else []
+        for one in silent:
+            if (left := clients[one]) is not None:
+                left.end()
+        follower = rendition.follow() if len(clients) - len(silent) < CLIENTS else None
+        clients[reader] = follower
         try:
             if follower is not None:
                 async for data in follower:
@@ -164,7 +174,7 @@ async def _listener(state: State, sock: socket.socket) -> asyncio.Server:
         except (OSError, TimeoutError):
             writer.transport.abort()
         finally:
-            clients -= 1
+            del clients[reader]
             if follower is not None:
                 rendition.leave(follower)
             writer.close()

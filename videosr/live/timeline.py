@@ -24,6 +24,7 @@ BACKWARD = 1 * TICKS
 class _Lane:
     offset: int = 0
     last: int = -1  # output ticks
+    reached: int = -1  # the same where nothing would be moved
     fresh: bool = True  # nothing yet since the source (re)started
 
 
@@ -64,10 +65,15 @@ class Timeline:
         if lane.fresh:
             lane.offset, lane.fresh = self._offset, False
             before = self._end
+            lane.reached = ticks + lane.offset  # it may lie far from the others in the file
+            joins = abs(lane.reached - before) <= FORWARD
         else:
             before = lane.last
-        if not self._joins(ticks + lane.offset, before):
+            joins = self._joins(ticks + lane.offset, lane.reached)
+        if not joins:
             lane.offset = self._leap(ticks, before)
+            lane.reached = ticks + lane.offset
+        lane.reached = max(lane.reached, ticks + lane.offset)
         out = max(ticks + lane.offset, lane.last + 1)
         lane.last = out
         self._end = max(self._end, out + max(duration, 1))

@@ -71,7 +71,6 @@ class Site:
                 return await handler(request)
             finally:
                 door.done(transport)
-                self._state.viewers = len(door)
 
         app = web.Application(middlewares=[guarded], client_max_size=1024)
         app.router.add_get("/healthz", self._health)
@@ -200,6 +199,7 @@ async def listen(state: State, sock: socket.socket) -> asyncio.Server:
         return runner.server()
 
     door = Door(protocol)
+    state.clients.append(lambda: len(door))
     app = site.app(door)
     runner = web.AppRunner(
         app,
@@ -209,6 +209,7 @@ async def listen(state: State, sock: socket.socket) -> asyncio.Server:
         max_line_size=HEADER_BYTES,
         max_field_size=HEADER_BYTES,
         lingering_time=1,
+        handler_cancellation=True,  # else who follows keeps its place until there is something to write
     )
     logging.getLogger("aiohttp.server").addFilter(_OurErrors())
     await runner.setup()

@@ -44,6 +44,9 @@ from videosr.media.source import (
 )
 from videosr.media.tiffs import further_pages
 
+_ROUNDED = Fraction(1, 2_000_000)
+"""Seconds by which FFmpeg may give a file's begin too late: it rounds that to microseconds."""
+
 
 class _Form(NamedTuple):
     """What is the same for all pictures of a video, unless it was joined from several."""
@@ -125,10 +128,11 @@ class Decoder:
         self._time_base = Fraction(base.num, base.den)
         self.origin = origin = Fraction(pictures.container.start_time or 0, 1_000_000)
         self._end_pts: int | None = None
+        begin = origin - _ROUNDED + (start or 0)
         if start:
-            pictures.first_pts = math.ceil((origin + start) / self._time_base)
+            pictures.first_pts = math.ceil(begin / self._time_base)
         if duration is not None:
-            self._end_pts = math.ceil((origin + (start or 0) + duration) / self._time_base)
+            self._end_pts = math.ceil((begin + duration) / self._time_base)
         pictures.lead = LEAD if self.deinterlace else 0
         pictures.prepare()
         context = pictures.stream.codec_context
