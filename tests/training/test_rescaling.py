@@ -86,6 +86,9 @@ def test_a_run_begins_with_a_fitted_tail_and_all_of_it_learns(tmp_path: Path, ex
     lr, hr = pair(range(2), 4)
     for _ in range(3):
         trainer.step(lr, hr, None)
+    trainer.export(tmp_path / "end.safetensors")
+    told = checkpoint.load(tmp_path / "end.safetensors")[1].metadata["training"]
+    assert "; then a tail for 4x fitted to the body; then photos" in told
     assert [name for name, p in trainer.network.named_parameters() if p.requires_grad and not p.grad.any()] == []
 
 

@@ -117,7 +117,9 @@ def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
     if (network.variant, network.scale) == (config.variant, config.scale):
         return network.train(), info.metadata
     if network.variant == config.variant and isinstance(network, ParagonSR2):
-        return rescaled(network, config.scale).train(), info.metadata
+        before = info.metadata.get("training", "unknown")
+        told = {"training": f"{before}; then a tail for {config.scale}x fitted to the body"}
+        return rescaled(network, config.scale).train(), {**info.metadata, **told}
     grows = GROWN.get(config.variant) == network.variant and config.scale == network.scale
     if grows and isinstance(network, ParagonSR2):
         return grown(network, config.variant, config.layer_scale, windows=windows), info.metadata
