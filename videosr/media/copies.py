@@ -15,6 +15,44 @@ if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
 
 
+EDITED = frozenset({"mp4", "mov"})
+"""Containers that have edit lists."""
+OPUS_PREROLL = Fraction(8, 100)
+"""Seconds of hidden sound that decoders of Opus have to have heard before (RFC 7845, 4.6); others need a packet."""
+LONGEST_LEAD = Fraction(1, 5)
+"""Seconds of sound that an encoder puts before its first sample, at most; more than that an edit list hides."""
+
+
+def hides_sound(stream: Stream) -> bool:
+    """Whether a file's edit list hides more of a stream's beginning than an encoder puts there.
+
+    FFmpeg gives all of that as the codec's delay, of which others make a header that drops as much.
+    """
+    context = stream.codec_context
+    if not isinstance(context, av.AudioCodecContext) or "mov" not in stream.container.format.name:
+        return False
+    return context.initial_padding > LONGEST_LEAD * context.sample_rate
+
+
+def is_hidden(packet: Packet) -> bool:
+    """Whether a packet of sound lies outside of what its file's edit list shows, and no decoder needs it.
+
+    MP4 files that were cut without coding them anew have seconds of these; containers without edit lists would play
+    them.
+    """
+    stream = packet.stream
+    if not packet.is_discard or stream.type != "audio" or packet.pts is None or stream.start_time is None:
+        return False
+    tick = Fraction(packet.time_base.num, packet.time_base.den)
+    begin, end = packet.pts * tick, (packet.pts + (packet.duration or 0)) * tick
+    unit = Fraction(stream.time_base.num, stream.time_base.den)
+    shown = stream.start_time * unit
+    needed = OPUS_PREROLL if codec_name(stream) == "opus" else end - begin
+    if end <= shown - needed:
+        return True
+    return stream.duration is not None and begin >= shown + stream.duration * unit + needed
+
+
 def cover_attachment(name: str, stream: Stream) -> tuple[str, str, bytes]:
     """Name, MIME type and bytes of cover art, as Matroska keeps it: in an attachment."""
     codec = codec_name(stream)
@@ -79,7 +117,7 @@ class StreamCopy:
             self._lead = Fraction(0)
             if self._rate and packet.has_sidedata("skip_samples"):
                 skipped = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
-                if skipped <= self._rate:  # encoders put some hundredths of a second there
+                if skipped <= self._rate * LONGEST_LEAD:
                     self._lead = Fraction(skipped, self._rate)
         return self._lead
 

@@ -25,7 +25,7 @@ from videosr.errors import InputError, OutputError
 from videosr.media import immersive
 from videosr.media.clock import FORMATS, Clock, clock_of
 from videosr.media.convert import Converter, add_converted
-from videosr.media.copies import StreamCopy, add_copy, cover_attachment
+from videosr.media.copies import EDITED, StreamCopy, add_copy, cover_attachment, hides_sound, is_hidden
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
 from videosr.media.part import Part, Window
@@ -181,12 +181,15 @@ class _Mux:
         flags = "+use_metadata_tags" if plan.metadata_tags else ""
         if self._header.codec in CODES_NO_COLOR:
             flags += "+write_colr"  # else FFmpeg writes colour into the container only if all of it is known
-        if flags and plan.container in ("mp4", "mov"):
-            options["movflags"] = flags
+        if plan.container in ("mp4", "mov"):
+            options["movie_timescale"] = "90000"  # in which edit lists say where a stream begins; by default it is 1000
+            if flags:
+                options["movflags"] = flags
         if views and plan.container == "mp4":
             options["strict"] = "unofficial"  # else FFmpeg leaves out what the standard does not know
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
         self._copies: dict[int, StreamCopy] = {}
+        self._hidden: Counter[int] = Counter()
         self._converters: dict[int, Converter] = {}
         self._video = self._add_streams(described)
         self._describe()
@@ -216,7 +219,7 @@ class _Mux:
             elif is_attached_picture(stream) and self._plan.container == "matroska":
                 made = self._out.add_attachment(*cover_attachment(self._name, stream))
             else:
-                made = add_copy(self._out, stream)
+                made = self._add_copy(stream)
                 self._copies[stream.index] = StreamCopy(stream, made, self._plan.container in ("mp4", "mov"))
             made.metadata.update(self._stream_tags(stream, entry.action))
             if made.type != "attachment":
@@ -225,6 +228,14 @@ class _Mux:
         if video is None:
             raise InputError(f"{self._name}: the plan upscales no video stream")
         return video
+
+    def _add_copy(self, stream: Stream) -> Stream:
+        """A stream for copied packets. What an edit list hides is no delay of the codec, where it is not copied too."""
+        kept = self._plan.container in EDITED and self._part is None
+        if kept or not hides_sound(stream):
+            return add_copy(self._out, stream)
+        with open_input(self._name, ignore_editlist="1") as plain:
+            return add_copy(self._out, plain.streams[stream.index])
 
     def _stream_tags(self, stream: Stream, action: str) -> dict[str, str]:
         tags = clean_tags(stream.metadata)
@@ -332,6 +343,10 @@ class _Mux:
         if self._views and self._plan.container == "mp4":
             immersive.without_vexu(self._path)
         self.warnings += [
+            f"stream {index}: {count} packets of sound that the source has an edit list to hide were left out"
+            for index, count in self._hidden.items()
+        ]
+        self.warnings += [
             f"stream {index}: {copy.moved} packets whose times go back were moved"
             for index, copy in self._copies.items()
             if copy.moved
@@ -381,16 +396,21 @@ class _Mux:
         """The joined segments in decoding order, each with the seconds at which it is decoded."""
         order = [pts for pts, _ in self._decode_order]
         step = max(1, self._decode_order[0][1])
-        times = iter(decode_times(order, step))
+        decoded = decode_times(order, step)
+        # MP4 and MOV have the sum of all durations, in decoding order, for the time at which the last picture ends.
+        end = max(pts + min(duration, LONGEST) for pts, duration in self._decode_order)
+        last = end - (order[0] - decoded[0]) - decoded[-1] if self._plan.container in ("mp4", "mov") else 0
+        times, left = iter(decoded), len(decoded)
         shift = round(self._window.start / self._tick) if self._window is not None else 0
         for piece in self._pieces:
             for packet in piece.packets():
+                left -= 1
                 made = av.Packet(packet.data)
                 made.stream = self._video
                 made.time_base = self._tick
                 made.pts = packet.pts - shift
                 made.dts = next(times) - shift
-                made.duration = min(packet.duration, LONGEST)
+                made.duration = last if last > 0 and not left else min(packet.duration, LONGEST)
                 made.is_keyframe = packet.key
                 yield made.dts * self._tick, made
 
@@ -421,6 +441,9 @@ class _Mux:
                 check_readable(self._name)
             reached = max(reached, (packet.pos or 0) + packet.size)
             index = packet.stream_index
+            if self._plan.container not in EDITED and index in self._copies and is_hidden(packet):
+                self._hidden[index] += 1
+                continue
             kept = [packet]
             if self._part is not None:
                 lead = self._copies[index].lead(packet) if index in self._copies else Fraction(0)

@@ -24,6 +24,7 @@ from videosr.errors import InputError
 from videosr.media.avi import PictureTimes
 from videosr.media.captions import CAPTIONS
 from videosr.media.clock import clock_of
+from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
 from videosr.media.immersive import SPHERICAL, STEREO
@@ -185,6 +186,7 @@ def read_file(
     like: Reading | None = None,
     parity: int | None = None,
     decode_audio: bool = False,
+    shown: bool = False,
 ) -> Reading:
     """Read a file to its end; a damaged one on one thread, where damage is concealed the same way every time.
 
@@ -194,6 +196,7 @@ def read_file(
         like: the reading of another file, with which this one's pictures are to be compared.
         parity: of the field whose pictures are sampled as well (`Samples.parity`); None: there are no fields.
         decode_audio: decode the audio streams as well.
+        shown: leave out the sound that an edit list hides (`copies.is_hidden`).
     """
     with open_input(path) as container:
         file = _read_video(container, index, 0, like, parity)
@@ -208,6 +211,8 @@ def read_file(
         for packet in _packets(container, others, file) if others else ():
             if not packet.size and packet.pts is None:
                 continue  # the demuxer's mark of the end
+            if shown and is_hidden(packet):
+                continue
             track = file.tracks[packet.stream_index]
             track.add(packet)
             if decode_audio and packet.stream.type == "audio" and packet.size:

@@ -19,6 +19,7 @@ from av.stream import Disposition, Stream
 
 from videosr.media.captions import as_read, holds_captions
 from videosr.media.containers import container_format
+from videosr.media.copies import EDITED
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import same_static, says_nothing
 from videosr.media.immersive import as_said, describable, says_of_views
@@ -95,7 +96,7 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
         scan = detect(source, plan.video)
         interlaced = scan.scan is not Scan.PROGRESSIVE
         parity = ("tff", "bff").index(scan.order) if interlaced else None
-        before = read_file(source, plan.video, parity=parity)
+        before = read_file(source, plan.video, parity=parity, shown=container not in EDITED)
         after = read_file(output, main, like=before, decode_audio=True)
         check.picture(before, after, scale)
         # Each field of interlaced video may have become a frame.
@@ -375,7 +376,7 @@ class _Check:
             if was[2] != now[2] or abs(now[0] - was[0] - self._shift) > millisecond or ends > millisecond:
                 self._differ(
                     f"chapter {i}: {now[2]!r} from {float(now[0]):.3f} to {float(now[1]):.3f} s, "
-                    f"expected {was[2]!r} from {float(was[0]):.3f} to {float(was[1]):.3f} s"
+                    f"expected {was[2]!r} from {float(was[0] + self._shift):.3f} to {float(was[1] + self._shift):.3f} s"
                 )
 
     def tags(self, name: str, was: dict[str, str], now: dict[str, str], lost: set[str]) -> None:
