@@ -121,8 +121,20 @@ def test_two_of_a_name_keep_their_suffixes(tree):
     }
     (tree / "s" / "a.mp4").touch()
     if len(list((tree / "s").glob("?.[mM][pP]4"))) == 2:  # else the file system takes them for one
-        with pytest.raises(UsageError, match="would both become"):
-            find(["s"], Path("out"), "mkv")
+        outputs = set(named(find(["s"], Path("out"), "mkv")).values())
+        assert outputs >= {"A.mov.mkv", "a.MP4.mkv", "a.mp4 (2).mkv", "b.mkv"}
+
+
+def test_an_output_s_name_may_be_that_of_another_source_s_output(tree):
+    for name in ("d.mp4", "d.mov", "d.mp4.mkv"):
+        (tree / "t" / name).touch()
+    outputs = named(find(["t"], Path("out"), "mkv"))
+    assert outputs == {
+        "t/a.webm": "a.mkv",
+        "t/d.mov": "d.mov.mkv",
+        "t/d.mp4": "d.mp4.mkv",
+        "t/d.mp4.mkv": "d.mp4.mkv (2).mkv",
+    }
 
 
 def test_what_lies_in_the_output_folder_is_no_input(tree):

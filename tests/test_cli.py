@@ -188,11 +188,21 @@ def test_json_lines(clip, tmp_path, videosr):
     assert event["message"] in done.err
 
 
-def test_wrong_options_are_an_event_too(clip, tmp_path, videosr):
-    done = videosr("upscale", clip, tmp_path / "out.mkv", "--denoise", 2, "--json")
+@pytest.mark.parametrize(
+    "wrong", [("--denoise", 2), ("--frames", 0), ("--bogus",), ("--start", "nan"), ("one too many",)]
+)
+def test_wrong_options_are_an_event_too(clip, tmp_path, videosr, wrong):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", *wrong, "--json")
     (event,) = [json.loads(line) for line in done.out.splitlines()]
     assert (done.code, event["event"], event["exit_code"]) == (2, "error", 2)
     assert event["message"] in done.err
+
+
+@pytest.mark.parametrize("wrong", ["0:99", "1:60:00", "0:00:60.5", "1:2:3:4", "x"])
+def test_clocks_go_to_sixty(clip, tmp_path, videosr, wrong):
+    done = videosr("upscale", clip, tmp_path / "out.mkv", "--start", wrong)
+    assert done.code == 2
+    assert f"'{wrong}' is neither seconds nor [HH:]MM:SS" in done.err
 
 
 def test_quiet_says_nothing(clip, tmp_path, videosr):

@@ -37,6 +37,10 @@ INTERRUPTED = 130
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 
 
+_TELLING = ("upscale", "batch")
+"""Commands that tell JSON readers of events."""
+
+
 class _Commands(click.Group):
     """Lists the commands in the order in which people come to need them."""
 
@@ -301,6 +305,8 @@ def main() -> NoReturn:
         if debug:
             traceback.print_exc()
         message, code = _explain(exc)
+        if isinstance(exc, click.UsageError) and arguments[0] in _TELLING and "--json" in arguments:
+            Progress("", as_json=True).error(message, code)  # the command itself, which would, was not begun
         _say(f"videosr: {message}", err=True)
     sys.exit(code)
 

@@ -52,7 +52,7 @@ class Clock(click.ParamType[Fraction]):
             return Fraction(value)
         except (ValueError, ZeroDivisionError):
             found = parse_clock(value if value.count(":") == 2 else f"0:{value}")
-            if found is None:
+            if found is None or any(float(part) >= 60 for part in value.split(":")[1:]):
                 self.fail(f"{value!r} is neither seconds nor [HH:]MM:SS", param, ctx)
             return found
 

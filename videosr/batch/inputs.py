@@ -73,7 +73,7 @@ def find(arguments: Iterable[str], out: Path, to: str, pattern: str | None = Non
         pattern: names to take, such as `*.mkv`; by default those of video, or of pictures where `to` is one's suffix.
 
     Raises:
-        UsageError: an argument names nothing, lies in `out`, or two files would become the same.
+        UsageError: an argument names nothing, or lies in `out`.
     """
     arguments = list(arguments)
     search = _Search(out, pattern, PICTURE_SUFFIXES if container_format(to) == "image" else VIDEO_SUFFIXES)
@@ -193,8 +193,7 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
 def _named(pairs: list[tuple[Path, Path]], to: str) -> list[Item]:
     """Give outputs their suffix. Where two outputs would then have one name, both keep the source's suffix before it.
 
-    Raises:
-        UsageError: that does not help.
+    Where that does not help, as with `a.mp4` and `A.mp4`, the later ones are numbered.
     """
     suffix = f".{to.removeprefix('.')}"
 
@@ -211,7 +210,9 @@ def _named(pairs: list[tuple[Path, Path]], to: str) -> list[Item]:
         output = short(below)
         if common[key(output)] > 1:
             output = below.with_name(below.name + suffix)
-        other = items.setdefault(key(output), Item(source, output))
-        if other.source != source:
-            raise UsageError(f"{other.source} and {source} would both become {output}; give one of them another name")
+        number = 1
+        while key(output) in items:
+            number += 1
+            output = below.with_name(f"{below.name} ({number}){suffix}")
+        items[key(output)] = Item(source, output)
     return list(items.values())
