@@ -28,6 +28,7 @@ from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
 from videosr.media.immersive import SPHERICAL, STEREO
+from videosr.media.payload import content
 from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
@@ -60,8 +61,9 @@ class Track:
     Attributes:
         tick: seconds.
         times: presentation times in ticks, decoding times where there are none.
-        hashes: of the payloads.
-        sizes: bytes of the payloads.
+        codec: FFmpeg's name of it.
+        header: the stream's extradata.
+        hashes: of the payloads, however they are framed.
         durations: in ticks, 0 where unknown.
         blank: which packets are text subtitles without text.
         length: when the last one ends, in ticks.
@@ -70,9 +72,10 @@ class Track:
     """
 
     tick: Fraction
+    codec: str = ""
+    header: bytes = b""
     times: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
     blank: list[bool] = field(default_factory=list)
     length: int = 0
@@ -85,9 +88,8 @@ class Track:
         """Note a packet."""
         time = packet.pts if packet.pts is not None else packet.dts or 0
         self.times.append(time)
-        self.hashes.append(_digest(bytes(packet)))
+        self.hashes.append(_digest(content(bytes(packet), self.codec, self.header)))
         self._content.update(bytes(packet))
-        self.sizes.append(packet.size)
         self.durations.append(packet.duration or 0)
         self.blank.append(_is_blank(packet))
         if packet.dts is not None:
@@ -207,7 +209,7 @@ def read_file(
     with open_input(path) as container:
         others = [s for s in container.streams if s.index != index and s.type != "attachment"]
         container.streams[index].discard = av.stream.Discard.all
-        file.tracks = {s.index: Track(Fraction(s.time_base.num, s.time_base.den)) for s in others}
+        file.tracks = {s.index: _track(s) for s in others}
         for packet in _packets(container, others, file) if others else ():
             if not packet.size and packet.pts is None:
                 continue  # the demuxer's mark of the end
@@ -218,6 +220,12 @@ def read_file(
             if decode_audio and packet.stream.type == "audio" and packet.size:
                 track.errors += _undecodable(packet)
     return file
+
+
+def _track(stream: Stream) -> Track:
+    context = stream.codec_context
+    header = b"" if context is None else bytes(context.extradata or b"")
+    return Track(Fraction(stream.time_base.num, stream.time_base.den), codec_name(stream), header)
 
 
 def _read_video(

@@ -42,9 +42,6 @@ from videosr.media.source import clean_tags, clean_text, open_input, video_strea
 
 AUDIO_TOLERANCE = Fraction(1, 10)
 """Seconds by which the length of converted audio may differ: encoders work in blocks."""
-REPACKED = frozenset({"h264", "hevc", "aac", "vvc", "av1", "truehd"})
-"""Codecs whose packets muxers write in another framing (start codes or lengths, ADTS headers) with the same content."""
-
 ASSUMED = {"prores": "range", "dnxhd": "matrix"}
 """The colour property that readers of a codec assume, whatever the file says: pictures were converted to that."""
 
@@ -322,7 +319,7 @@ class _Check:
         if len(expected) != len(found):
             self._differ(f"{name}: {len(found)} packets, expected {len(expected)}")
             return
-        if plan.action == COPY and was.hashes != now.hashes and not _only_repacked(plan, was, now):
+        if plan.action == COPY and was.hashes != now.hashes:
             first = next(i for i, (x, y) in enumerate(zip(was.hashes, now.hashes, strict=True)) if x != y)
             self._differ(f"{name}: packet {first} has other content")
         self._synchrony(name, [t * was.tick for t in expected], [t * now.tick for t in found], max(was.tick, now.tick))
@@ -467,10 +464,3 @@ def _same_place(a: str, b: str) -> bool:
     """Whether two ISO 6709 locations differ only in leading and trailing zeros."""
     numbers = [[float(n) for n in re.findall(r"[+-][0-9.]+", text)] for text in (a, b)]
     return bool(numbers[0]) and numbers[0] == numbers[1]
-
-
-def _only_repacked(plan: StreamPlan, was: Track, now: Track) -> bool:
-    """Whether packets differ only as another framing of the same content would: each by a few bytes."""
-    if plan.codec not in REPACKED:
-        return False
-    return all(abs(x - y) <= max(64, x // 50) for x, y in zip(was.sizes, now.sizes, strict=True))
