@@ -43,6 +43,7 @@ from videosr.media.source import (
     unpack_matrix,
 )
 from videosr.media.tiffs import further_pages
+from videosr.media.undated import dated
 
 _ROUNDED = Fraction(1, 2_000_000)
 """Seconds by which FFmpeg may give a file's begin too late: it rounds that to microseconds."""
@@ -142,6 +143,8 @@ class Decoder:
         self.display_matrix = coded_display_matrix(context)
 
         self._source = iter(pictures)
+        if not pictures.on_device:  # which has room for few pictures at a time
+            self._source = dated(self._source)
         try:
             first = next(self._source, None)
         except av.error.FFmpegError as exc:

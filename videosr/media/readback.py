@@ -33,6 +33,7 @@ from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
 from videosr.media.source import codec_name, coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
+from videosr.media.undated import LEADING, times_before
 
 
 def _digest(payload: bytes) -> bytes:
@@ -273,6 +274,9 @@ def _read_video(
             shape = shape or now
             times.correct(frame)
             _note_frame(file, frame, side_data.of(frame), alike=now == shape)
+    undated = next((n for n, time in enumerate(file.pts) if time is not None), 0)
+    if undated <= LEADING and (first := file.pts[undated] if file.pts else None) is not None:
+        file.pts[:undated] = times_before(first, file.durations[:undated])
     if file.pts and file.pts[-1] is not None:
         file.durations[-1] = last_duration(container, stream, file.pts[-1], file.durations[-1])
     return file
