@@ -342,7 +342,7 @@ def _unpacked(parcel: _Parcel, get: Callable[[Any], bytes]) -> Path:
     for old in home.iterdir():
         with suppress(OSError):  # another process may be clearing up as well
             if time.time() - old.stat().st_mtime > _STALE:
-                shutil.rmtree(old)
+                shutil.rmtree(old, ignore_errors=True)
     folder = home / parcel.mark.rpartition(" ")[2]
     folder.mkdir(exist_ok=True)
     path = folder / parcel.name
