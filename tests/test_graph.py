@@ -269,10 +269,14 @@ def test_an_interrupt_in_a_node_is_an_interrupt():
 def test_timings_say_where_the_time_went():
     """Every node's three times add up to what it ran, and the slow node is the busy one."""
 
+    at = []
+
     class Slow(Delay):
         def process(self, frame):
+            at.append(time.perf_counter())
             time.sleep(0.01)
             yield frame
+            at.append(time.perf_counter())
 
     sink = Sink()
     graph = Graph(frames(25), [("slow", Slow()), ("fast", Delay())], sink, depth=2)
@@ -287,6 +291,6 @@ def test_timings_say_where_the_time_went():
     assert slow.busy > fast.busy
     assert decode.blocked > decode.busy
     assert encode.starved > encode.busy
-    # What is not booked is the bookkeeping itself.
-    assert slow.busy + slow.starved + slow.blocked >= 0.8 * wall
+    # What is not booked is the bookkeeping itself; how long threads take to begin and end is the system's business.
+    assert slow.busy + slow.starved + slow.blocked >= 0.8 * (at[-1] - at[0])
     assert encode.blocked == 0
