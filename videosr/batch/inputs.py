@@ -113,8 +113,11 @@ class _Search:
         else:
             raise UsageError(f"{argument}: there is no such file or folder")
 
+    def _is_output(self, path: Path) -> bool:
+        return _real(path).is_relative_to(self._out)
+
     def _folder(self, folder: Path, below: Path) -> None:
-        if _real(folder).is_relative_to(self._out):
+        if self._is_output(folder):
             raise UsageError(f"{folder} lies in the output folder {self._out}; choose another -o")
         for parent, folders, files in os.walk(folder, onerror=self._unreadable):
             here = Path(parent)
@@ -135,9 +138,8 @@ class _Search:
         for match in map(Path, matches):
             below = match.relative_to(fixed)
             if match.is_dir():
-                if "**" not in pattern and not _real(match).is_relative_to(
-                    self._out
-                ):  # else what is inside matches by itself
+                # With ** what is inside matches by itself.
+                if "**" not in pattern and not self._is_output(match):
                     self._folder(match, below)
             else:
                 self._file(match, below)
@@ -160,7 +162,7 @@ class _Search:
 
     def _asked_for(self, path: Path, below: Path) -> None:
         """A file that was asked for by its name."""
-        if _real(path).is_relative_to(self._out):
+        if self._is_output(path):
             raise UsageError(f"{path} lies in the output folder {self._out}; choose another -o")
         self._file(path, below)
 

@@ -84,8 +84,9 @@ def judge(
     begun, done = known
     if file is None:
         return Verdict("make", "its output was deleted" if done and not begun else "")
-    appeared = begun is not None and file != begun.file  # whole, just before the run was ended
-    if begun and appeared:
+    uncompared = False
+    if begun and file != begun.file:  # it appeared, whole, just before the run was ended
+        uncompared = True
         done = Entry(**{**asdict(begun), "state": "done", "file": file})
     if done is None:
         if overwrite:
@@ -97,11 +98,9 @@ def judge(
         return Verdict("make", "the input was changed")
     if settings != done.settings:
         return Verdict("make", f"other settings: {_difference(done.settings, settings)}")
-    return (
-        Verdict("check", "the run that made it ended before it was compared with its source")
-        if appeared
-        else Verdict("done")
-    )
+    if uncompared:
+        return Verdict("check", "the run that made it ended before it was compared with its source")
+    return Verdict("done")
 
 
 def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

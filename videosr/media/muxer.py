@@ -398,19 +398,21 @@ class _Mux:
         step = max(1, self._decode_order[0][1])
         decoded = decode_times(order, step)
         # MP4 and MOV have the sum of all durations, in decoding order, for the time at which the last picture ends.
-        end = max(pts + min(duration, LONGEST) for pts, duration in self._decode_order)
-        last = end - (order[0] - decoded[0]) - decoded[-1] if self._plan.container in ("mp4", "mov") else 0
-        times, left = iter(decoded), len(decoded)
+        durations = [min(duration, LONGEST) for _, duration in self._decode_order]
+        end = max(map(sum, zip(order, durations, strict=True)))
+        last = end - (order[0] - decoded[0]) - decoded[-1]
+        if self._plan.container in ("mp4", "mov") and last > 0:
+            durations[-1] = last
+        coded = zip(decoded, durations, strict=True)
         shift = round(self._window.start / self._tick) if self._window is not None else 0
         for piece in self._pieces:
             for packet in piece.packets():
-                left -= 1
                 made = av.Packet(packet.data)
                 made.stream = self._video
                 made.time_base = self._tick
                 made.pts = packet.pts - shift
-                made.dts = next(times) - shift
-                made.duration = last if last > 0 and not left else min(packet.duration, LONGEST)
+                dts, made.duration = next(coded)
+                made.dts = dts - shift
                 made.is_keyframe = packet.key
                 yield made.dts * self._tick, made
 

@@ -87,10 +87,10 @@ class Track:
 
     def add(self, packet: av.Packet[Stream]) -> None:
         """Note a packet."""
-        time = packet.pts if packet.pts is not None else packet.dts or 0
+        time, data = packet.pts if packet.pts is not None else packet.dts or 0, bytes(packet)
         self.times.append(time)
-        self.hashes.append(_digest(content(bytes(packet), self.codec, self.header)))
-        self._content.update(bytes(packet))
+        self.hashes.append(_digest(content(data, self.codec, self.header)))
+        self._content.update(data)
         self.durations.append(packet.duration or 0)
         self.blank.append(_is_blank(packet))
         if packet.dts is not None:
