@@ -181,3 +181,24 @@ def _add_subtitles(out: av.container.OutputContainer, language: str) -> Iterable
             yield packet
 
     return packets()
+
+
+def remux(source: Path, target: Path, early: Mapping[str, Fraction] = {}, **options: str) -> Path:
+    """The same packets in another container.
+
+    Args:
+        source: a clip.
+        target: its suffix chooses the container.
+        early: by how many seconds the packets of a kind of streams come earlier.
+        options: of the muxer.
+    """
+    with av.open(source) as a, av.open(target, "w", options=options) as b:
+        made = {stream.index: b.add_stream_from_template(stream) for stream in a.streams}
+        for packet in a.demux():
+            if packet.size:
+                if packet.stream.type in early:
+                    shift = round(early[packet.stream.type] / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = made[packet.stream_index]
+                b.mux(packet)
+    return target

@@ -7,26 +7,12 @@ from itertools import pairwise
 
 import av
 import pytest
-from clips import make_clip
+from clips import make_clip, remux
 
 from videosr.media.verify import verify
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast", "--temporal", "off", "--model", "light-2x")
 B_FRAMES = {"bf": "3", "b_strategy": "0"}
-
-
-def remux(source, target, early=Fraction(0)):
-    """The same packets in another container, the sound of them earlier by so many seconds."""
-    with av.open(source) as a, av.open(target, "w") as b:
-        made = {stream.index: b.add_stream_from_template(stream) for stream in a.streams}
-        for packet in a.demux():
-            if packet.size:
-                if packet.stream.type == "audio":
-                    shift = round(early / packet.time_base)
-                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                packet.stream = made[packet.stream_index]
-                b.mux(packet)
-    return target
 
 
 def heard(path):
@@ -41,7 +27,7 @@ def cut(tmp_path_factory):
     """As from `ffmpeg -ss 1.3 -c copy`: half a second of sound before the first picture, which is not shown."""
     folder = tmp_path_factory.mktemp("cut")
     whole = make_clip(folder / "whole.mp4", frames=48, audio=[("aac", "eng")])
-    return remux(whole, folder / "cut.mp4", Fraction(1, 2))
+    return remux(whole, folder / "cut.mp4", {"audio": Fraction(1, 2)})
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "webm", "mp4"])
@@ -79,7 +65,7 @@ def test_the_last_picture_lasts_as_long_as_in_matroska(tmp_path, videosr, rate, 
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_sound_begins_to_the_sample(tmp_path, videosr, suffix):
     whole = make_clip(tmp_path / "a.mkv", frames=24, audio=[("flac", "eng")])
-    late = remux(whole, tmp_path / "late.mkv", Fraction(-13, 1000))
+    late = remux(whole, tmp_path / "late.mkv", {"audio": Fraction(-13, 1000)})
     assert videosr("upscale", late, tmp_path / f"out.{suffix}", *FAST).code == 0
     assert verify(late, tmp_path / f"out.{suffix}").problems == []
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import av
 import pytest
-from clips import make_clip
+from clips import make_clip, remux
 
 from videosr.media.undated import LEADING, dated
 from videosr.media.verify import verify
@@ -51,15 +51,8 @@ def test_no_more_are_held_than_that():
 @pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "3", "b_strategy": "0"}])
 def test_matroska_that_begins_before_0(tmp_path, videosr, options):
     whole = make_clip(tmp_path / "a.mp4", frames=30, rate=Fraction(25), options=options, audio=[("flac", "eng")])
-    source = tmp_path / "early.mkv"
-    with av.open(whole) as a, av.open(source, "w", options={"avoid_negative_ts": "disabled"}) as b:
-        made = {stream.index: b.add_stream_from_template(stream) for stream in a.streams}
-        for packet in a.demux():
-            if packet.size:
-                early = round(Fraction(2, 5) / packet.time_base)
-                packet.pts, packet.dts = packet.pts - early, packet.dts - early
-                packet.stream = made[packet.stream_index]
-                b.mux(packet)
+    early = dict.fromkeys(("video", "audio"), Fraction(2, 5))
+    source = remux(whole, tmp_path / "early.mkv", early, avoid_negative_ts="disabled")
     assert videosr("upscale", source, tmp_path / "out.mkv", *FAST).code == 0
     with av.open(tmp_path / "out.mkv") as file:
         times = [frame.pts for frame in file.decode(video=0)]
