@@ -6,7 +6,7 @@ import av
 import pytest
 from av.bitstream import BitStreamFilterContext
 from clips import make_clip
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from videosr.media.payload import content
@@ -67,6 +67,8 @@ def test_sound_with_and_without_headers(tmp_path):
     st.sampled_from(["h264", "hevc", "vvc", "av1", "aac", "ac3"]),
     st.binary(max_size=30),
 )
+@example(b"\x04", "av1", b"")  # an extension that is not there
+@example(b"\x02\x7f", "av1", b"")  # a unit longer than the packet
 def test_whatever_packets_hold_they_are_read(data, codec, header):
     assert isinstance(content(data, codec, header), bytes)
 

@@ -98,8 +98,8 @@ def _obus(data: bytes) -> Iterator[bytes]:
                 if not byte & 128:
                     break
             end = begin + length
-            if end > len(data):
-                raise ValueError
+        if not begin <= end <= len(data):
+            raise ValueError
         if kind != TEMPORAL_DELIMITER:
             yield bytes([head & ~2, *data[at + 1 : at + names]]) + (end - begin).to_bytes(4) + data[begin:end]
         at = end
