@@ -9,8 +9,12 @@ import tempfile
 from functools import cache
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 
+# Examples have no limit of time. Where `CI` is set they are the same each time: the change decides, not the dice.
+hypothesis.settings.register_profile("videosr", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("videosr")
 # The engines' caches of compiled models go where nobody's own are.
 _CACHE = tempfile.TemporaryDirectory(prefix="videosr-tests-", ignore_cleanup_errors=True)
 os.environ["XDG_CACHE_HOME"] = _CACHE.name

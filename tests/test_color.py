@@ -181,7 +181,7 @@ def test_chroma_lies_where_its_siting_says(siting, fw, fh):
     color_range=st.sampled_from(RANGES),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_luma_and_unsubsampled_planes_of_any_size_come_back_exactly(name, height, width, siting, color_range, seed):
     fmt = FORMATS[name]
     spec = ColorSpec(matrix=Matrix.RGB if fmt.family == "rgb" else Matrix.BT709, range=color_range, siting=siting)
@@ -273,7 +273,7 @@ def test_converted_keeps_what_the_new_format_can_mean():
 
 
 @given(source=st.sampled_from(list(FORMATS.values())), target=st.sampled_from(list(FORMATS.values())))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_converted_colours_can_be_used_and_settle(source, target):
     start = RGB if source.family == "rgb" else HDR
     there = color.converted(start, source, target)

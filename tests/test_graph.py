@@ -88,7 +88,7 @@ def nothing_left_behind():
     held=st.lists(st.integers(0, 6), max_size=3),
     depth=st.integers(1, 4),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_frames_arrive_once_and_in_order(count, held, depth):
     sink, seen = Sink(), []
     stages = [(f"stage {i}", Delay(h)) for i, h in enumerate(held)]

@@ -147,7 +147,7 @@ def test_the_decision_is_the_same_every_time():
     assert scenes.score(a, a) < 0.01
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(16, 700), st.integers(16, 700), st.sampled_from([8, 9, 10, 12, 16]))
 def test_thumbnail_of_any_size_and_depth(height, width, bits):
     dtype = np.uint8 if bits == 8 else np.uint16

@@ -169,7 +169,7 @@ def test_animation_on_threes():
         assert n % 3 != 2 or same_window(*(window(frames[:k], Mode.ADAPTIVE, no_cut) for k in (n, n + 1)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=24),
     st.sets(st.integers(1, 23)),

@@ -21,7 +21,7 @@ def axes(draw):
 
 
 @given(axes())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_tiles_cover_a_side_and_share_what_they_must(case):
     tiling, length = case
     axis = tiling.axis(length)
@@ -39,7 +39,7 @@ def test_tiles_cover_a_side_and_share_what_they_must(case):
 
 
 @given(axes(), st.integers(1, 4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_shares_add_up_to_one_and_leave_the_rims_out(case, scale):
     tiling, length = case
     axis = tiling.axis(length)

@@ -124,7 +124,7 @@ def with_products(path, target, limit):
     return target
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 90),
@@ -136,7 +136,7 @@ def test_strips_are_the_same_bits_wherever_they_begin(engine, height, width, wid
     same_bits(engine, height, width, widest, count, format)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(height=st.integers(1, 60), width=st.integers(1, 150), widest=st.sampled_from([80, 96, 400]))
 def test_strips_of_gated_blocks_are_too(stream, height, width, widest):
     same_bits(stream, height, width, widest, 2, "yuv420p")

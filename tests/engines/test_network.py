@@ -35,7 +35,7 @@ def shared(tmp_path_factory):
 
 
 @given(entries=st.dictionaries(st.text(max_size=20), st.text(max_size=300), max_size=6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_metadata_is_what_onnx_reads(shared, entries):
     ours = {PREFIX + key: value for key, value in entries.items()}
     path = with_metadata(shared / "metadata.onnx", {"author": "someone", **ours})
@@ -68,7 +68,7 @@ def test_numbers(tmp_path):
 
 
 @given(data=st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_bytes_are_too_strange(shared, data):
     path = shared / "strange.onnx"
     path.write_bytes(data)
@@ -77,7 +77,7 @@ def test_no_bytes_are_too_strange(shared, data):
 
 
 @given(cut=st.floats(0, 1), seed=st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_truncation_is_noticed(shared, paragon, cut, seed):
     """Protobuf says no total length, but a file ends in the middle of a field nearly everywhere."""
     data = paragon.deploy.read_bytes()

@@ -61,7 +61,7 @@ def found(codec, packets, extradata):
 @pytest.mark.parametrize("encoder", ENCODERS)
 @given(texts=st.lists(st.binary(max_size=3 * 90), min_size=24, max_size=24))
 @example(texts=[b"\xfc\x94\x2c" * 31, b"\xfc\0\0" * 60] * 12)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_decoder_finds_the_captions_of_every_picture(encoder, texts):
     codec, packets, extradata = coded(encoder)
     assert holds_captions(codec)
