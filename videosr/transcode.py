@@ -18,7 +18,6 @@ from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import StreamInfo
 from videosr.graph import Timing
 from videosr.journal import Journal, fingerprint
-from videosr.media.captions import CAPTIONS, holds_captions
 from videosr.media.codecs import EncoderSettings, alpha_note, canonical_name, notes, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
@@ -35,6 +34,7 @@ from videosr.media.immersive import describable
 from videosr.media.muxer import mux
 from videosr.media.probe import DROP, plan_streams
 from videosr.media.resize import Resizer, wanted_size
+from videosr.media.riders import written
 from videosr.models import registry
 from videosr.progress import Progress
 from videosr.upscaler import Upscaler
@@ -285,7 +285,7 @@ def _views(decoder: Decoder, container: str) -> dict[str, bytes]:
 
 def _kept(settings: EncoderSettings, views: Mapping[str, bytes]) -> frozenset[str]:
     """The kinds of side data that are written into a film, these views among them."""
-    return frozenset({CAPTIONS} if holds_captions(canonical_name(settings.codec)) else ()) | views.keys()
+    return written(canonical_name(settings.codec)) | views.keys()
 
 
 class _Report:

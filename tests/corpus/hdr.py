@@ -69,10 +69,11 @@ def _static_kept(outcome: Outcome) -> str:
     return f"chromaticities within {worst:.5f}"
 
 
-def _captions_kept(outcome: Outcome) -> str:
+def _riders_kept(outcome: Outcome, *, kind: str) -> str:
+    """Of FFmpeg's name, other ones on each frame."""
     assert outcome.before is not None
     assert outcome.after is not None
-    was, now = ([p.side_data.get("A53_CC") for p in file.pictures] for file in (outcome.before, outcome.after))
+    was, now = ([p.side_data.get(kind) for p in file.pictures] for file in (outcome.before, outcome.after))
     if was != now or None in was or len(set(was)) != len(was):
         raise Mismatch(f"{now}, expected {was}")
     return f"on {len(now)} frames"
@@ -124,6 +125,15 @@ HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01" + bits(
     (0, 1),
 )
 """SMPTE ST 2094-40, one window, no curve."""
+
+
+def hdr10_plus(number: int) -> bytes:
+    """A unit with a picture's HDR10+ metadata."""
+    text = bytearray(HDR10_PLUS)
+    text[-6] = number
+    return sei(HEVC_SEI, bytes(text))
+
+
 RPU = b"\x7c\x01\x19" + escaped(bytes(range(1, 60))) + b"\x80"
 """A unit of type 62, in which H.265 carries Dolby Vision's reference processing unit, behind the picture's slices."""
 TURNED = bits((0, 3), (0x4000, 16), (1, 1), (0, 1))
@@ -213,6 +223,7 @@ def cases() -> Iterator[Case]:
     for name, transfer in (("PQ without metadata", PQ), ("HLG", HLG)):
         yield case(name=name, make=partial(x265, transfer=transfer, static=False), expected="tags kept",
                    quick=transfer == HLG)  # fmt: skip
+    captions_kept, dynamic_kept = (partial(_riders_kept, kind=kind) for kind in ("A53_CC", "DYNAMIC_HDR_PLUS"))
     film_with_captions = partial(with_units, source=clip, unit=captions)
     for end, codec, options in (
         ("mkv", "H.264", FAST),
@@ -221,14 +232,25 @@ def cases() -> Iterator[Case]:
         ("mkv", "AV1", ("--codec", "libsvtav1", "--preset", "8")),
         ("webm", "AV1", ("--preset", "8")),
     ):
-        yield case(name=f"A/53 captions to {codec} in {end}", make=film_with_captions, check=_captions_kept,
+        yield case(name=f"A/53 captions to {codec} in {end}", make=film_with_captions, check=captions_kept,
                    expected="the same on every frame", output=f"out.{end}", options=options, quick=True)  # fmt: skip
     lost = {"make": film_with_captions, "says": "embedded captions (A53) cannot be kept", "silent": False}
     yield case(name="A/53 captions to FFV1", options=("--codec", "ffv1"), expected="said before work starts", **lost)
     yield case(name="A/53 captions to FFV1, --strict", options=("--codec", "ffv1", "--strict"), code=1,
                expected="refused", **lost)  # fmt: skip
+    bright = partial(with_units, source=x265, unit=hdr10_plus)
+    for end, codec, options in (
+        ("mkv", "H.265", FAST),
+        ("mp4", "H.265", FAST),
+        ("webm", "AV1", ("--preset", "12")),
+    ):
+        yield case(name=f"HDR10+ to {codec} in {end}", make=bright, check=dynamic_kept,
+                   expected="the same on every frame", output=f"out.{end}", options=options, quick=True)  # fmt: skip
+    lost = {"make": bright, "says": "HDR10+ dynamic metadata cannot be kept", "silent": False}
+    yield case(name="HDR10+ to FFV1", options=("--codec", "ffv1"), expected="said before work starts", **lost)
+    yield case(name="HDR10+ to FFV1, --strict", options=("--codec", "ffv1", "--strict"), code=1, expected="refused",
+               **lost)  # fmt: skip
     riders: tuple[tuple[str, Callable[[Path], Path], str], ...] = (
-        ("HDR10+", partial(with_units, source=x265, unit=sei(HEVC_SEI, HDR10_PLUS)), "HDR10+"),
         ("Dolby Vision by the container", dolby, "Dolby Vision"),
         ("Dolby Vision by its units", partial(with_units, source=x265, unit=RPU, behind=True), "Dolby Vision"),
     )  # fmt: skip

@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from functools import cache
-
-import av
 import numpy as np
 import pytest
 from clips import make_clip
+from coded import ENCODERS, coded, found
 from corpus.hdr import captions, with_units
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from videosr.media.captions import as_read, embed, holds_captions
+from videosr.media.captions import CAPTIONS, as_read, caption_messages
 from videosr.media.decoder import Decoder
+from videosr.media.riders import written
+from videosr.media.user_data import CODECS, embed
 from videosr.media.verify import verify
 
-ENCODERS = {
-    "libx264": {"preset": "veryfast"},
-    "libx265": {"preset": "veryfast", "x265-params": "log-level=none"},
-    "libsvtav1": {"preset": "10"},
-}
 FAST = ("--preset", "ultrafast")
-
-
-@cache
-def coded(encoder):
-    """(codec, packets, extradata) of a moving picture whose packets do not come in the order of its frames."""
-    context = av.CodecContext.create(encoder, "w")
-    context.width, context.height, context.pix_fmt, context.framerate = 128, 96, "yuv420p", 25
-    context.time_base, context.options = Fraction(1, 25), ENCODERS[encoder]
-    y, x = np.mgrid[0:144, 0:128]
-    packets = []
-    for i in range(24):
-        frame = av.VideoFrame.from_ndarray((128 + 90 * np.sin(x / 9 + i / 2 + y / 20)).astype(np.uint8), "yuv420p")
-        frame.pts = i
-        packets += context.encode(frame)
-    packets += context.encode(None)
-    return context.codec.canonical_name, tuple((p.pts, bytes(p)) for p in packets), bytes(context.extradata or b"")
-
-
-def found(codec, packets, extradata):
-    """The captions of each picture by its pts, and the pictures' samples."""
-    context = av.CodecContext.create({"av1": "libdav1d"}.get(codec, codec), "r")
-    if extradata:
-        context.extradata = extradata
-    frames = []
-    for pts, data in packets:
-        packet = av.Packet(data)
-        packet.pts = pts
-        frames += context.decode(packet)
-    frames += context.decode(None)
-    return (
-        {f.pts: {k.name: bytes(v) for k, v in f.side_data.items()}.get("A53_CC", b"") for f in frames},
-        [f.to_ndarray() for f in frames],
-    )
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -64,12 +25,12 @@ def found(codec, packets, extradata):
 @settings(max_examples=20)
 def test_a_decoder_finds_the_captions_of_every_picture(encoder, texts):
     codec, packets, extradata = coded(encoder)
-    assert holds_captions(codec)
+    assert CAPTIONS in written(codec)
     texts = [text[: len(text) // 3 * 3] for text in texts]
-    captioned = [(pts, embed(data, texts[pts], codec)) for pts, data in packets]
-    read, pictures = found(codec, captioned, extradata)
+    captioned = [(pts, embed(data, caption_messages(texts[pts]), codec)) for pts, data in packets]
+    read, pictures = found(CAPTIONS, codec, captioned, extradata)
     assert read == {number: as_read(text, codec) for number, text in enumerate(texts)}
-    for now, was in zip(pictures, found(codec, packets, extradata)[1], strict=True):
+    for now, was in zip(pictures, found(CAPTIONS, codec, packets, extradata)[1], strict=True):
         assert np.array_equal(now, was)
 
 
@@ -79,12 +40,12 @@ def test_the_packets_are_not_in_the_order_of_the_pictures(encoder):
     assert encoder == "libsvtav1" or order != sorted(order)  # of AV1 a packet shows one picture, and holds more
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+@pytest.mark.parametrize("codec", CODECS)
 @given(data=st.binary(max_size=60))
 def test_what_is_no_picture_stays_whole(codec, data):
-    made = embed(data, b"\xfc\x94\x2c", codec)
+    made = embed(data, caption_messages(b"\xfc\x94\x2c"), codec)
     assert made == data or len(made) > len(data)
-    assert embed(data, b"", codec) == data
+    assert embed(data, caption_messages(b""), codec) == data
 
 
 @pytest.mark.parametrize(
@@ -121,5 +82,5 @@ def test_verify_misses_captions(tmp_path, videosr):
     with Decoder(film) as decoder:
         first = min(i for i, frame in enumerate(decoder) if frame.side_data)
     assert verify(film, tmp_path / "b.mkv").problems == [
-        f"video: embedded captions of frame {first} are missing (and 8 more)"
+        f"video: embedded captions (A53) of frame {first} is missing (and 8 more)"
     ]

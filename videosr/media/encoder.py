@@ -15,12 +15,13 @@ import av.error
 
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
-from videosr.media.captions import captions_of, embed, holds_captions
 from videosr.media.codecs import EncoderSettings, configure
 from videosr.media.containers import holds_codec
 from videosr.media.nvenc import gpu_context, gpu_picture, takes_gpu_frames
 from videosr.media.planes import to_av_frame
+from videosr.media.riders import messages
 from videosr.media.segments import EncodedPacket, SegmentHeader, SegmentWriter
+from videosr.media.user_data import Message, embed
 
 
 def library_versions() -> str:
@@ -46,7 +47,7 @@ class SegmentEncoder:
         self.settings = settings
         self.info = info
         self._durations: dict[int, int] = {}
-        self._captions: dict[int, bytes] = {}
+        self._messages: dict[int, list[Message]] = {}
         self._last_pts: int | None = None
         self._on_gpu = False
         try:
@@ -84,8 +85,8 @@ class SegmentEncoder:
             raise ValueError(f"frame has pts {frame.pts} after {self._last_pts}")
         self._last_pts = frame.pts
         self._durations[frame.pts] = frame.duration
-        if holds_captions(self._codec) and (triplets := captions_of(frame)):
-            self._captions[frame.pts] = triplets
+        if found := messages(frame.side_data, self._codec):
+            self._messages[frame.pts] = found
         picture = self._picture(frame)
         picture.pts = frame.pts
         picture.duration = frame.duration
@@ -123,8 +124,8 @@ class SegmentEncoder:
                 raise OutputError(f"{self.settings.codec}: began a segment without a keyframe")
             duration = self._durations.pop(packet.pts)
             data = bytes(packet)
-            if triplets := self._captions.pop(packet.pts, b""):
-                data = embed(data, triplets, self._codec)
+            if found := self._messages.pop(packet.pts, []):
+                data = embed(data, found, self._codec)
             self._writer.add(EncodedPacket(packet.pts, duration, packet.is_keyframe, data))
 
     def finish(self) -> None:

@@ -11,18 +11,25 @@ import av
 
 from videosr.media import immersive
 from videosr.media.captions import CAPTIONS
+from videosr.media.hdr10plus import DYNAMIC, dynamic_message
 from videosr.media.immersive import SPHERICAL, STEREO
 from videosr.media.picturedata import COMMENT, EXIF, ICC, IPTC, PICTURES, TEXT, XMP, XMP_EXTENSION
+from videosr.media.user_data import Message
 
 _MASTERING = struct.Struct("=20i2i")
 _LIGHT = struct.Struct("=2I")
+_AMBIENT = struct.Struct("=6i")
 CHROMA_UNIT = Fraction(1, 50000)
 LUMA_UNIT = Fraction(1, 10000)
 STATIC_HDR = {"MASTERING_DISPLAY_METADATA": "mastering metadata", "CONTENT_LIGHT_LEVEL": "content light level"}
 """Side data of frames that describes the whole stream and that encoders can write again, by what people call it."""
+AMBIENT = "AMBIENT_VIEWING_ENVIRONMENT"
+"""FFmpeg's name of it."""
+DYNAMIC_OF_PARTS = f"{DYNAMIC} of parts"
 FURTHER_SIDE_DATA = {
     CAPTIONS: "embedded captions (A53)",
-    "DYNAMIC_HDR_PLUS": "HDR10+ dynamic metadata",
+    DYNAMIC: "HDR10+ dynamic metadata",
+    DYNAMIC_OF_PARTS: "HDR10+ dynamic metadata of parts of the picture",
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
     "DOVI_RPU_BUFFER": "Dolby Vision metadata",
     "DOVI_METADATA": "Dolby Vision metadata",
@@ -30,7 +37,7 @@ FURTHER_SIDE_DATA = {
     STEREO: "stereoscopic 3D description",
     SPHERICAL: "spherical (360 degree) description",
     "S12M_TIMECODE": "frame timecodes",
-    "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
+    AMBIENT: "ambient viewing environment",
     EXIF: "EXIF data",
     XMP: "XMP data",
     XMP_EXTENSION: "the extension of XMP data",
@@ -40,8 +47,8 @@ FURTHER_SIDE_DATA = {
     TEXT: "text in the picture's file",
 }
 """Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
-TRAVELLING = frozenset({CAPTIONS, ICC, EXIF, XMP, TEXT})
-"""What frames carry of it: `captions` and `picturedata` write it where there is a place for it."""
+TRAVELLING = frozenset({CAPTIONS, DYNAMIC, AMBIENT, ICC, EXIF, XMP, TEXT})
+"""What frames carry of it: `riders` and `picturedata` write it where there is a place for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,17 @@ def same_static(name: str, a: bytes, b: bytes) -> bool:
     )
 
 
+def ambient_message(data: bytes) -> list[Message]:
+    """The light in which a picture is meant to be seen (H.265, D.2.39), if an `AVAmbientViewingEnvironment` says it."""
+    if len(data) < _AMBIENT.size or 0 in (numbers := _AMBIENT.unpack_from(data))[1::2]:
+        return []
+    light, x, y = (Fraction(a, b) for a, b in zip(numbers[::2], numbers[1::2], strict=True))
+    values = round(light * 10000), round(x / CHROMA_UNIT), round(y / CHROMA_UNIT)
+    if not (0 < values[0] < 2**32 and max(values[1:]) <= 50000 and min(values[1:]) >= 0):
+        return []
+    return [Message(struct.pack(">I2H", *values), kind=148)]
+
+
 def encoder_parameters(codec: str, side_data: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     """The parameters that make an encoder write this metadata again.
 
@@ -189,7 +207,8 @@ class SideData:
             if kind in STATIC_HDR:
                 self.static = tuple(sorted((dict(self.static) | {kind: data}).items()))
             elif kind in FURTHER_SIDE_DATA and not immersive.says_nothing(kind, data):
-                self._met.add(kind)
+                of_parts = kind == DYNAMIC and not dynamic_message(data)
+                self._met.add(DYNAMIC_OF_PARTS if of_parts else kind)
                 if kind in (STEREO, SPHERICAL):
                     self.views.setdefault(kind, data)
         return (*((kind, data) for kind, data in rides.items() if kind in TRAVELLING), *self.static)

@@ -18,9 +18,10 @@ from av.video.frame import PictureType
 from videosr.errors import OutputError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.audio_format import AudioTarget
-from videosr.media.captions import embed
+from videosr.media.captions import caption_messages
 from videosr.media.planes import to_av_frame
 from videosr.media.resample import Resampler
+from videosr.media.user_data import embed
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -179,8 +180,9 @@ class LiveEncoder:
         triplets = b""
         while self._captions and self._captions[0][0] <= frame.pts:
             triplets += self._captions.popleft()[1]
+        messages = caption_messages(triplets)
         return [
-            Coded(True, embed(bytes(packet), triplets, "h264"), packet.pts, frame.duration, packet.is_keyframe, arrival)
+            Coded(True, embed(bytes(packet), messages, "h264"), packet.pts, frame.duration, packet.is_keyframe, arrival)
             for packet in packets
             if packet.pts is not None
         ]

@@ -22,7 +22,6 @@ from av.subtitles.subtitle import AssSubtitle
 
 from videosr.errors import InputError
 from videosr.media.avi import PictureTimes
-from videosr.media.captions import CAPTIONS
 from videosr.media.clock import clock_of
 from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
@@ -30,6 +29,7 @@ from videosr.media.cues import is_blank
 from videosr.media.immersive import SPHERICAL, STEREO
 from videosr.media.payload import content
 from videosr.media.probe import TEXT_SUBTITLES
+from videosr.media.riders import RIDERS, as_written
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
 from videosr.media.source import codec_name, coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
@@ -154,7 +154,7 @@ class Reading:
         color: code points of the first frame.
         hdr: static HDR side data of the first frame.
         views: what is said of views and surroundings (`immersive`).
-        captions: the closed captions of every frame that has some, by its number.
+        riders: what rides on frames and outputs have too (`riders.RIDERS`), by its kind: by the frame's number.
         tracks: every other stream by its index.
         form: (width, height, pixel format) of the first frame.
         codec: FFmpeg's name.
@@ -176,7 +176,7 @@ class Reading:
     color: dict[str, int] = field(default_factory=dict)
     hdr: dict[str, bytes] = field(default_factory=dict)
     views: dict[str, bytes] = field(default_factory=dict)
-    captions: dict[int, bytes] = field(default_factory=dict)
+    riders: dict[str, dict[int, bytes]] = field(default_factory=lambda: {kind: {} for kind in RIDERS})
     tracks: dict[int, Track] = field(default_factory=dict)
     form: tuple[int, int, str] | None = None
     codec: str = ""
@@ -316,8 +316,9 @@ def _note_frame(file: Reading, frame: av.VideoFrame, rides: Mapping[str, bytes],
         file.hdr = {kind: data for kind, data in rides.items() if kind in HDR}
         file.views = {kind: data for kind, data in rides.items() if kind in (STEREO, SPHERICAL)}
         file.form = frame.width, frame.height, frame.format.name
-    if triplets := rides.get(CAPTIONS):
-        file.captions[len(file.pts)] = triplets
+    for kind, found in file.riders.items():
+        if kind in rides and (data := as_written(kind, rides[kind])):
+            found[len(file.pts)] = data
     if alike and (frame.width, frame.height, frame.format.name) == file.form:
         for samples in filter(None, (file.samples, file.fields)):
             samples.add(len(file.pts), frame)

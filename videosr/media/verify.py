@@ -17,11 +17,12 @@ import av
 import av.error
 from av.stream import Disposition, Stream
 
-from videosr.media.captions import as_read, holds_captions
+from videosr.media.captions import CAPTIONS, as_read
 from videosr.media.containers import container_format
 from videosr.media.copies import EDITED
 from videosr.media.fields import Scan, detect
-from videosr.media.hdr import same_static, says_nothing
+from videosr.media.hdr import FURTHER_SIDE_DATA, same_static, says_nothing
+from videosr.media.hdr10plus import DYNAMIC
 from videosr.media.immersive import as_said, describable, says_of_views
 from videosr.media.languages import same_language
 from videosr.media.planes import planar_format
@@ -37,6 +38,7 @@ from videosr.media.probe import (
     plan_streams,
 )
 from videosr.media.readback import Reading, Track, read_file
+from videosr.media.riders import written
 from videosr.media.similarity import compare
 from videosr.media.source import clean_tags, clean_text, open_input, video_stream
 
@@ -100,7 +102,7 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
         fields = 2 if interlaced and before.pts and len(after.pts) == 2 * len(before.pts) else 1
         check.times(before, after, fields)
         check.likeness(before, after, fields)
-        check.captions(before, after, fields)
+        check.riders(before, after, fields)
         check.streams(a, b, main, before, after)
         check.chapters(a, b)
         code = b.streams[main].metadata.get("timecode")  # where MP4 and MOV have the whole file's
@@ -227,17 +229,20 @@ class _Check:
         for line in found.problems:
             self._differ(f"video: {line}")
 
-    def captions(self, a: Reading, b: Reading, fields: int = 1) -> None:
-        """Closed captions, where the output's codec has a place for them: the same on every frame."""
-        self.facts["captions"] = len(b.captions)
-        if not holds_captions(b.codec):
-            return
-        expected = {number * fields: as_read(triplets, b.codec) for number, triplets in a.captions.items()}
-        wrong = [n for n in sorted(expected | b.captions) if expected.get(n) != b.captions.get(n)]
-        if wrong:
-            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            what = "differ" if wrong[0] in b.captions else "are missing"
-            self._differ(f"video: embedded captions of frame {wrong[0]} {what}{more}")
+    def riders(self, a: Reading, b: Reading, fields: int = 1) -> None:
+        """Captions and metadata, where the output's codec has a place for them: the same on every frame."""
+        self.facts["captions"], self.facts["hdr10plus"] = len(b.riders[CAPTIONS]), len(b.riders[DYNAMIC])
+        for kind in sorted(written(b.codec)):
+            before, after = a.riders[kind], b.riders[kind]
+            if kind == CAPTIONS:  # they come with the first of two fields
+                expected = {number * fields: as_read(triplets, b.codec) for number, triplets in before.items()}
+            else:
+                expected = {number * fields + n: data for number, data in before.items() for n in range(fields)}
+            wrong = [n for n in sorted(expected | after) if expected.get(n) != after.get(n)]
+            if wrong:
+                more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+                what = "differs" if wrong[0] in after else "is missing"
+                self._differ(f"video: {FURTHER_SIDE_DATA[kind]} of frame {wrong[0]} {what}{more}")
 
     # -- the other streams --------------------------------------------------------------------------------------
 
