@@ -24,16 +24,18 @@ from videosr.errors import UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.graph import Graph, Stage, Timing
 from videosr.journal import Gap, fingerprint, segment_name
-from videosr.media.codecs import EncoderSettings, output_info, resolve
+from videosr.media.codecs import EncoderSettings, canonical_name, output_info, resolve
 from videosr.media.conform import Conformer
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, deinterlacing
+from videosr.media.dolby import carried
 from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.encoders import NVENC
 from videosr.media.fields import detect
 from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.nvenc import takes_gpu_frames
 from videosr.media.resize import Resizer, wanted_size
+from videosr.media.riders import Riders
 from videosr.media.segments import SegmentRule
 from videosr.temporal import HISTORY
 from videosr.upscaler import UpscaleOptions, Upscaler
@@ -100,6 +102,20 @@ class TranscodeOptions:
         return self.start is not None or self.duration is not None or self.frames is not None
 
 
+def riders_of(decoder: Decoder, settings: EncoderSettings, coded: StreamInfo, container: str) -> Riders:
+    """What of that which rides on a source's frames is written into a stream.
+
+    Args:
+        decoder: of the source.
+        settings: resolved.
+        coded: describes the stream.
+        container: FFmpeg's name of the muxer.
+    """
+    codec = canonical_name(settings.codec)
+    across, down = Fraction(coded.width, decoder.info.width), Fraction(coded.height, decoder.info.height)
+    return Riders(codec, across, down, carried(decoder.dolby, container, codec, coded.format.bits))
+
+
 class SegmentSink:
     """Encodes frames into segment files, closing one and opening the next where the rule says.
 
@@ -120,7 +136,7 @@ class SegmentSink:
             self.finish()
         if self._encoder is None:
             path = self._folder / segment_name(self._next)
-            self._encoder = SegmentEncoder(path, self._film.settings, self._film.coded)
+            self._encoder = SegmentEncoder(path, self._film.settings, self._film.coded, self._film.riders)
             self._frames = 0
         self._encoder.encode(frame)
         self._frames += 1
@@ -158,6 +174,7 @@ class Film:
         upscaler: of them.
         settings: of the encoder, resolved.
         coded: describes the stream that is encoded.
+        riders: what of that which rides on frames is written.
         job: everything that the output's bits depend on, as flat JSON values.
         timings: where each thread's time has gone.
 
@@ -192,6 +209,7 @@ class Film:
         self.upscaler = Upscaler(replace(options.upscale, pix_fmt=self.settings.pix_fmt), upscaler.engine)
         self.upscaler.chosen = upscaler.chosen
         self.coded: StreamInfo = output_info(self.settings, info)
+        self.riders = riders_of(decoder, self.settings, self.coded, self.container)
         conformer = Conformer(self.upscaler.output_info(decoder.info))
         self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
         if device is not None and (resized or not takes_gpu_frames(self.settings, self.coded)):

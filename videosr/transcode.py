@@ -6,7 +6,7 @@ muxes. `_still` does a single picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from videosr.errors import InputError, OutputError, StrictError, UsageError, VideosrError
-from videosr.film import Film, TranscodeOptions, open_source
+from videosr.film import Film, TranscodeOptions, open_source, riders_of
 from videosr.frame import StreamInfo
 from videosr.graph import Timing
 from videosr.journal import Journal, fingerprint
-from videosr.media.codecs import EncoderSettings, alpha_note, canonical_name, notes, resolve
+from videosr.media.codecs import EncoderSettings, alpha_note, notes, output_info, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
+from videosr.media.dolby import CONFIGURATION
 from videosr.media.images import (
     check_image_size,
     image_losses,
@@ -34,7 +35,6 @@ from videosr.media.immersive import describable
 from videosr.media.muxer import mux
 from videosr.media.probe import DROP, plan_streams
 from videosr.media.resize import Resizer, wanted_size
-from videosr.media.riders import written
 from videosr.models import registry
 from videosr.progress import Progress
 from videosr.upscaler import Upscaler
@@ -110,9 +110,10 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container)
-        views = _views(film.decoder, container)
+        says = _says(film.decoder, container)
+        kept = film.riders.kinds | says.keys()
         alpha = alpha_note(film.settings, film.decoder.info)
-        report = _Report(progress, film.decoder, _kept(film.settings, views), options.strict, alpha)
+        report = _Report(progress, film.decoder, kept, options.strict, alpha)
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
@@ -147,7 +148,7 @@ def _film(
                 plan,
                 trimmed=options.trimmed,
                 matrix=film.decoder.display_matrix,
-                views=views,
+                says=says | ({CONFIGURATION: film.decoder.dolby} if film.riders.dolby else {}),
                 folder=journal.folder,
                 accept=report.losses,
             )
@@ -268,7 +269,8 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
             found = [*notes(settings, info, decoder.hdr), *alpha_note(settings, info)]
-            kept = _kept(settings, _views(decoder, container))
+            riders = riders_of(decoder, settings, output_info(settings, doubled), container)
+            kept = riders.kinds | _says(decoder, container).keys()
         return [*found, *(f"{what} cannot be kept" for what in decoder.losses(kept))]
 
 
@@ -278,14 +280,9 @@ def _not_finite(upscaler: Upscaler) -> list[str]:
     return [f"the network gave NaN or infinity for {n} frame{'s' * (n > 1)}: {how}" for n, how in counts if n]
 
 
-def _views(decoder: Decoder, container: str) -> dict[str, bytes]:
+def _says(decoder: Decoder, container: str) -> dict[str, bytes]:
     """What can be written into a film of views and surroundings."""
     return describable(decoder.views, container, turned=decoder.info.rotation != 0)
-
-
-def _kept(settings: EncoderSettings, views: Mapping[str, bytes]) -> frozenset[str]:
-    """The kinds of side data that are written into a film, these views among them."""
-    return written(canonical_name(settings.codec)) | views.keys()
 
 
 class _Report:

@@ -79,6 +79,16 @@ def _riders_kept(outcome: Outcome, *, kind: str) -> str:
     return f"on {len(now)} frames"
 
 
+def _bars_doubled(outcome: Outcome) -> str:
+    assert outcome.after is not None
+    now = [p.side_data.get("DOVI_RPU_BUFFER") for p in outcome.after.pictures]
+    if sorted(now, key=str) != sorted((escaped(rpu((0, 0, 20 + 2 * n, 24), 2000 + n)) for n in range(3)), key=str):
+        raise Mismatch(f"{now}")
+    if "dovi_conf" not in outcome.after.coded_side_data:
+        raise Mismatch(f"{outcome.after.coded_side_data}")
+    return f"on {len(now)} frames"
+
+
 # -- what rides in the coded video --------------------------------------------------------------------------------
 
 
@@ -134,8 +144,52 @@ def hdr10_plus(number: int) -> bytes:
     return sei(HEVC_SEI, bytes(text))
 
 
-RPU = b"\x7c\x01\x19" + escaped(bytes(range(1, 60))) + b"\x80"
-"""A unit of type 62, in which H.265 carries Dolby Vision's reference processing unit, behind the picture's slices."""
+def crc32(data: bytes) -> bytes:
+    """As systems have it (ISO/IEC 13818-1, annex A), bit by bit."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        for bit in range(7, -1, -1):
+            value = (value << 1 ^ (0x04C11DB7 if (value >> 31 ^ byte >> bit) & 1 else 0)) & 0xFFFFFFFF
+    return value.to_bytes(4)
+
+
+def ue(value: int) -> tuple[int, int]:
+    """An unsigned Exp-Golomb number (H.265, 9.2)."""
+    return value + 1, 2 * (value + 1).bit_length() - 1
+
+
+def rpu(bars: tuple[int, int, int, int] | None = None, brightness: int = 2000) -> bytes:
+    """Dolby Vision's reference processing unit of profile 8 (ETSI GS CCM 001): codes as they are, in a matrix of ones.
+
+    `bars` are columns and rows at the left, right, top and bottom that are black; `brightness` the greatest, of 4095.
+    """
+    header = ((2, 6), (18, 11), (1, 4), (0, 4), (1, 1), (0, 1), (0, 2), ue(23), (1, 2), (0, 1), ue(2), ue(2), ue(4),
+              (0, 1), (0, 3), (0, 1), (1, 1), (1, 1), (0, 1))  # fmt: skip
+    ends = (ue(0), (0, 10), (1023, 10))
+    curve = (ue(0), ue(0), (0, 1), ue(0), (0, 23), ue(1), (0, 23))  # 0 + 1 x: the second is se(v) of 1
+    mapping = (ue(0), ue(0), ue(0), *ends * 3, ue(0), ue(0), *curve * 3)
+    display = (ue(0), ue(0), ue(1), *[(8192, 16), *[(0, 16)] * 3] * 2, (8192, 16), *[(0, 32)] * 3,
+               *[(16384, 16), *[(0, 16)] * 3] * 2, (16384, 16), (65535, 16), (0, 16), (0, 16), (0, 32), (12, 5), (0, 2),
+               (0, 2), (1, 2), (7, 12), (3079, 12), (42, 10))  # fmt: skip
+    blocks: list[tuple[tuple[int, int], ...]] = [(ue(5), (1, 8), (0, 12), (brightness, 12), (1000, 12), (0, 4))]
+    if bars is not None:
+        blocks.append((ue(7), (5, 8), *((bar, 13) for bar in bars), (0, 4)))
+    before = (*header, *mapping, *display, ue(len(blocks)))
+    aligned = (0, -sum(width for _, width in before) % 8)
+    content = bits(*before, aligned, *(field for block in blocks for field in block))
+    return b"\x19" + content + crc32(content) + b"\x80"
+
+
+def barred(number: int) -> bytes:
+    """A unit with black bars and a brightness of its own."""
+    return rpu_unit(rpu((0, 0, 10 + number, 12), 2000 + number))
+
+
+def rpu_unit(content: bytes) -> bytes:
+    """A unit of type 62, behind the picture's slices."""
+    return b"\x7c\x01" + escaped(content)
+
+
 TURNED = bits((0, 3), (0x4000, 16), (1, 1), (0, 1))
 """Display orientation (H.264 D.1.27, payload type 47): 90 degrees anticlockwise, for the picture it comes with."""
 H264_SEI, HEVC_SEI = b"\x06", b"\x4e\x01"
@@ -178,9 +232,11 @@ def with_units(
     return path
 
 
-def dolby(folder: Path) -> Path:
-    """An MP4 that says it is Dolby Vision of profile 8.1 (Dolby Vision streams within the ISO base media format)."""
+def dolby(folder: Path, profile: int = 8, compatible: int = 1, unit: Callable[[int], bytes] | None = None) -> Path:
+    """An MP4 that says it is Dolby Vision (Dolby Vision streams within the ISO base media format)."""
     mkv, path = x265(folder), folder / "in.mp4"
+    if unit is not None:
+        mkv = with_units(folder, lambda folder: mkv, unit, behind=True)
     with av.open(str(mkv)) as a, av.open(str(path), "w") as b:
         stream = b.add_stream_from_template(a.streams.video[0])
         for packet in a.demux(a.streams.video[0]):
@@ -189,8 +245,9 @@ def dolby(folder: Path) -> Path:
                 b.mux(packet)
     mkv.unlink()
     level = 1
-    record = bytes([1, 0, 8 << 1 | level >> 5, (level & 31) << 3 | 0b101, 1 << 4]) + bytes(19)
-    box = struct.pack(">I", 8 + len(record)) + b"dvvC" + record
+    layers = 0b111 if profile == 7 else 0b101
+    record = bytes([1, 0, profile << 1 | level >> 5, (level & 31) << 3 | layers, compatible << 4]) + bytes(19)
+    box = struct.pack(">I", 8 + len(record)) + (b"dvvC" if profile > 7 else b"dvcC") + record
     data = bytearray(path.read_bytes())
     at = data.index(b"hvcC") - 4
     at += struct.unpack_from(">I", data, at)[0]
@@ -250,12 +307,16 @@ def cases() -> Iterator[Case]:
     yield case(name="HDR10+ to FFV1", options=("--codec", "ffv1"), expected="said before work starts", **lost)
     yield case(name="HDR10+ to FFV1, --strict", options=("--codec", "ffv1", "--strict"), code=1, expected="refused",
                **lost)  # fmt: skip
-    riders: tuple[tuple[str, Callable[[Path], Path], str], ...] = (
-        ("Dolby Vision by the container", dolby, "Dolby Vision"),
-        ("Dolby Vision by its units", partial(with_units, source=x265, unit=RPU, behind=True), "Dolby Vision"),
-    )  # fmt: skip
-    for name, make, said in riders:
-        yield case(name=name, make=make, says=said, silent=False, expected="cannot be kept, said before work starts",
-                   quick=True)  # fmt: skip
-        yield case(name=f"{name}, --strict", make=make, options=(*FAST, "--strict"), code=1, says=said, silent=False,
-                   expected="refused", quick=True)  # fmt: skip
+    vision = partial(dolby, unit=barred)
+    for end in ("mkv", "mp4"):
+        yield case(name=f"Dolby Vision of profile 8.1 in {end}", make=vision, check=_bars_doubled, output=f"out.{end}",
+                   expected="kept on every frame, its black bars doubled", quick=True)  # fmt: skip
+    by_units = partial(with_units, source=x265, unit=barred, behind=True)
+    for name, make, options in (
+        ("Dolby Vision to AV1", vision, ("--codec", "libsvtav1", "--preset", "12")),
+        ("Dolby Vision of two layers", partial(dolby, profile=7, compatible=6, unit=barred), FAST),
+        ("Dolby Vision by its units alone", by_units, FAST),
+    ):
+        lost = {"make": make, "says": "Dolby Vision", "silent": False, "quick": True}
+        yield case(name=name, options=options, expected="cannot be kept, said before work starts", **lost)
+        yield case(name=f"{name}, --strict", code=1, options=(*options, "--strict"), expected="refused", **lost)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from videosr.media import immersive
 from videosr.media.decoder import Decoder
 from videosr.media.immersive import SPHERICAL, STEREO
+from videosr.media.template import saying
 from videosr.media.verify import verify
 
 FAST = ("--preset", "ultrafast")
@@ -35,7 +36,7 @@ def said(path):
 def shown(path, data, **options):
     """A film whose container says it."""
     make_clip(path, frames=6, color=(1, 1, 1, 1, 1), **options)
-    path.write_bytes(immersive.describe(path.read_bytes(), data))
+    path.write_bytes(saying(path.read_bytes(), video=immersive.video_elements(data)))
     return path
 
 
@@ -156,7 +157,7 @@ def test_what_no_container_can_say():
     assert immersive.describable({SPHERICAL: GLOBE[:20], STEREO: b""}, "matroska") == {}
     assert immersive.says_nothing(STEREO, struct.pack("=2i", 0, 0))
     assert not immersive.says_nothing(STEREO, b"")
-    assert immersive.describe(b"anything", {}) == b"anything"
+    assert saying(b"anything", video=immersive.video_elements({})) == b"anything"
 
 
 @given(data=st.binary(max_size=120))

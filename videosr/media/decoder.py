@@ -256,6 +256,11 @@ class Decoder:
         return self._side_data.static
 
     @property
+    def dolby(self) -> bytes:
+        """The stream's configuration, if it is Dolby Vision that can be carried (`dolby`); else empty."""
+        return self._side_data.dolby
+
+    @property
     def views(self) -> dict[str, bytes]:
         """Which views the pictures hold and what they surround: side data for `immersive`, by name."""
         return self._side_data.views

@@ -19,9 +19,8 @@ from videosr.media.codecs import EncoderSettings, configure
 from videosr.media.containers import holds_codec
 from videosr.media.nvenc import gpu_context, gpu_picture, takes_gpu_frames
 from videosr.media.planes import to_av_frame
-from videosr.media.riders import messages
+from videosr.media.riders import Riders, SideData
 from videosr.media.segments import EncodedPacket, SegmentHeader, SegmentWriter
-from videosr.media.user_data import Message, embed
 
 
 def library_versions() -> str:
@@ -38,16 +37,24 @@ class SegmentEncoder:
         path: the segment file; it appears when `finish` has succeeded.
         settings: resolved by `codecs.resolve`.
         info: of the coded stream, from `codecs.output_info`.
+        riders: what of that which rides on frames is written; nothing by default.
 
     Raises:
         OutputError: the encoder cannot be opened or the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: EncoderSettings, info: StreamInfo) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: EncoderSettings,
+        info: StreamInfo,
+        riders: Riders | None = None,
+    ) -> None:
         self.settings = settings
+        self._riders = riders
         self.info = info
         self._durations: dict[int, int] = {}
-        self._messages: dict[int, list[Message]] = {}
+        self._riding: dict[int, SideData] = {}
         self._last_pts: int | None = None
         self._on_gpu = False
         try:
@@ -55,7 +62,6 @@ class SegmentEncoder:
         except (av.error.FFmpegError, ValueError) as exc:
             raise OutputError(f"{settings.codec}: cannot be opened: {exc}") from exc
         self._extradata = self._context.extradata
-        self._codec = self._context.codec.canonical_name
         self._writer = SegmentWriter(Path(path), header)
 
     @property
@@ -85,8 +91,8 @@ class SegmentEncoder:
             raise ValueError(f"frame has pts {frame.pts} after {self._last_pts}")
         self._last_pts = frame.pts
         self._durations[frame.pts] = frame.duration
-        if found := messages(frame.side_data, self._codec):
-            self._messages[frame.pts] = found
+        if self._riders is not None and (riding := self._riders.of(frame.side_data)):
+            self._riding[frame.pts] = riding
         picture = self._picture(frame)
         picture.pts = frame.pts
         picture.duration = frame.duration
@@ -124,8 +130,8 @@ class SegmentEncoder:
                 raise OutputError(f"{self.settings.codec}: began a segment without a keyframe")
             duration = self._durations.pop(packet.pts)
             data = bytes(packet)
-            if found := self._messages.pop(packet.pts, []):
-                data = embed(data, found, self._codec)
+            if self._riders is not None and (riding := self._riding.pop(packet.pts, ())):
+                data = self._riders.put(data, riding)
             self._writer.add(EncodedPacket(packet.pts, duration, packet.is_keyframe, data))
 
     def finish(self) -> None:

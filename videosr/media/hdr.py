@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import av
 
-from videosr.media import immersive
+from videosr.media import dolby, immersive
 from videosr.media.captions import CAPTIONS
 from videosr.media.hdr10plus import DYNAMIC, dynamic_message
 from videosr.media.immersive import SPHERICAL, STEREO
@@ -26,13 +26,14 @@ STATIC_HDR = {"MASTERING_DISPLAY_METADATA": "mastering metadata", "CONTENT_LIGHT
 AMBIENT = "AMBIENT_VIEWING_ENVIRONMENT"
 """FFmpeg's name of it."""
 DYNAMIC_OF_PARTS = f"{DYNAMIC} of parts"
+_PARSED_RPU = "DOVI_METADATA"
 FURTHER_SIDE_DATA = {
     CAPTIONS: "embedded captions (A53)",
     DYNAMIC: "HDR10+ dynamic metadata",
     DYNAMIC_OF_PARTS: "HDR10+ dynamic metadata of parts of the picture",
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
-    "DOVI_RPU_BUFFER": "Dolby Vision metadata",
-    "DOVI_METADATA": "Dolby Vision metadata",
+    dolby.RPU: "Dolby Vision metadata",
+    _PARSED_RPU: "Dolby Vision metadata",
     ICC: "ICC profile",
     STEREO: "stereoscopic 3D description",
     SPHERICAL: "spherical (360 degree) description",
@@ -47,7 +48,7 @@ FURTHER_SIDE_DATA = {
     TEXT: "text in the picture's file",
 }
 """Side data that a decoder finds and that no encoder of PyAV can be given, by what people call it."""
-TRAVELLING = frozenset({CAPTIONS, DYNAMIC, AMBIENT, ICC, EXIF, XMP, TEXT})
+TRAVELLING = frozenset({CAPTIONS, DYNAMIC, AMBIENT, dolby.RPU, ICC, EXIF, XMP, TEXT})
 """What frames carry of it: `riders` and `picturedata` write it where there is a place for it."""
 
 
@@ -189,6 +190,7 @@ class SideData:
 
     Attributes:
         static: static HDR side data, by name; frames inherit it from earlier ones.
+        dolby: the stream's configuration, if it is Dolby Vision that can be carried; else empty.
         views: what is said of views and surroundings (`immersive`), by name, as it was said first.
     """
 
@@ -198,7 +200,13 @@ class SideData:
         self.static: tuple[tuple[str, bytes], ...] = tuple(
             sorted((names[k], bytes(v)) for k, v in coded.items() if k in names)
         )
-        self._met = {"DOVI_METADATA"} if "dovi_conf" in coded else set[str]()
+        configuration = bytes(coded.get(dolby.CONFIGURATION, b""))
+        self.dolby = configuration if dolby.can_be_carried(configuration) else b""
+        self._names = dict(FURTHER_SIDE_DATA)
+        if dolby.is_nothing_else(configuration):
+            needed = "Dolby Vision metadata, without which its colours are wrong,"
+            self._names |= {dolby.RPU: needed, _PARSED_RPU: needed}
+        self._met = {dolby.RPU if self.dolby else _PARSED_RPU} if configuration else set[str]()
         self.views: dict[str, bytes] = {}
 
     def of(self, rides: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
@@ -207,12 +215,20 @@ class SideData:
             if kind in STATIC_HDR:
                 self.static = tuple(sorted((dict(self.static) | {kind: data}).items()))
             elif kind in FURTHER_SIDE_DATA and not immersive.says_nothing(kind, data):
-                of_parts = kind == DYNAMIC and not dynamic_message(data)
-                self._met.add(DYNAMIC_OF_PARTS if of_parts else kind)
+                self._met.add(self._kind(kind, data))
                 if kind in (STEREO, SPHERICAL):
                     self.views.setdefault(kind, data)
-        return (*((kind, data) for kind, data in rides.items() if kind in TRAVELLING), *self.static)
+        travelling = TRAVELLING if self.dolby else TRAVELLING - {dolby.RPU}
+        return (*((kind, data) for kind, data in rides.items() if kind in travelling), *self.static)
+
+    def _kind(self, kind: str, data: bytes) -> str:
+        """The kind, as far as it counts for what can be kept."""
+        if kind == DYNAMIC and not dynamic_message(data):
+            return DYNAMIC_OF_PARTS
+        if kind in (dolby.RPU, _PARSED_RPU):
+            return dolby.RPU if self.dolby else _PARSED_RPU
+        return kind
 
     def losses(self, kept: frozenset[str]) -> list[str]:
         """What was met so far, without the kinds that are kept, by what people call it."""
-        return list(dict.fromkeys(line for kind, line in FURTHER_SIDE_DATA.items() if kind in self._met - kept))
+        return list(dict.fromkeys(line for kind, line in self._names.items() if kind in self._met - kept))

@@ -1,9 +1,7 @@
 """Which views a picture holds and what they surround: stereoscopic 3D and 360 degree video, into the output's file.
 
-Muxers take both from side data of a stream, which PyAV lets nobody set; but a stream that is made after another one
-inherits its side data. So the header that the output's stream is made after is given the elements that say it in
-Matroska (RFC 9559, 5.1.4.1.28.3 and 5.1.4.1.28.41 on), where FFmpeg's demuxer finds it. Its muxers then write it as
-Matroska has it, or as the boxes `st3d` and `sv3d` of MP4 (Spherical Video V2 RFC).
+As Matroska says it (RFC 9559, 5.1.4.1.28.3 and 5.1.4.1.28.41 on), for `template`; FFmpeg's muxers then write it so, or
+as the boxes `st3d` and `sv3d` of MP4 (Spherical Video V2 RFC).
 """
 
 from __future__ import annotations
@@ -12,11 +10,11 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from videosr.media.matroska import CRC32, SEGMENT, TRACK_ENTRY, TRACKS, VIDEO, element, elements
+from videosr.media.matroska import element
 
 STEREO, SPHERICAL = "STEREO3D", "SPHERICAL"
 """FFmpeg's names of the side data."""
-_INFO, _CLUSTER, _STEREO_MODE, _PROJECTION = 0x1549A966, 0x1F43B675, 0x53B8, 0x7670
+_STEREO_MODE, _PROJECTION = 0x53B8, 0x7670
 _TYPE, _PRIVATE, _YAW, _PITCH, _ROLL = 0x7671, 0x7672, 0x7673, 0x7674, 0x7675
 _MAPPING = struct.Struct("=4i5I")
 """`AVSphericalMapping`: projection; yaw, pitch, roll in 1/65536 degrees; bounds (left, top, right, bottom) in parts of
@@ -113,33 +111,9 @@ def _boxes(data: bytes, at: int, path: tuple[bytes, ...], end: int | None = None
         at += max(size, 8)
 
 
-def describe(template: bytes, data: Mapping[str, bytes]) -> bytes:
-    """A Matroska file that says of its first track what the side data says; as it was where there is none.
-
-    Args:
-        template: made by FFmpeg; what is not needed to read it is left out.
-        data: of the kinds that are `describable`.
-    """
-    fields = b"".join(_MAKERS[kind](*values) for kind, values in as_said(data).items())
-    if not fields:
-        return template
-    head = bytearray(template)
-
-    def made(parent: tuple[int, ...], start: int, end: int) -> bytes:
-        parts = []
-        for child in elements(head, start, end):
-            if child.id == CRC32 or (parent == (SEGMENT,) and child.id not in (_INFO, TRACKS, _CLUSTER)):
-                continue
-            place = (*parent, child.id)
-            if place == (SEGMENT, TRACKS, TRACK_ENTRY, VIDEO):
-                parts.append(element(VIDEO, bytes(head[child.data : child.end]) + fields))
-            elif child.id in (SEGMENT, TRACKS, TRACK_ENTRY):
-                parts.append(element(child.id, made(place, child.data, child.end)))
-            else:
-                parts.append(bytes(head[child.start : child.end]))
-        return b"".join(parts)
-
-    return made((), 0, len(head))
+def video_elements(data: Mapping[str, bytes]) -> bytes:
+    """The elements of a Matroska track's Video that say what side data of the kinds that are `describable` says."""
+    return b"".join(_MAKERS[kind](*values) for kind, values in as_said(data).items())
 
 
 def _stereo_mode(kind: int, flags: int) -> bytes:

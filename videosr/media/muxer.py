@@ -22,7 +22,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
-from videosr.media import immersive
+from videosr.media import dolby, immersive
 from videosr.media.clock import FORMATS, Clock, clock_of
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import EDITED, StreamCopy, add_copy, cover_attachment, hides_sound, is_hidden
@@ -41,6 +41,7 @@ from videosr.media.source import (
     open_input,
     plausible_rate,
 )
+from videosr.media.template import saying
 
 CODES_ASPECT = frozenset({"libx264", "libx265", "ffv1", "mpeg4", "mpeg2video"})
 """Encoders that write the sample aspect ratio into the video itself."""
@@ -72,7 +73,7 @@ def mux(
     *,
     trimmed: bool = False,
     matrix: tuple[int, ...] | None = None,
-    views: Mapping[str, bytes] | None = None,
+    says: Mapping[str, bytes] | None = None,
     folder: Path | None = None,
     accept: Callable[[list[str]], None] | None = None,
 ) -> list[str]:
@@ -86,7 +87,8 @@ def mux(
         trimmed: the segments hold only a part of the source's video; the other streams are cut to that part and
             everything is moved so that the video begins at 0.
         matrix: display matrix of the frames, FFmpeg's nine integers; None: that of the source's container, if any.
-        views: what `immersive.describable` found for this container.
+        says: side data of the video stream that the file is to say: what `immersive.describable` and `dolby.carried`
+            leave for this container.
         folder: for the unfinished file, on the output's disk; beside the output by default. A process that is killed
             leaves the file there.
         accept: is told what cannot be kept of a part (`trimmed`) before packets are written, and may raise.
@@ -109,7 +111,7 @@ def mux(
             open_described(source) as (described, _),
             contextlib.closing(clock_of(container)) as clock,
         ):
-            job = _Mux(pieces, container, described.streams, clock, part, plan, trimmed, matrix, views or {})
+            job = _Mux(pieces, container, described.streams, clock, part, plan, trimmed, matrix, says or {})
             if accept is not None:
                 accept(job.warnings)
             warnings = job.run()
@@ -144,9 +146,9 @@ class _Mux:
         plan: Plan,
         trimmed: bool,
         matrix: tuple[int, ...] | None,
-        views: Mapping[str, bytes],
+        says: Mapping[str, bytes],
     ) -> None:
-        self._matrix, self._views = matrix, views
+        self._matrix, self._says = matrix, says
         self._pieces = pieces
         self._path = part
         self._name = source.name.removeprefix("file:")
@@ -185,7 +187,7 @@ class _Mux:
             options["movie_timescale"] = "90000"  # in which edit lists say where a stream begins; by default it is 1000
             if flags:
                 options["movflags"] = flags
-        if views and plan.container == "mp4":
+        if says and plan.container == "mp4":
             options["strict"] = "unofficial"  # else FFmpeg leaves out what the standard does not know
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
         self._copies: dict[int, StreamCopy] = {}
@@ -243,16 +245,25 @@ class _Mux:
             tags["language"] = quicktime_language(tags["language"]) or tags["language"]
         if "name" in tags:  # what FFmpeg calls a track's title on reading MP4
             tags.setdefault("title", tags.pop("name"))
-        if action == UPSCALE and (self._plan.container == "webm" or immersive.STEREO in self._views):
+        if action == UPSCALE and (self._plan.container == "webm" or immersive.STEREO in self._says):
             tags.pop("stereo_mode", None)  # FFmpeg writes it by itself; WebM does not hold all of them
         stale = STALE_TAGS if action != COPY else STATISTICS if self._part is not None else ()
         tags = {k: v for k, v in tags.items() if not k.lower().startswith(stale)}
         return self._part.tags(tags, f"stream {stream.index}") if self._part is not None else tags
 
+    def _template(self) -> bytes:
+        """The header that the video stream is made after."""
+        header = self._header
+        made = b""
+        if dolby.CONFIGURATION in self._says:
+            rate = Fraction(*header.rate) if all(header.rate) else None
+            made = dolby.mapping(self._says[dolby.CONFIGURATION], header.width, header.height, rate)
+        return saying(header.template_bytes, video=immersive.video_elements(self._says), track=made)
+
     def _add_video(self, source: Stream) -> VideoStream:
         """The video stream as the segments describe it."""
         header: SegmentHeader = self._header
-        with av.open(io.BytesIO(immersive.describe(header.template_bytes, self._views))) as template:
+        with av.open(io.BytesIO(self._template())) as template:
             stream = self._out.add_stream_from_template(template.streams.video[0], opaque=True)
         context = stream.codec_context
         context.extradata = header.extradata_bytes or None
@@ -340,7 +351,7 @@ class _Mux:
             self._refused += 1  # one of the last packets; the file itself has been finished
         self._check_refused()
         self._write_aspect()
-        if self._views and self._plan.container == "mp4":
+        if self._says and self._plan.container == "mp4":
             immersive.without_vexu(self._path)
         self.warnings += [
             f"stream {index}: {count} packets of sound that the source has an edit list to hide were left out"
@@ -383,7 +394,7 @@ class _Mux:
         sar = Fraction(*self._header.sar)
         if self._plan.container not in ("matroska", "webm") or sar == 1:
             return
-        across, down = immersive.views(self._views)  # the size is that of one view (RFC 9559, 5.1.4.1.28.3)
+        across, down = immersive.views(self._says)  # the size is that of one view (RFC 9559, 5.1.4.1.28.3)
         width, height = self._header.width // across, self._header.height // down
         size = display_size(width, height, sar)
         exact = Fraction(*size) == Fraction(width, height) * sar

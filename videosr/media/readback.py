@@ -26,6 +26,7 @@ from videosr.media.clock import clock_of
 from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
+from videosr.media.dolby import CONFIGURATION
 from videosr.media.immersive import SPHERICAL, STEREO
 from videosr.media.payload import content
 from videosr.media.probe import TEXT_SUBTITLES
@@ -153,6 +154,7 @@ class Reading:
         fields: of one field of those; None where that was not asked for.
         color: code points of the first frame.
         hdr: static HDR side data of the first frame.
+        dolby: what the stream says of Dolby Vision (`dolby`); empty if nothing.
         views: what is said of views and surroundings (`immersive`).
         riders: what rides on frames and outputs have too (`riders.RIDERS`), by its kind: by the frame's number.
         tracks: every other stream by its index.
@@ -175,6 +177,7 @@ class Reading:
     fields: Samples | None = None
     color: dict[str, int] = field(default_factory=dict)
     hdr: dict[str, bytes] = field(default_factory=dict)
+    dolby: bytes = b""
     views: dict[str, bytes] = field(default_factory=dict)
     riders: dict[str, dict[int, bytes]] = field(default_factory=lambda: {kind: {} for kind in RIDERS})
     tracks: dict[int, Track] = field(default_factory=dict)
@@ -251,6 +254,7 @@ def _read_video(
         samples=Samples(like.samples.size if like else None),
         fields=None if parity is None else Samples(None, parity),
         codec=context.codec.canonical_name,
+        dolby=bytes(context.coded_side_data.get(CONFIGURATION, b"")),
     )
     try:
         context.open(strict=False)

@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
 
+from videosr.media import dolby
 from videosr.media.captions import CAPTIONS, caption_messages
 from videosr.media.hdr import AMBIENT, ambient_message
 from videosr.media.hdr10plus import DYNAMIC, dynamic_message
-from videosr.media.user_data import Message
+from videosr.media.user_data import Message, embed
 
-_MAKERS: dict[str, Callable[[bytes], list[Message]]] = {
+SideData = tuple[tuple[str, bytes], ...]
+"""(FFmpeg side-data name, payload) pairs of a frame."""
+_MESSAGES: dict[str, Callable[[bytes], list[Message]]] = {
     CAPTIONS: caption_messages,
     DYNAMIC: dynamic_message,
     AMBIENT: ambient_message,
 }
-RIDERS = tuple(_MAKERS)
-"""The kinds, by FFmpeg's names."""
 _CODECS = {
     "h264": frozenset({CAPTIONS, AMBIENT}),
-    "hevc": frozenset({CAPTIONS, DYNAMIC, AMBIENT}),
+    "hevc": frozenset({CAPTIONS, DYNAMIC, AMBIENT, dolby.RPU}),
     "av1": frozenset({CAPTIONS, DYNAMIC}),
 }
 """What FFmpeg's decoders of them read again."""
+RIDERS = (*_MESSAGES, dolby.RPU)
+"""All kinds, by FFmpeg's names."""
 
 
-def written(codec: str) -> frozenset[str]:
-    """The kinds of side data (FFmpeg's names) that are put into a codec's pictures.
+@dataclass(frozen=True, slots=True)
+class Riders:
+    """What is put into the pictures of a stream.
 
-    Args:
+    Attributes:
         codec: FFmpeg's name of it, not an encoder's (`av.Codec.canonical_name`).
+        across: columns of the output by columns of the source.
+        down: rows likewise.
+        dolby: whether the stream is Dolby Vision as its source is (`dolby.carried`).
     """
-    return _CODECS.get(codec, frozenset())
+
+    codec: str
+    across: Fraction = Fraction(1)
+    down: Fraction = Fraction(1)
+    dolby: bool = False
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Of side data, by FFmpeg's names."""
+        return _CODECS.get(self.codec, frozenset()) - (frozenset() if self.dolby else {dolby.RPU})
+
+    def of(self, side_data: SideData) -> SideData:
+        """What is written of all that rides on a frame."""
+        return tuple(pair for pair in side_data if pair[0] in self.kinds)
+
+    def put(self, packet: bytes, riding: SideData) -> bytes:
+        """A frame's coded picture, with what `of` gives of it."""
+        messages = [message for kind, data in riding for message in _MESSAGES.get(kind, _none)(data)]
+        units = [dolby.unit(dolby.enlarged(data, self.across, self.down)) for kind, data in riding if kind == dolby.RPU]
+        return (embed(packet, messages, self.codec) if messages else packet) + b"".join(units)
 
 
-def messages(side_data: Iterable[tuple[str, bytes]], codec: str) -> list[Message]:
-    """What to put into the picture of a frame on which this rides."""
-    kinds = written(codec)
-    return [message for kind, data in side_data if kind in kinds for message in _MAKERS[kind](data)]
+def _none(data: bytes) -> list[Message]:
+    del data
+    return []
 
 
 def as_written(kind: str, data: bytes) -> bytes:
-    """Side data, one of `written`, in a form that is the same where it says the same; empty if nothing is written."""
-    return data if kind == CAPTIONS else b"".join(message.payload for message in _MAKERS[kind](data))
+    """Side data, one of `RIDERS`, in a form that is the same where it says the same; empty if nothing is written."""
+    if kind == CAPTIONS:
+        return data
+    if kind == dolby.RPU:
+        return dolby.without_bars(data)
+    return b"".join(message.payload for message in _MESSAGES[kind](data))

@@ -59,7 +59,7 @@ def _before_slice(packet: bytes, messages: Sequence[Message], header: Callable[[
         unit = packet[start.end() : start.end() + 2]
         if len(unit) == 2 and (begin := header(unit)):
             made = b"".join(
-                b"\0\0\0\1" + begin + _escaped(bytes([m.kind]) + _size(m.payload) + m.payload) + b"\x80"
+                b"\0\0\0\1" + begin + escaped(bytes([m.kind]) + _size(m.payload) + m.payload) + b"\x80"
                 for m in messages
             )
             return packet[: start.start()] + made + packet[start.start() :]
@@ -71,7 +71,7 @@ def _size(payload: bytes) -> bytes:
     return b"\xff" * (len(payload) // 255) + bytes([len(payload) % 255])
 
 
-def _escaped(payload: bytes) -> bytes:
+def escaped(payload: bytes) -> bytes:
     """With emulation prevention (H.264 7.4.1, H.265 7.4.2): nothing in it looks like a start code."""
     return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\x00\x00\x03", payload)
 

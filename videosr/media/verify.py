@@ -20,6 +20,7 @@ from av.stream import Disposition, Stream
 from videosr.media.captions import CAPTIONS, as_read
 from videosr.media.containers import container_format
 from videosr.media.copies import EDITED
+from videosr.media.dolby import carried, same_kind
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import FURTHER_SIDE_DATA, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
@@ -38,7 +39,7 @@ from videosr.media.probe import (
     plan_streams,
 )
 from videosr.media.readback import Reading, Track, read_file
-from videosr.media.riders import written
+from videosr.media.riders import Riders
 from videosr.media.similarity import compare
 from videosr.media.source import clean_tags, clean_text, open_input, video_stream
 
@@ -232,7 +233,10 @@ class _Check:
     def riders(self, a: Reading, b: Reading, fields: int = 1) -> None:
         """Captions and metadata, where the output's codec has a place for them: the same on every frame."""
         self.facts["captions"], self.facts["hdr10plus"] = len(b.riders[CAPTIONS]), len(b.riders[DYNAMIC])
-        for kind in sorted(written(b.codec)):
+        vision = b.form is not None and carried(a.dolby, self._plan.container, b.codec, planar_format(b.form[2]).bits)
+        if vision and not same_kind(a.dolby, b.dolby):
+            self._differ("video: the stream does not say that it is Dolby Vision as its source is")
+        for kind in sorted(Riders(b.codec, dolby=vision).kinds):
             before, after = a.riders[kind], b.riders[kind]
             if kind == CAPTIONS:  # they come with the first of two fields
                 expected = {number * fields: as_read(triplets, b.codec) for number, triplets in before.items()}
