@@ -69,7 +69,7 @@ UNCOMPARED = Verdict("check", "the run that made it ended before it was compared
         (
             Known(done=entry(settings={"crf": 18, "codec": "libx264"})),
             "F",
-            Verdict("make", "other settings: crf 18 then, 20 now"),
+            Verdict("make", "other settings: crf: 18 then, 20 now"),
         ),
         # Killed before the output came, after it, and after it while another one was there.
         (Known(begun=entry("begun", None)), None, Verdict("make")),
@@ -261,7 +261,7 @@ def test_only_what_is_not_done_is_made(films, once, videosr, tmp_path):
 
     other = videosr("batch", films / "one.mkv", "-o", out, *FAST, "--dry-run", "--denoise", 0, "--crf", 30)
     assert other.code == 0
-    assert "other settings: crf None then, 30.0 now" in other.out
+    assert "other settings: crf: None then, 30.0 now" in other.out
     assert "time: unknown" not in other.out
     assert outputs(out) == first
 

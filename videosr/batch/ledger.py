@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from videosr.errors import OutputError
 from videosr.files import hold
+from videosr.journal import differences
 
 FOLDER = ".videosr"
 _FILE, _LOCK = "batch.jsonl", "lock"
@@ -97,15 +98,10 @@ def judge(
     if input != done.input:
         return Verdict("make", "the input was changed")
     if settings != done.settings:
-        return Verdict("make", f"other settings: {_difference(done.settings, settings)}")
+        return Verdict("make", f"other settings: {differences(done.settings, settings)}")
     if uncompared:
         return Verdict("check", "the run that made it ended before it was compared with its source")
     return Verdict("done")
-
-
-def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    keys = [key for key in (*now, *(k for k in then if k not in now)) if then.get(key) != now.get(key)]
-    return ", ".join(f"{key} {then.get(key)} then, {now.get(key)} now" for key in keys[:3])
 
 
 def read(folder: Path) -> dict[str, Known]:
