@@ -97,6 +97,13 @@ def test_what_is_no_picture_is_refused(array, words):
         frame_of(array)
 
 
+def test_tensors_that_no_array_can_be_are_refused():
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.zeros(3, 4, 4, requires_grad=True), torch.zeros(3, 4, 4, dtype=torch.bfloat16)):
+        with pytest.raises(UsageError, match="Tensor cannot be taken as it is: "):
+            frame_of(tensor)
+
+
 def test_colours_that_do_not_fit_are_refused():
     with pytest.raises(UsageError, match="BT709"):
         frame_of(rgb(), color=ColorSpec(matrix=Matrix.BT709))

@@ -22,7 +22,7 @@ from videosr.errors import UsageError  # noqa: E402
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting, StreamInfo  # noqa: E402
 from videosr.look import look_at  # noqa: E402
 from videosr.temporal import HISTORY, Mode  # noqa: E402
-from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
+from videosr.upscaler import OnNan, UpscaleOptions, Upscaler  # noqa: E402
 
 HEIGHT, WIDTH = 50, 70
 LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
@@ -493,12 +493,26 @@ def test_recurrent_networks_take_frames_in_order_alone(tmp_path):
         ({"denoise": 1.5}, "1.5"),
         ({"denoise": float("nan")}, "nan"),
         ({"denoise": 0.5, "temporal": Mode.OFF}, "--temporal"),
+        ({"denoise": 0.5, "temporal": "off"}, "--temporal"),
+        ({"temporal": "often"}, "temporal 'often' is not one of off, ema, adaptive"),
+        ({"on_nan": "black"}, "on_nan 'black' is not one of fail, bicubic"),
         ({"threads": 0}, "0 threads"),
     ],
 )
 def test_impossible_options_are_refused(bad, said):
     with pytest.raises(UsageError, match=said):
         UpscaleOptions(**bad)
+
+
+def test_modes_may_be_given_by_their_names():
+    options = UpscaleOptions(temporal="ema", on_nan="bicubic")
+    assert options.temporal is Mode.EMA
+    assert options.on_nan is OnNan.BICUBIC
+
+
+def test_a_picture_needs_a_frame(engine):
+    with pytest.raises(UsageError, match="at least one frame"):
+        Upscaler(engine=engine).picture([])
 
 
 def test_unknown_models_and_formats_are_refused(engine):

@@ -34,16 +34,20 @@ def native(array: Any) -> Array:
     if isinstance(array, np.ndarray) or type(array).__module__.partition(".")[0] == "cupy":
         return array
     exported = hasattr(array, "__dlpack_device__")
-    if exported and array.__dlpack_device__()[0] in _ON_HOST:
-        return np.from_dlpack(array)
+    on_host = exported and array.__dlpack_device__()[0] in _ON_HOST
     if not exported and not hasattr(array, "__cuda_array_interface__"):
         raise UsageError(f"{type(array).__name__} is no array: it has neither __dlpack__ nor __cuda_array_interface__")
     try:
+        if on_host:
+            return np.from_dlpack(array)
         import cupy
+
+        # DLPack first: torch's `__cuda_array_interface__` does not say on which stream a tensor is being written.
+        return cupy.from_dlpack(array) if exported else cupy.asarray(array)
     except ModuleNotFoundError as exc:
         raise MissingExtraError("arrays on the GPU", "cuda") from exc
-    # DLPack first: torch's `__cuda_array_interface__` does not say on which stream a tensor is being written.
-    return cupy.from_dlpack(array) if exported else cupy.asarray(array)
+    except (BufferError, RuntimeError, ValueError) as exc:  # a tensor that needs gradients, of bfloat16, sparse, ...
+        raise UsageError(f"{type(array).__name__} cannot be taken as it is: {exc}") from exc
 
 
 def frame_of(picture: Any, *, pts: int = 0, time_base: Fraction = Fraction(1, 25), color: ColorSpec = COLOR) -> Frame:

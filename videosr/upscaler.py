@@ -74,11 +74,16 @@ class UpscaleOptions:
     tile: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the ranges; a mode may be given by its name.
 
         Raises:
             UsageError: a value is out of its range, or denoising is asked for without temporal reuse.
         """
+        for name, kinds in (("temporal", Mode), ("on_nan", OnNan)):
+            value = getattr(self, name)
+            if value not in list(kinds):
+                raise UsageError(f"{name} {value!r} is not one of {', '.join(kinds)}")
+            object.__setattr__(self, name, kinds(value))
         if not 0 <= self.denoise <= 1:
             raise UsageError(f"denoise strength {self.denoise} is not between 0 and 1")
         if self.denoise and self.temporal is Mode.OFF:
@@ -246,8 +251,10 @@ class Upscaler:
             history: oldest first. All of the sequence or its last `HISTORY` frames give the same bits.
 
         Raises:
-            UsageError: the network is recurrent and can only `process`.
+            UsageError: the network is recurrent and can only `process`, or there is no frame.
         """
+        if not history:
+            raise UsageError("a picture is made of at least one frame")
         seen: list[Seen] = []
         for frame in history[-temporal.HISTORY :]:
             seen.append(look_at(frame, seen[-1] if seen else None, device=self.engine.device))

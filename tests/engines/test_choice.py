@@ -110,6 +110,14 @@ def test_torch_takes_the_weights_beside_a_network(machine, network):
     assert tried[-1] == ("torch", "cuda", "net.safetensors")
 
 
+@pytest.mark.parametrize("wish", [Wish(engine="torch"), Wish(engine="torch", device="cpu")])
+def test_torch_by_name_takes_them_too(machine, network, wish):
+    network.with_suffix(".safetensors").touch()
+    tried = machine(gpus=None)
+    choose(network, wish)
+    assert tried == [("torch", "cpu", "net.safetensors")]
+
+
 def test_a_gpu_that_was_asked_for_is_taken_or_an_error(machine, network):
     machine()
     _, wish, line = choose(network, Wish(device="cuda:1"))

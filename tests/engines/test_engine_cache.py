@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -137,6 +138,18 @@ def test_one_process_builds_and_the_others_wait_for_it(cache):
         with cache.alone({"kind": "engine"}, waiting):
             assert said == ["waiting"]
             assert cache.read({"kind": "engine"}).payload == b"made by the other"
+
+
+def test_a_disk_without_locks_is_built_on_without(cache, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with cache.alone(KEY):
+        cache.write(KEY, b"made")
+    assert cache.read(KEY).payload == b"made"
 
 
 def test_a_killed_builder_leaves_no_lock(cache):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import openvino as ov
 import pytest
@@ -74,6 +76,10 @@ def test_damaged_files_of_the_cache_are_made_anew(tmp_path):
         assert core.compile_model(model, "CPU", {}).inputs
         return [path.read_bytes() for path in sorted(cache.glob("*.blob"))]
 
+    core = openvino_core.CachingCore(cache)
+    shutil.rmtree(cache)  # as by a user who makes room
+    assert core.compile_model(model, "CPU", {}).inputs
+    cache.mkdir()
     whole = compiled()
     assert len(whole) == 1
     (blob,), (stated,) = cache.glob("*.blob"), cache.glob("*.sum")

@@ -233,6 +233,12 @@ def test_properties_are_read(frames, yuv):
     assert {key: frame.props[key] for key in tags} == tags
 
 
+def test_properties_that_are_lists_say_nothing(frames, yuv):
+    plain = vsvideosr.upscale(clip_of(frames, yuv)).get_frame(1)
+    odd = vsvideosr.upscale(clip_of(frames, yuv, lambda n: {"_Matrix": [1, 5], "_Range": [0, 1]})).get_frame(1)
+    assert equal(planes(odd), planes(plain))
+
+
 def test_properties_are_set(frames, yuv):
     """Colour that was guessed is said; the rest of the properties is carried."""
     own = {"_SARNum": 4, "_SARDen": 3, "_DurationNum": 1, "_DurationDen": 24, "_PictType": "B", "Mine": [1, 2]}
@@ -338,6 +344,9 @@ BAD_OPTIONS = [
     ({"denoise": "0.5"}, r"denoise '0.5' is str, not a number from 0 to 1"),
     ({"tta": "0"}, r"tta '0' is str, not True or False"),
     ({"threads": 1.5}, r"threads 1.5 is float, not a whole number"),
+    ({"device": 0}, r"device 0 is int, not a device's name"),
+    ({"denoise": 0.5, "temporal": "off"}, r"needs temporal adaptive or ema"),
+    ({"on_nan": "black"}, r"on_nan 'black' is not one of fail, bicubic"),
     ({"model": None}, r"model None is NoneType, not a shipped model's name or a path"),
 ]
 

@@ -118,11 +118,8 @@ class Cache:
         """
         with self._lock_file(key) as file:
             if file is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    waiting()
-                    fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process that holds it, however that ends
+                with suppress(OSError):  # of a disk without locks
+                    _lock(file, waiting)
             yield
 
     @contextmanager
@@ -171,6 +168,15 @@ def _digest(key: Key) -> str:
     return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:32]
 
 
+def _lock(file: BinaryIO, waiting: Callable[[], None]) -> None:
+    """Raises OSError: the disk has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process that holds it, however that ends
+
+
 def _read(path: Path, *, whole: bool) -> Entry | None:
     """An entry's file; None where there is none. What is wrong with it stands in `problem`."""
     try:
@@ -186,7 +192,7 @@ def _read(path: Path, *, whole: bool) -> Entry | None:
         header = json.loads(data[len(_MAGIC) : newline])
         key, facts = _texts(header["key"]), _texts(header["facts"])
         length, digest = int(header["bytes"]), str(header["sha256"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return replace(entry, problem="its header is damaged")
     payload = data[newline + 1 :]
     problem = ""

@@ -76,7 +76,7 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
         for name in names if found else ():
             tried = replace(wish, engine=name, device=asked)
             try:
-                engine = _load(_form(path, name), tried)
+                engine = _load(path, tried)
             except (EngineError, MissingExtraError, NetworkError, UsageError) as exc:
                 reason = f"{reason}; {name}: {exc}" if reason else f"{name}: {exc}"
                 continue
@@ -107,7 +107,9 @@ def _on_the_cpu(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
 
 
 def _load(path: Path, wish: Wish) -> Engine:
-    return load(path, wish.engine, device=wish.device, precision=wish.precision, threads=wish.threads)
+    return load(
+        _form(path, wish.engine), wish.engine, device=wish.device, precision=wish.precision, threads=wish.threads
+    )
 
 
 def _only_device(engine: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,15 @@ def _alone(folder: Path | None) -> Iterator[bool]:
     if folder is None:
         yield False
         return
-    with (folder / "lock").open("w") as file:
+    with ExitStack() as held:
         try:
+            file = held.enter_context((folder / "lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed
-        except BlockingIOError:
-            yield False
+        except OSError:  # held, gone, or on a disk without locks
+            alone = False
         else:
-            yield True
+            alone = True
+        yield alone
 
 
 @cache

@@ -15,7 +15,7 @@ from videosr.models import registry
 from videosr.temporal import HISTORY, Mode
 from videosr.upscaler import UpscaleOptions, Upscaler
 from vsvideosr.frames import core_format
-from vsvideosr.session import Session
+from vsvideosr.session import Session, in_script
 
 __all__ = ["upscale"]
 
@@ -32,6 +32,7 @@ def upscale(
     device: str = AUTO,
     precision: str = "auto",
     threads: int | None = None,
+    on_nan: str = "fail",
 ) -> vs.VideoNode:
     """The clip, enlarged by a network: the frames that `videosr upscale` makes, in whatever order they are asked for.
 
@@ -47,6 +48,8 @@ def upscale(
         device: "cpu", "cuda", "cuda:N", or "auto": a GPU where one is there and can, else the CPU.
         precision: "auto", "f32", "bf16" or "f16".
         threads: CPU threads of the engine; None takes all.
+        on_nan: what becomes of a frame for which the network gives NaN or infinity in f32 too: "fail", or "bicubic",
+            which replaces it.
 
     Returns:
         A clip with the frame properties of the input; colour is filled in where it was not tagged, by the rule of
@@ -59,13 +62,14 @@ def upscale(
         _refuse(f"clip is {type(clip).__name__}, not a video clip")
     if clip.format.color_family == vs.UNDEFINED or not clip.width or not clip.height:
         _refuse("the clip changes its format or size; make it constant first, with clip.resize.Bicubic(...)")
-    if temporal not in list(Mode):
-        _refuse(f"temporal {temporal!r} is not one of {', '.join(Mode)}")
     for name, value, kinds, wanted in (
         ("model", model, (str, os.PathLike), "a shipped model's name or a path"),
         ("denoise", denoise, (int, float), "a number from 0 to 1"),
         ("tta", tta, (bool, int), "True or False"),
         ("bits", bits, (int, type(None)), "a whole number"),
+        ("engine", engine, str, "an engine's name"),
+        ("device", device, str, "a device's name"),
+        ("precision", precision, str, "a precision's name"),
         ("threads", threads, (int, type(None)), "a whole number"),
     ):
         if not isinstance(value, kinds):  # of vspipe's -a all is text
@@ -79,7 +83,8 @@ def upscale(
             device=device,
             precision=precision,
             threads=threads,
-            temporal=Mode(temporal),
+            temporal=temporal,
+            on_nan=on_nan,
             denoise=denoise,
             tta=tta,
             pix_fmt=None if target == source else target.name,
@@ -132,4 +137,4 @@ def _output_format(given: vs.VideoFormat, source: PixelFormat, bits: int | None)
 
 
 def _refuse(why: str, cause: Exception | None = None) -> NoReturn:
-    raise vs.Error(f"vsvideosr.upscale: {why}") from cause
+    raise vs.Error(f"vsvideosr.upscale: {in_script(why)}") from cause

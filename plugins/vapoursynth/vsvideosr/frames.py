@@ -87,17 +87,21 @@ def scene_change(props: Mapping[str, Any]) -> bool | None:
 def _color(frame: vs.VideoFrame, format: PixelFormat) -> ColorSpec:
     """What the properties say, the rest by the rule for files (`colorinfo`), whose numbers are FFmpeg's."""
     props = frame.props
-    range_ = {0: Range.LIMITED, 1: Range.FULL}.get(
-        props.get("_Range"), Range.UNSPECIFIED
-    )  # _ColorRange is linked to it
+    range_ = {0: Range.LIMITED, 1: Range.FULL}.get(_number(props, "_Range", -1), Range.UNSPECIFIED)  # or _ColorRange
     tagged = tagged_color(
-        props.get("_Matrix", UNSPECIFIED_CODE),
+        _number(props, "_Matrix", UNSPECIFIED_CODE),
         range_,
-        props.get("_Primaries", UNSPECIFIED_CODE),
-        props.get("_Transfer", UNSPECIFIED_CODE),
-        props.get("_ChromaLocation", -1) + 1,
+        _number(props, "_Primaries", UNSPECIFIED_CODE),
+        _number(props, "_Transfer", UNSPECIFIED_CODE),
+        _number(props, "_ChromaLocation", -1) + 1,
     )
     return resolve_color(tagged, format, frame.height, frame.width)[0]
+
+
+def _number(props: Mapping[str, Any], name: str, otherwise: int) -> int:
+    """A property, where it is one number."""
+    value = props.get(name, otherwise)
+    return value if isinstance(value, int) else otherwise
 
 
 def _tag(props: Any, color: ColorSpec, said: Range) -> None:

@@ -7,6 +7,7 @@ the last results, which a repeat of the same picture takes over. Both are bounde
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ class Session:
             with self._lock:  # whoever asks again gets another try
                 self._recent = deque((p for p in self._recent if p is not pending), self._recent.maxlen)
             # VapourSynth shows the whole chain of tracebacks: one is enough.
-            raise vs.Error(f"vsvideosr.upscale: frame {n}: {exc}") from None
+            raise vs.Error(f"vsvideosr.upscale: frame {n}: {in_script(str(exc))}") from None
 
     def _look(self, n: int, f: Sequence[vs.VideoFrame]) -> list[Seen]:
         """The frames that exist of these, oldest first, each compared with the one before it."""
@@ -80,3 +81,8 @@ class Session:
                 self._seen.move_to_end(m)
             chain.append(seen)
         return chain
+
+
+def in_script(message: str) -> str:
+    """A message with the options of the command line as arguments: `on_nan` for `--on-nan`."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
