@@ -53,9 +53,9 @@ class Picture:
 class PlanarRunner(ABC):
     """A network compiled together with the colour conversions around it: video planes in, video planes out.
 
-    It agrees with `color.to_rgb`, `temporal.average`, `Engine.run` and `color.from_rgb` to one code value, but for the
-    network's reach at the edges of pictures with subsampled chroma: there a runner may repeat chroma samples, not pixels
-    (to 8 codes on real pictures), and use those that an odd size leaves beyond the picture.
+    It agrees with `color.to_rgb`, `temporal.average`, `Engine.run` and `color.from_rgb` to one code value. Not
+    within the network's reach of the edges, where chroma is subsampled: there it may repeat chroma samples, not pixels,
+    and use those that an odd size leaves beyond the picture (8 codes were seen on a real one).
 
     Attributes:
         in_flight: frames to keep under way so that no core waits.
