@@ -127,6 +127,37 @@ def test_films_of_other_frame_rates_are_compared_moment_by_moment(films, tmp_pat
     assert turned.scores[0].psnr == 100
 
 
+def changing(path, times):
+    """A film whose picture is another one every second."""
+    rng = np.random.default_rng(5)
+    pictures = rng.integers(30, 220, (8, 144, 128)).astype(np.uint8)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for n, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(pictures[time // 1000], format="yuv420p")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            frame.duration = (times[n + 1] if n + 1 < len(times) else time + 40) - time
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("at", ["0", "0.98", "1", "2.75", "6.5"])
+def test_what_is_on_the_screen_is_compared_however_long_it_stays(tmp_path, at):
+    """Also with a film of frames close together at first, and once a second then."""
+    every = changing(tmp_path / "every.mkv", [40 * n for n in range(200)])
+    few = changing(tmp_path / "few.mkv", [1000 * n for n in range(8)])
+    uneven = changing(tmp_path / "uneven.mkv", [*range(0, 2000, 10), *range(2000, 8000, 1000)])
+    for pair in ((every, few), (few, every), (uneven, few), (few, uneven), (uneven, every)):
+        found = compared(*pair, at=[Fraction(at)])
+        assert found.scores[0].psnr == 100, pair
+    moment = compared(uneven, uneven, every, at=[Fraction(at)])
+    assert moment.scores[0].psnr == 100
+    assert np.array_equal(*moment.samples[0].pictures[1:])
+
+
 def test_a_part_is_compared_with_as_much_of_the_whole(films, tmp_path):
     make_clip(tmp_path / "part.mkv", frames=14, color=COLOR, width=160, height=96, codec="ffv1")
     for pair in ((films / "truth.mkv", tmp_path / "part.mkv"), (tmp_path / "part.mkv", films / "truth.mkv")):

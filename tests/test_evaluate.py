@@ -88,6 +88,24 @@ def test_given_inputs_are_used_and_paired_by_name(originals: Path, tmp_path: Pat
         evaluate(originals, bicubic(2), lr_folder=inputs)
 
 
+def test_inputs_of_one_name_belong_to_the_folder_they_are_in(tmp_path: Path) -> None:
+    for seed, clip in enumerate(("a", "b")):
+        for name, image in (("hr", picture(seed)), ("lr", imresize(picture(seed)[:, :56], 0.5))):
+            (tmp_path / name / clip).mkdir(parents=True)
+            write_png(tmp_path / name / clip / "0001.png", image)
+    hr, lr = tmp_path / "hr", tmp_path / "lr"
+    assert evaluate(hr, bicubic(2), lr_folder=lr) == evaluate(hr, bicubic(2))
+    (lr / "a").rename(lr / "c")
+    with pytest.raises(InputError, match=r"may be made of it"):
+        evaluate(hr, bicubic(2), lr_folder=lr)
+
+
+def test_names_may_look_like_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_png(tmp_path / "12:30.png", picture(0))
+    monkeypatch.chdir(tmp_path)
+    assert len(evaluate(Path(), bicubic(2)).images) == 1
+
+
 def test_the_table_has_a_row_a_set(originals: Path) -> None:
     result = evaluate(originals, bicubic(2), model="bicubic")
     lines = markdown([result, result]).splitlines()

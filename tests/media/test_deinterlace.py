@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from videosr.errors import UsageError
+from videosr.errors import InputError, UsageError
 from videosr.frame import Frame, PixelFormat
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, Deinterlacer, Plan, deinterlacing
@@ -213,6 +213,26 @@ def test_a_change_of_size_begins_anew(clips, double):
     assert [f.time for f in made] == [f.time for f in apart]
     assert all(a.same_picture(b) for a, b in zip(made, apart, strict=True))
     assert not made[0].same_picture(parts[0][0])
+
+
+def plain(height, n=0):
+    fmt = PixelFormat.parse("yuv420p")
+    planes = tuple(np.full(fmt.plane_shape(i, height, WIDTH), 90 + 20 * i, np.uint8) for i in range(3))
+    return Frame(planes=planes, format=fmt, pts=n, time_base=Fraction(1, 25), duration=1)
+
+
+def test_a_frame_alone_has_two_fields():
+    """Of which bwdif gives both the same time."""
+    sizes = [48, 48, 40, 48, 48]
+    made = list(Deinterlacer(Plan(order="tff", double=True)).run(plain(height, n) for n, height in enumerate(sizes)))
+    assert [(frame.pts, frame.duration) for frame in made] == [(n, 1) for n in range(10)]
+    assert [frame.height for frame in made] == [size for size in sizes for _ in range(2)]
+
+
+@pytest.mark.parametrize("height", [2, 6])
+def test_what_is_too_small_is_named(height):
+    with pytest.raises(InputError, match="too small to be deinterlaced: give --deinterlace off"):
+        list(Deinterlacer(Plan(order="tff")).run([plain(height)]))
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,13 @@ def test_a_pack_is_made_again_only_when_something_changed(tmp_path: Path, photos
     assert packed(tmp_path, replace(config, factors=(1.0,)))
     write_image(photos / "more.png", scene(7))
     assert packed(tmp_path, replace(config, factors=(1.0,)))
+    (never := tmp_path / "never").mkdir()
+    write_image(never / "other.png", scene(11))
+    config = replace(config, never_train=(never,))
+    assert packed(tmp_path, config)
+    write_image(never / "renamed.png", scene(7))
+    with pytest.raises(InputError, match=r"more\.png: is the image .*renamed\.png"):
+        packed(tmp_path, config)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])

@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,7 @@ from test_data import scene, write_image
 from videosr.archs import checkpoint
 from videosr.archs.fold import tail
 from videosr.archs.paragonsr2 import ParagonSR2, WindowAttention
-from videosr.errors import InputError, NetworkError, UsageError, VideosrError
+from videosr.errors import InputError, NetworkError, OutputError, UsageError, VideosrError
 from videosr.evaluate import evaluate
 from videosr.training import run
 from videosr.training.config import NetworkConfig, TrainingConfig
@@ -142,6 +144,67 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     run(config_path, resume=True, device="cpu", say=quiet)
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_ctrl_c_waits_for_the_step_to_be_whole(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_path.write_text(config_path.read_text() + "[regularisation]\nfrequency_dropout = 0.1\n")
+    run(config_path, device="cpu", say=quiet)
+    (tmp_path / "run").rename(tmp_path / "straight")
+    learn = Trainer._learn
+
+    def interrupted(self: Trainer, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        report = learn(self, *tensors)  # the weights have moved, and the step is not counted yet
+        if self.iteration == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config_path, device="cpu", say=quiet)
+    said: list[str] = []
+    run(config_path, resume=True, device="cpu", say=said.append)
+    assert said[0] == "resuming at iteration 8"
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("run", "straight")]
+    assert same(states[0]["network"], states[1]["network"])
+    assert same(states[0]["average"], states[1]["average"])
+
+
+def test_validation_folders_of_one_name_are_told_apart(config_path: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 2), ("other", 3)):
+        (tmp_path / name / "HR").mkdir(parents=True)
+        write_image(tmp_path / name / "HR" / "a.png", scene(seed, 80, 90))
+    config_path.write_text(config_path.read_text().replace('= ["held-out"]\nn', '= ["one/HR", "other/HR"]\nn'))
+    best = run(config_path, device="cpu", say=quiet)
+    lines = [json.loads(line) for line in (best.parent / "log.jsonl").read_text().splitlines()]
+    scores = [line["psnr_y"] for line in lines if "psnr_y" in line]
+    assert [list(score) for score in scores] == [["one/HR", "other/HR"]] * 2
+    state = torch.load(best.parent / "checkpoint.pt", weights_only=True)
+    assert state["best"] == pytest.approx(max(score["one/HR"] for score in scores), abs=1e-6)
+
+
+def test_what_cannot_validate_is_named_before_anything_is_made(config_path: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "held-out" / "tiny.png", scene(1, 80, 90)[:12, :40])
+    with pytest.raises(InputError, match=r"tiny\.png: 40x12 pixels are too few"):
+        run(config_path, device="cpu", say=quiet)
+    config_path.write_text(config_path.read_text().replace('validation = ["held-out"]', 'validation = ["nowhere"]'))
+    with pytest.raises(InputError, match="nowhere: not a folder of images"):
+        run(config_path, device="cpu", say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:99"])
+def test_a_device_that_torch_cannot_use_is_named(config_path: Path, device: str) -> None:
+    with pytest.raises(UsageError, match=f"--device {device}: torch cannot use it: "):
+        run(config_path, device=device, say=quiet)
+
+
+def test_an_output_that_is_no_folder_is_named(config_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(OutputError, match="run: cannot be written"):
+        run(config_path, device="cpu", say=quiet)
 
 
 def loaded(config_path: Path, **network: object) -> TrainingConfig:

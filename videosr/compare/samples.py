@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ SHAPES = 0.02
 """Films whose aspect ratios differ by more than this share are of different shapes."""
 RATES = 0.002
 """Films whose frame rates differ by more than this share have other frames."""
+ROUNDED = Fraction(1, 50)
+"""Seconds that a frame may come late because its film's times are rounded, or begin otherwise."""
 
 type Picture = NDArray[np.uint8]
 """(H, W, 3) R'G'B'."""
@@ -98,26 +100,49 @@ class _Film:
         self._begin = first.time - self._origin
 
     def frames(self, time: Fraction, count: int) -> list[Frame]:
-        """So many consecutive frames from a time on, in seconds from the first one."""
-        # Containers round times differently: half a frame earlier is before the right one and after the one before.
-        return list(islice(self._from(time - self._interval / 2), count))
+        """So many consecutive frames from the one on that is shown at a time, in seconds from the first one."""
+        return list(islice(self._since(time), count))
 
     def shown(self, times: Sequence[Fraction]) -> list[Frame]:
-        """The frames nearest to these moments, in their order; ends with the last one that it is long enough for."""
+        """The frames shown at these moments, in their order; ends with the last one that it is long enough for."""
         found: list[Frame] = []
-        frames = self._from(times[0] - self._interval)
-        before: Frame | None = None
-        after = next(frames, None)
+        late = min([ROUNDED, *((b - a) / 2 for a, b in pairwise(times))])
+        frames = self._since(times[0], late)
+        before, after = next(frames, None), next(frames, None)
         for time in times:
-            while after is not None and self.time(after) <= time:
+            while before is not None and after is not None and self._begun(before, after, time, late):
                 before, after = after, next(frames, None)
-            if after is not None and (before is None or self.time(after) - time < time - self.time(before)):
-                found.append(after)
-            elif before is not None and (after is not None or time <= self.time(before) + self._interval / 2):
-                found.append(before)
-            else:
+            if before is None or (after is None and not self._lasts(before, time)):
                 break
+            found.append(before)
         return found
+
+    def _since(self, time: Fraction, late: Fraction = ROUNDED) -> Iterator[Frame]:
+        """Frames from the one on that is shown at a time; none where it is shorter."""
+        for back in (2 * self._interval, Fraction(10), time):  # there may be no frame for long
+            frames = self._from(time - back)
+            before = next(frames, None)
+            if before is not None and (self.time(before) <= time or back >= time):
+                break
+        else:
+            return
+        for after in frames:
+            if not self._begun(before, after, time, late):
+                yield before
+                yield after
+                yield from frames
+                return
+            before = after
+        if self._lasts(before, time):
+            yield before
+
+    def _begun(self, before: Frame, after: Frame, time: Fraction, late: Fraction) -> bool:
+        """Whether the second of two frames is the one shown then, if it may come so late."""
+        wait = self.time(after) - time
+        return wait <= 0 or (wait <= late and wait < time - self.time(before))
+
+    def _lasts(self, last: Frame, time: Fraction) -> bool:
+        return time < self.time(last) + max(self._interval / 2, last.duration * last.time_base)
 
     def time(self, frame: Frame) -> Fraction:
         """Of a frame, in seconds from the first one."""

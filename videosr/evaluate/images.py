@@ -136,7 +136,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         InputError: the file cannot be read as an image.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(f"file:{path}") as container:
             frame = next(container.decode(video=0))
             return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration) as exc:
@@ -149,22 +149,41 @@ def crop_to_multiple(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
 
 
+def check_originals(folder: str | Path, scale: int) -> None:
+    """Raises InputError: the folder or an image in it cannot be used to measure."""
+    for path in list_images(folder):
+        _original(path, scale)
+
+
+def _original(path: Path, scale: int) -> NDArray[np.uint8]:
+    """An image, cropped. Raises InputError: it cannot be read, or is too small."""
+    whole = read_image(path)
+    hr = crop_to_multiple(whole, scale)
+    if min(hr.shape[:2]) < 2 * scale + 11:
+        size = f"{whole.shape[1]}x{whole.shape[0]}"
+        raise InputError(f"{path}: {size} pixels are too few to measure at a scale of {scale}: remove it")
+    return hr
+
+
 def _pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> Iterator[tuple[Path, NDArray[Any], NDArray[Any]]]:
     """(path of the original, LR, HR), both uint8."""
     originals = list_images(hr_folder)
-    inputs = {} if lr_folder is None else {p.stem: p for p in list_images(lr_folder)}
+    small = [] if lr_folder is None else list_images(lr_folder)
+    inputs = [(path.relative_to(lr_folder or path).with_suffix(""), path) for path in small]
     for path in originals:
-        whole = read_image(path)
-        hr = crop_to_multiple(whole, scale)
-        if min(hr.shape[:2]) < 2 * scale + 11:
-            size = f"{whole.shape[1]}x{whole.shape[0]}"
-            raise InputError(f"{path}: {size} pixels are too few to measure at a scale of {scale}: remove it")
+        hr = _original(path, scale)
         if lr_folder is None:
             yield path, imresize(hr, 1 / scale), hr
             continue
-        partner = inputs.get(path.stem) or inputs.get(f"{path.stem}x{scale}")
-        if partner is None:
-            raise InputError(f"{path}: has no partner {path.stem} or {path.stem}x{scale} in {lr_folder}")
+        name = path.relative_to(hr_folder).with_suffix("")
+        names = name, name.with_name(f"{name.name}x{scale}")
+        found = [p for other, p in inputs if other in names]  # in folders alike; else by the name alone
+        found = found or [p for other, p in inputs if other.name in (names[0].name, names[1].name)]
+        if not found:
+            raise InputError(f"{path}: has no partner {names[0]} or {names[1]} in {lr_folder}")
+        partner, *others = found
+        if others:
+            raise InputError(f"{path}: {partner} and {others[0]} may be made of it: put them into folders like its own")
         lr = read_image(partner)
         if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
             raise InputError(f"{partner}: is {lr.shape[:2]}, not 1/{scale} of {path.name}'s {hr.shape[:2]}")

@@ -15,6 +15,7 @@ import av
 import av.error
 import numpy as np
 
+from videosr.errors import InputError
 from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.captions import without_captions
 from videosr.media.fields import Fields, Scan
@@ -112,6 +113,7 @@ class Deinterlacer:
         self._graph: av.filter.Graph | None = None
         self._kind: tuple[object, ...] | None = None
         self._frames: dict[int, Frame] = {}  # by number, of those not yet finished
+        self._halves: set[int] = set()  # of those, which have given one of two
         self._count = 0
 
     def process(self, frame: Frame) -> Iterator[Frame]:
@@ -143,6 +145,10 @@ class Deinterlacer:
         yield from self.flush()
 
     def _made(self, frame: Frame) -> av.filter.Graph:
+        fmt = frame.format
+        if frame.width >> fmt.log2_w < 3 or frame.height >> fmt.log2_h < 4:
+            size = f"{frame.width}x{frame.height} {fmt.name}"
+            raise InputError(f"pictures of {size} are too small to be deinterlaced: give --deinterlace off")
         graph = av.filter.Graph()
         width, height, name = frame.width, frame.height, _carrier(frame.format).name
         chain = [graph.add_buffer(width=width, height=height, format=name, time_base=Fraction(1))]
@@ -158,8 +164,8 @@ class Deinterlacer:
                 return
             assert picture.pts is not None
             # Times go through the filters as numbers of frames, so that nothing is rounded on the way.
-            number, rest = divmod(picture.pts * picture.time_base.numerator, picture.time_base.denominator)
-            yield self._timed(number, picture, second=rest > 0)
+            number = picture.pts * picture.time_base.numerator // picture.time_base.denominator
+            yield self._timed(number, picture, second=number in self._halves)
 
     def _timed(self, number: int, picture: av.VideoFrame, *, second: bool) -> Frame:
         """The result with the time and the data of the frame it was made of."""
@@ -173,7 +179,10 @@ class Deinterlacer:
             del self._frames[number]
         if not self._plan.double:
             return made
-        if second:
+        if not second:
+            self._halves.add(number)
+        else:
+            self._halves.remove(number)
             made = without_captions(made)  # they have come with the first field
         following = self._frames.get(number + 1)
         length = frame.duration if following is None else min(frame.duration, following.pts - frame.pts)

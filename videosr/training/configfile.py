@@ -86,7 +86,7 @@ def _check(config: TrainingConfig, where: str) -> None:
             not data.shares or (len(data.shares) == len(data.train) and all(0 < s < math.inf for s in data.shares)),
             f"data: shares must be one positive number for each of the {len(data.train)} folders of train",
         ),
-        (all(f >= 1 for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
+        (all(1 <= f < math.inf for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
         (0 <= data.softness <= 4, f"data: softness {data.softness:g} must be within 0..4"),
         (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
         (inside >= needed, f"data: patch {data.patch} leaves {inside} output pixels to losses that need {needed}"),
@@ -95,6 +95,15 @@ def _check(config: TrainingConfig, where: str) -> None:
         (data.video_interval > 0, f"data: video_interval {data.video_interval} must be positive"),
         (data.candidates > 0, f"data: candidates {data.candidates} must be positive"),
         (data.workers >= 0, f"data: workers {data.workers} must not be negative"),
+        (
+            0 <= config.network.upsampler_alpha <= 1,
+            f"network: upsampler_alpha {config.network.upsampler_alpha:g} must be within 0..1",
+        ),
+        *(
+            (value is None or math.isfinite(value), f"network: {name} {value} must be finite")
+            for name in ("layer_scale", "detail_gain")
+            for value in [getattr(config.network, name)]
+        ),
         (config.network.expansion >= 0, f"network: expansion {config.network.expansion} must not be negative"),
         (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),
         (schedule.learning_rate > 0, f"schedule: learning_rate {schedule.learning_rate} must be positive"),

@@ -186,8 +186,9 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
         InputError: a training picture is one of the forbidden ones, or none is large enough.
     """
     images, videos = list_files(config.train)
-    listing = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for _, p in [*images, *videos]]
-    settings = [listing, [str(f) for f in config.never_train], config.factors, min_size, config.shares, config.softness]
+    files = [images, videos, *list_files(config.never_train)]
+    listing = [[(str(p), p.stat().st_size, p.stat().st_mtime_ns) for _, p in found] for found in files]
+    settings = [listing, config.factors, min_size, config.shares, config.softness]
     if videos:
         settings += [config.frames, config.video_interval]
     key = hashlib.sha256(repr(tuple(settings)).encode()).hexdigest()

@@ -6,7 +6,7 @@ import copy
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from videosr.archs.exact import exact_float32
 from videosr.archs.families import Network, Start, family_of
 from videosr.archs.nexus import DropPath
 from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
-from videosr.errors import InputError, NetworkError, UsageError, VideosrError
+from videosr.errors import InputError, NetworkError, OutputError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
+from videosr.evaluate.images import check_originals
 from videosr.training.config import NetworkConfig, TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.copies import build_copies
@@ -31,6 +32,7 @@ from videosr.training.discriminator import Adversary
 from videosr.training.folding import forward_folded
 from videosr.training.growing import GROWN, grown
 from videosr.training.history import history
+from videosr.training.interrupts import held
 from videosr.training.journal import Journal
 from videosr.training.losses import Objective
 from videosr.training.optimizers import optimizers
@@ -152,7 +154,10 @@ class Trainer:
         if config.network.attention_mode == "flex" and self.device.type == "cpu":
             raise UsageError('network: attention_mode "flex" trains on CUDA only: take "sdpa"')
         self.folder = config.output.folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise OutputError.writing(self.folder, exc) from exc
         self.journal = Journal(self.folder)
         torch.manual_seed(config.schedule.seed)
         network, self._before = new_network(config.network)
@@ -300,9 +305,13 @@ class Trainer:
         """PSNR of luma and RGB, dB, and SSIM of luma of the averaged weights on each validation folder.
 
         See `evaluate`; by measure, then by the folder's name.
+
+        Raises:
+            InputError: a folder has become unusable.
         """
-        upscale, scale = upscaler(self.average), self.config.network.scale
-        means = {f.name: evaluate(f, upscale, scale).mean for f in self.config.data.validation}
+        upscale, scale, folders = upscaler(self.average), self.config.network.scale, self.config.data.validation
+        names = distinct_names(folders)
+        means = {name: evaluate(f, upscale, scale).mean for name, f in zip(names, folders, strict=True)}
         return {
             measure: {name: getattr(mean, measure) for name, mean in means.items()}
             for measure in ("psnr_y", "psnr_rgb", "ssim_y")
@@ -325,7 +334,8 @@ class Trainer:
         clock = time.monotonic()
         try:
             for lr, hr, average in self._batches(sampler):
-                reports.append(self.step(lr, hr, average))
+                with held():  # half a step is none that could be gone on from
+                    reports.append(self.step(lr, hr, average))
                 self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
                 if self._due(self.config.output.log_every):
                     self._log_losses(reports)
@@ -334,7 +344,7 @@ class Trainer:
                     clock = time.monotonic()
                 if self._due(self.config.output.checkpoint_every):
                     self.save_checkpoint()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, InputError):
             self.save_checkpoint()
             raise
 
@@ -398,6 +408,26 @@ class Trainer:
         return tensor.float() / 255 if images.dtype == np.uint8 else tensor
 
 
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of some paths, as many as tell them apart."""
+    names: list[str] = []
+    for parts in range(1, max((len(folder.parts) for folder in folders), default=0) + 1):
+        names = ["/".join(folder.parts[-parts:]) for folder in folders]
+        if len(set(names)) == len(set(folders)):
+            break
+    return names
+
+
+def _usable(device: str | None) -> str:
+    """A device, None being the best that is there. Raises UsageError: torch cannot use it."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as exc:
+        raise UsageError(f"--device {device}: torch cannot use it: {str(exc).splitlines()[0]}") from exc
+    return device
+
+
 def run(
     config_path: str | Path, *, resume: bool = False, device: str | None = None, say: Callable[[str], None] = print
 ) -> Path:
@@ -417,7 +447,9 @@ def run(
         VideosrError: the training diverged.
     """
     config = load_config(config_path)
-    trainer = Trainer(config, device or ("cuda" if torch.cuda.is_available() else "cpu"), say)
+    for folder in config.data.validation:
+        check_originals(folder, config.network.scale)
+    trainer = Trainer(config, _usable(device), say)
     if trainer.checkpoint_path.exists():
         if not resume:
             raise InputError(f"{trainer.folder}: holds a run already: resume it or choose another output folder")
