@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from videosr.media.captions import CAPTIONS, as_read, caption_messages
 from videosr.media.decoder import Decoder
-from videosr.media.riders import written
+from videosr.media.riders import Riders
 from videosr.media.user_data import CODECS, embed
 from videosr.media.verify import verify
 
@@ -25,7 +25,7 @@ FAST = ("--preset", "ultrafast")
 @settings(max_examples=20)
 def test_a_decoder_finds_the_captions_of_every_picture(encoder, texts):
     codec, packets, extradata = coded(encoder)
-    assert CAPTIONS in written(codec)
+    assert CAPTIONS in Riders(codec).kinds
     texts = [text[: len(text) // 3 * 3] for text in texts]
     captioned = [(pts, embed(data, caption_messages(texts[pts]), codec)) for pts, data in packets]
     read, pictures = found(CAPTIONS, codec, captioned, extradata)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from videosr.media.decoder import Decoder
 from videosr.media.hdr import AMBIENT, ambient_message
 from videosr.media.hdr10plus import DYNAMIC, dynamic_message
-from videosr.media.riders import messages, written
+from videosr.media.riders import Riders
 from videosr.media.user_data import Message, embed
 from videosr.media.verify import verify
 
@@ -97,9 +97,8 @@ def test_ambient_light():
     assert ambient_message(read) == [Message(payload, 148)]
     assert ambient_message(read[:-1]) == []
     assert ambient_message(struct.pack("=6i", 1, 0, 1, 2, 1, 2)) == []
-    assert messages([(AMBIENT, read)], "hevc") == messages([(AMBIENT, read)], "h264") == [Message(payload, 148)]
-    assert messages([(AMBIENT, read)], "av1") == []
-    assert written("ffv1") == frozenset()
+    rides = ((AMBIENT, read), ("ICC_PROFILE", b"x"))
+    assert [Riders(codec).of(rides) for codec in ("hevc", "h264", "av1", "ffv1")] == [rides[:1], rides[:1], (), ()]
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,9 @@ class Riders:
 
     def put(self, packet: bytes, riding: SideData) -> bytes:
         """A frame's coded picture, with what `of` gives of it."""
-        messages = [message for kind, data in riding for message in _MESSAGES.get(kind, _none)(data)]
+        messages = [message for kind, data in riding if kind != dolby.RPU for message in _MESSAGES[kind](data)]
         units = [dolby.unit(dolby.enlarged(data, self.across, self.down)) for kind, data in riding if kind == dolby.RPU]
-        return (embed(packet, messages, self.codec) if messages else packet) + b"".join(units)
-
-
-def _none(data: bytes) -> list[Message]:
-    del data
-    return []
+        return embed(packet, messages, self.codec) + b"".join(units)
 
 
 def as_written(kind: str, data: bytes) -> bytes:
