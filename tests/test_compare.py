@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from clips import make_clip
+from corpus.hdr import barred, dolby
 
 from videosr.compare.page import page, picture
 from videosr.compare.png import png
@@ -93,6 +94,13 @@ def test_a_film_that_stands_askew_is_named(tmp_path):
     make_clip(tmp_path / "askew.mp4", frames=14, color=COLOR, matrix=(0.75, 0.5, -0.5, 0.75))
     found = compared(tmp_path / "askew.mp4", tmp_path / "askew.mp4")
     assert "askew.mp4 is to be turned by no multiple of 90 degrees: it is shown as it is coded" in found.notes
+
+
+def test_colours_that_need_dolby_vision_are_told_of(tmp_path):
+    film = dolby(tmp_path, 5, 0, barred)
+    assert "in.mp4 is Dolby Vision of profile 5, and shown without its metadata: in wrong colours" in (
+        compared(film, film).notes
+    )
 
 
 def test_moments_beyond_the_end_are_told_of(films):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -170,17 +171,37 @@ def serve(
         if not quiet:
             click.echo(one_line(f"videosr: {line}"), err=True)
 
-    server: Server | None = None
+    # Until the source is there a signal has to raise, for it may be waited for for ever; what is at work then may take
+    # the exception for an error of the source.
+    asked = threading.Event()
+    running = terminated = False
 
     def terminate(signum: int, frame: FrameType | None) -> None:
         """SIGTERM is how a service is ended: exit code 0, unlike Ctrl-C."""
-        if server is None:
-            raise SystemExit(0)  # it may wait for its source for ever
-        server.stop()
+        nonlocal terminated
+        terminated = True
+        asked.set()
+        if not running:
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        asked.set()
+        if callable(handler := before[signum]):
+            handler(signum, frame)
+
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, *known)}
+    signal.signal(signal.SIGTERM, terminate)
+    for number in known:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
-        server = Server(options, say)
+        server = Server(options, say, asked)
+        running = True
         server.run()
+    except KeyboardInterrupt:
+        if not terminated:
+            raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

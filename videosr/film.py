@@ -28,7 +28,7 @@ from videosr.media.codecs import EncoderSettings, canonical_name, output_info, r
 from videosr.media.conform import Conformer
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, deinterlacing
-from videosr.media.dolby import carried
+from videosr.media.dolby import Fit, carried
 from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.encoders import NVENC
 from videosr.media.fields import detect
@@ -113,7 +113,8 @@ def riders_of(decoder: Decoder, settings: EncoderSettings, coded: StreamInfo, co
     """
     codec = canonical_name(settings.codec)
     across, down = Fraction(coded.width, decoder.info.width), Fraction(coded.height, decoder.info.height)
-    return Riders(codec, across, down, carried(decoder.dolby, container, codec, coded.format.bits))
+    fit = Fit(across, down, decoder.cropped)
+    return Riders(codec, fit, carried(decoder.dolby, container, codec, coded.format.bits))
 
 
 class SegmentSink:

@@ -65,6 +65,15 @@ def test_a_full_queue_drops_its_oldest():
     assert (queue.get(), queue.get(), queue.get(0.01)) == (3, 4, None)
 
 
+def test_entries_beside_the_others_are_counted_apart():
+    spilled: list[int] = []
+    queue: BoundedQueue[int] = BoundedQueue(2, spilled.append, beside=lambda n: n % 10 > 0, size_beside=3)
+    for n in (10, 1, 2, 20, 3, 30, 4):
+        queue.put(n)
+    assert spilled == [10, 1]
+    assert [queue.get() for _ in range(5)] == [2, 20, 3, 30, 4]
+
+
 def test_a_full_queue_that_may_not_drop_waits():
     queue: BoundedQueue[int] = BoundedQueue(1)
     queue.put(0)

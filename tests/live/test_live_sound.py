@@ -13,7 +13,9 @@ import pytest
 from av.stream import Disposition
 
 from videosr.live.options import ServeOptions, parse_target
+from videosr.live.outputs import Output, Raw
 from videosr.live.serve import Server
+from videosr.media.live_codec import Coded
 from videosr.media.live_input import SourceSpec
 from videosr.upscaler import UpscaleOptions
 
@@ -76,6 +78,29 @@ def test_sound_in_a_form_that_aac_has_not_is_brought_to_the_nearest(tmp_path, na
     assert (sound[0].sample_rate, sound[0].layout.name) == expected
     assert sum(frame.samples for frame in sound) / sound[0].sample_rate == pytest.approx(2, abs=0.1)
     assert np.abs(sound[len(sound) // 2].to_ndarray()).max() == pytest.approx(0.25, abs=0.05)
+
+
+class Unread(Output):
+    """A pipe from which nobody reads yet."""
+
+    raw = True
+
+    def _write(self, entry):
+        return True
+
+    def _close(self):
+        pass
+
+
+def test_a_burst_of_sound_costs_no_picture_and_pictures_no_sound():
+    output = Unread("pipe", wait=False, say=print, stop=threading.Event())
+    picture, sound = Raw(None, 0.0), Coded(False, b"", 0, 1, True, 0.0)
+    for entry in (*[sound] * 40, *[picture] * 4, *[sound] * 60):
+        output.put(entry)
+    assert (len(output.queue), output.dropped, output.silenced) == (104, 0, 0)
+    for entry in (*[picture] * 3, *[sound] * 200):
+        output.put(entry)
+    assert (len(output.queue), output.dropped, output.silenced) == (260, 3, 44)
 
 
 @pytest.mark.parametrize(("codec", "piped"), [("aac", False), ("ac3", False), ("ac3", True)])

@@ -7,21 +7,25 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
 import pytest
 from clips import make_clip
+from corpus.hdr import barred, dolby, hdr10_plus, with_units, x265
 from television import television
 
-from videosr.errors import OutputError
+from videosr.errors import OutputError, UsageError
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.outputs import PATIENCE
 from videosr.live.serve import Server
-from videosr.media.live_input import SourceSpec
+from videosr.media.live_input import LiveInput, Picture, SourceSpec
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,67 @@ def test_signals_end_it_while_it_waits_for_its_source(tmp_path, number, code):
         _, errors = process.communicate()
     assert process.returncode == code, errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signals_end_it_though_ffmpeg_takes_them_for_an_error(number, code):
+    """In the middle of opening a source that says nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        source = f"udp://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "videosr", "serve", source, "-o", "tcp://127.0.0.1:0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert "MPEG-TS: tcp://" in process.stderr.readline()
+    time.sleep(1)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+
+
+class Silent(BaseHTTPRequestHandler):
+    """A file as servers give it that know nothing of byte ranges."""
+
+    path_of_file: ClassVar[Path]
+
+    def do_GET(self):
+        data = self.path_of_file.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_whole_file_over_http_ends(tmp_path):
+    Silent.path_of_file = make_clip(tmp_path / "in.ts", frames=12)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = LiveInput(SourceSpec(url=f"http://127.0.0.1:{server.server_port}/in.ts"))
+        assert not source.live
+        assert sum(isinstance(event, Picture) for event in source) == 12
+        source.close()
+        server.shutdown()
+
+
+def test_what_players_will_miss_is_named(tmp_path):
+    (folder := tmp_path / "a").mkdir()
+    source = LiveInput(SourceSpec(url=str(with_units(folder, x265, hdr10_plus))))
+    assert source.losses == ["HDR10+ dynamic metadata"]
+    source.close()
+    source = LiveInput(SourceSpec(url=str(dolby(tmp_path, 5, 0, barred))))
+    assert source.losses == ["Dolby Vision metadata, without which its colours are wrong,"]
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("udp://127.0.0.1:99999", "-"), ("clip.mkv", "udp://127.0.0.1:0"), ("tcp://h:x", "-")]
+)
+def test_ports_that_are_none_are_refused(source, target):
+    with pytest.raises(UsageError, match=r"[Pp]ort|is no address"):
+        ServeOptions(source=SourceSpec(url=source), targets=(parse_target(target),))
 
 
 def test_a_film_is_served_to_its_end_though_its_sound_changes(tmp_path):

@@ -7,46 +7,62 @@ from functools import partial
 
 import av
 import pytest
+from clips import remux
 from corpus.hdr import barred, crc32, dolby, escaped, rpu, rpu_unit, with_units, x265
 from hypothesis import given
 from hypothesis import strategies as st
 
 from videosr.media.decoder import Decoder
-from videosr.media.dolby import CONFIGURATION, RPU, can_be_carried, carried, enlarged, mapping, same_kind, without_bars
-from videosr.media.matroska import elements
+from videosr.media.dolby import (
+    CONFIGURATION,
+    RPU,
+    Fit,
+    can_be_carried,
+    carried,
+    expected,
+    fitted,
+    mapping,
+    said,
+    same_kind,
+)
+from videosr.media.matroska import element, elements
+from videosr.media.template import saying
 from videosr.media.verify import verify
 
 FAST = ("--preset", "ultrafast")
 PROFILE_5, PROFILE_8 = bytes([1, 0, 5, 3, 1, 0, 1, 0, 0]), bytes([1, 0, 8, 3, 1, 0, 1, 1, 0])
-TWICE = Fraction(2), Fraction(2)
+TWICE = Fit(Fraction(2), Fraction(2))
 
 
 @given(st.tuples(*[st.integers(0, 8191)] * 4), st.integers(0, 4095), st.sampled_from([1, 2, Fraction(3, 2), 4]))
 def test_bars_are_those_of_the_larger_picture(bars, brightness, down):
-    made = enlarged(escaped(rpu(bars, brightness)), Fraction(2), Fraction(down))
-    by = (2, 2, down, down)
-    expected = tuple(min(round(bar * factor), 8191) for bar, factor in zip(bars, by, strict=True))
-    assert made == escaped(rpu(expected, brightness))
-    assert without_bars(made) == without_bars(escaped(rpu(bars, brightness)))
-    assert without_bars(made) != without_bars(escaped(rpu(bars, brightness ^ 1)))
+    fit = Fit(Fraction(2), Fraction(down), (3, 10, 0, 7))
+    made = fitted(escaped(rpu(bars, brightness)), fit)
+    cropped = [max(0, bar - out) for bar, out in zip(bars, (0, 7, 3, 10), strict=True)]
+    wanted = tuple(min(round(bar * by), 8191) for bar, by in zip(cropped, (2, 2, down, down), strict=True))
+    assert made == escaped(rpu(wanted, brightness))
+    before = said(escaped(rpu(bars, brightness)))
+    assert said(made) == expected(before, fit)
+    assert said(escaped(rpu(bars, brightness ^ 1)))[:16] != before[:16]
+    assert said(escaped(rpu((*bars[:3], bars[3] ^ 1), brightness))) != before
 
 
 @given(st.binary(max_size=80), st.integers(0, 983), st.integers(0, 122))
 def test_what_cannot_be_read_stays_as_it_is(data, bit, length):
-    assert enlarged(data, *TWICE) == data
+    assert fitted(data, TWICE) == data
     good = rpu((1, 2, 3, 4))
-    assert enlarged(escaped(good), *TWICE) == escaped(rpu((2, 4, 6, 8)))
-    assert enlarged(escaped(good[:length]), *TWICE) == escaped(good[:length])
+    assert fitted(escaped(good), TWICE) == escaped(rpu((2, 4, 6, 8)))
+    assert fitted(escaped(good[:length]), TWICE) == escaped(good[:length])
     spoiled = bytearray(good)
     spoiled[bit // 8] ^= 128 >> bit % 8
-    assert enlarged(escaped(bytes(spoiled)), *TWICE) == escaped(bytes(spoiled))
-    assert enlarged(escaped(rpu()), *TWICE) == escaped(rpu())
+    assert fitted(escaped(bytes(spoiled)), TWICE) == escaped(bytes(spoiled))
+    assert fitted(escaped(rpu()), TWICE) == escaped(rpu())
 
 
 @given(st.binary(min_size=5, max_size=120))
 def test_whatever_a_sum_is_right_of_is_read(content):
     made = b"\x19" + content + crc32(content) + b"\x80"
-    assert isinstance(enlarged(escaped(made), *TWICE), bytes)
+    assert isinstance(fitted(escaped(made), TWICE), bytes)
 
 
 def test_which_streams_can_be_carried():
@@ -100,12 +116,23 @@ def test_it_is_carried(tmp_path, videosr, profile, suffix):
     assert verify(film, output).problems == []
     with Decoder(film) as a, Decoder(output) as b:
         was, now = ([dict(frame.side_data)[RPU] for frame in decoder] for decoder in (a, b))
-        assert now == [enlarged(data, *TWICE) for data in was]
+        assert now == [fitted(data, TWICE) for data in was]
         assert len(set(now)) == 3
         assert same_kind(a.dolby, b.dolby)
         assert b.dolby[2] == profile[0]
     with av.open(output) as file:  # FFmpeg reads what is in the units
         assert all("DOVI_METADATA" in {kind.name for kind in frame.side_data} for frame in file.decode(video=0))
+
+
+def test_bars_that_the_container_crops_are_gone(tmp_path, videosr):
+    film = remux(dolby(tmp_path, unit=lambda n: rpu_unit(rpu((0, 0, 12, 20)))), tmp_path / "whole.mkv")
+    cropped = element(0x54BB, b"\x0a") + element(0x54AA, b"\x14")  # PixelCropTop, PixelCropBottom
+    (tmp_path / "cropped.mkv").write_bytes(saying(film.read_bytes(), video=cropped))
+    assert videosr("upscale", tmp_path / "cropped.mkv", tmp_path / "b.mkv", "--strict", *FAST).code == 0
+    assert verify(tmp_path / "cropped.mkv", tmp_path / "b.mkv").problems == []
+    with Decoder(tmp_path / "b.mkv") as decoder:
+        assert (decoder.info.width, decoder.info.height) == (256, 132)
+        assert [dict(frame.side_data)[RPU] for frame in decoder] == [escaped(rpu((0, 0, 4, 0)))] * 3
 
 
 def test_parts_made_by_several_processes_are_the_same(tmp_path, videosr):

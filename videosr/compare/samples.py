@@ -18,6 +18,7 @@ from videosr.evaluate.video import FORMATS, SEQUENCE, SMALLEST, VideoScores
 from videosr.evaluate.video import compare as measure
 from videosr.frame import Frame, PixelFormat, StreamInfo
 from videosr.media.decoder import Decoder
+from videosr.media.dolby import is_nothing_else
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.rescale import Rescaler
 from videosr.media.resize import Resizer
@@ -91,6 +92,7 @@ class _Film:
     def __init__(self, path: Path) -> None:
         self.path = path
         with Decoder(path) as decoder:
+            self.colourless = is_nothing_else(decoder.dolby)
             orientation, self._origin = Orientation.of(decoder.display_matrix), decoder.origin
             self.askew, self._orientation = orientation is None, orientation or UPRIGHT
             self.info = self._orientation.info(decoder.info)
@@ -271,7 +273,9 @@ def _notes(films: Sequence[_Film], size: tuple[int, int]) -> Iterator[str]:
             yield f"{film.path.name} has another shape, and was stretched"
         if film.askew:
             yield f"{film.path.name} is to be turned by no multiple of 90 degrees: it is shown as it is coded"
-        if info.color.transfer in (16, 18):
+        if film.colourless:
+            yield f"{film.path.name} is Dolby Vision of profile 5, and shown without its metadata: in wrong colours"
+        elif info.color.transfer in (16, 18):
             yield f"{film.path.name} is HDR, and shown as it is coded: pale on an ordinary screen"
 
 

@@ -96,7 +96,7 @@ def _check_address(text: str, scheme: str) -> None:
         port = parts.port
     except ValueError as exc:
         raise UsageError(f"-o {text}: {exc}") from exc
-    if not parts.hostname or (scheme in ("udp", "rtp") and port is None):
+    if not parts.hostname or port == 0 or (scheme in ("udp", "rtp") and port is None):
         raise UsageError(f"-o {text}: is no address; give {scheme}://HOST:PORT")
 
 
@@ -128,8 +128,13 @@ class ServeOptions:
         """Check what can be checked without opening anything.
 
         Raises:
-            UsageError: a latency that is none, two pages, two outputs of one name, an output twice.
+            UsageError: a latency or port that is none, two pages, two outputs of one name, an output twice.
         """
+        try:
+            urlsplit(self.source.url).port  # noqa: B018  # of no other use yet; it would be waited for for ever
+        except ValueError as exc:
+            if self.source.remote:
+                raise UsageError(f"{self.source.shown}: {exc}") from exc
         if not 0.02 <= self.latency <= 60:
             raise UsageError(f"--latency {self.latency:g} s is not between 20 ms and 60 s")
         if sum(target.kind == "http" for target in self.targets) > 1:

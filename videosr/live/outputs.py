@@ -39,8 +39,10 @@ from videosr.media.live_output import (
 )
 
 QUEUED_FRAMES = 64
-"""Entries that wait in an output's queue at most; of raw pictures, which are large, `QUEUED_PICTURES`."""
+"""Coded pictures that wait in an output's queue at most; of raw ones, which are large, `QUEUED_PICTURES`."""
 QUEUED_PICTURES = 4
+QUEUED_SOUND = 256
+"""Packets of sound likewise: some five seconds of AAC, which comes in bursts."""
 BACKOFF = (0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between attempts to connect; the last value repeats."""
 PATIENCE = 3.0
@@ -59,6 +61,11 @@ class Raw:
 type Entry = Raw | Coded
 
 
+def _pictured(entry: Entry) -> bool:
+    """Whether it is no sound."""
+    return isinstance(entry, Raw) or entry.video
+
+
 class Output(ABC):
     """One destination.
 
@@ -68,6 +75,7 @@ class Output(ABC):
         taken: frames given to it.
         written: how many of them were muxed.
         dropped: how many of them were not.
+        silenced: packets of sound that were not muxed.
         latency: from the demuxed packet of the source to the packet muxed here.
         gone: set when it has ended for good.
         error: why it has ended, if it failed.
@@ -77,14 +85,16 @@ class Output(ABC):
 
     def __init__(self, name: str, *, wait: bool, say: Callable[[str], None], stop: threading.Event) -> None:
         self.name, self._say, self._stop = name, say, stop
-        self.taken = self.written = self.dropped = 0
+        self.taken = self.written = self.dropped = self.silenced = 0
         self.latency = Latency()
         self.gone = threading.Event()
         self.error: OutputError | None = None
         self._needs_key = not self.raw
         self._lock = threading.Lock()
         size = QUEUED_PICTURES if self.raw else QUEUED_FRAMES
-        self.queue: BoundedQueue[Entry] = BoundedQueue(size, None if wait else self._spill)
+        self.queue: BoundedQueue[Entry] = BoundedQueue(
+            size, None if wait else self._spill, beside=lambda entry: not _pictured(entry), size_beside=QUEUED_SOUND
+        )
         self._thread = threading.Thread(target=self._run, name=f"videosr-out-{name}", daemon=True)
 
     def start(self) -> None:
@@ -93,7 +103,7 @@ class Output(ABC):
 
     def put(self, entry: Entry) -> None:
         """Queue an entry. If the queue is full: waits for room if made with `wait`, else drops the oldest."""
-        if isinstance(entry, Raw) or entry.video:
+        if _pictured(entry):
             with self._lock:
                 self.taken += 1
         try:
@@ -121,9 +131,11 @@ class Output(ABC):
             self._lose(entry)
 
     def _lose(self, entry: Entry) -> None:
-        if isinstance(entry, Raw) or entry.video:
-            with self._lock:
+        with self._lock:
+            if _pictured(entry):
                 self.dropped += 1
+            else:
+                self.silenced += 1
 
     def _spill(self, entry: Entry) -> None:
         self._lose(entry)
@@ -148,7 +160,7 @@ class Output(ABC):
                     raise
                 if not written:
                     self._lose(entry)
-                elif isinstance(entry, Raw) or entry.video:
+                elif _pictured(entry):
                     with self._lock:
                         self.written += 1
                     self.latency.add(time.monotonic() - entry.arrival)

@@ -17,10 +17,18 @@ class BoundedQueue[T]:
     Args:
         size: entries it holds.
         spill: called, in the thread that puts, with the entry that has to go when the queue is full; None: `put` waits.
+        beside: tells entries that are counted apart, and of which it holds `size_beside`.
+        size_beside: of those.
     """
 
-    def __init__(self, size: int, spill: Callable[[T], None] | None = None) -> None:
-        self._size, self._spill = size, spill
+    def __init__(
+        self,
+        size: int,
+        spill: Callable[[T], None] | None = None,
+        beside: Callable[[T], bool] = lambda entry: False,
+        size_beside: int = 0,
+    ) -> None:
+        self._size, self._spill, self._beside, self._size_beside = size, spill, beside, size_beside
         self._entries: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -32,9 +40,15 @@ class BoundedQueue[T]:
         """Add an entry. Raises Closed."""
         spilled: list[T] = []
         with self._changed:
-            while len(self._entries) >= self._size and not self._closed:
+            beside = self._beside(entry)
+            size = self._size_beside if beside else self._size
+            while not self._closed:
+                alike = [at for at, other in enumerate(self._entries) if self._beside(other) == beside]
+                if len(alike) < size:
+                    break
                 if self._spill is not None:
-                    spilled.append(self._entries.popleft())
+                    spilled.append(self._entries[alike[0]])
+                    del self._entries[alike[0]]
                 else:
                     self._changed.wait()
             if self._closed:

@@ -41,15 +41,19 @@ class Server:
     Args:
         options: see `ServeOptions`.
         say: is told what happens, a line each.
+        asked_to_stop: set by signals' handlers and by `stop`.
 
     Raises:
         VideosrError: the source or the network cannot be opened, or an output cannot be had.
+        KeyboardInterrupt: it was asked to stop while it waited for the source.
     """
 
-    def __init__(self, options: ServeOptions, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: ServeOptions, say: Callable[[str], None], asked_to_stop: threading.Event | None = None
+    ) -> None:
         self.options, self._say = options, say
         self._stop = threading.Event()
-        self._asked_to_stop = threading.Event()
+        self._asked_to_stop = asked_to_stop or threading.Event()
         self._front: Front | None = None
         self._served: Output | None = None  # through the front
         self._outputs: list[Output] = []
@@ -92,6 +96,8 @@ class Server:
             try:
                 return LiveInput(self.options.source)
             except InputLost as exc:
+                if self._asked_to_stop.is_set():  # FFmpeg made this of what the signal's handler raised
+                    raise KeyboardInterrupt from exc
                 if not self.options.source.live:
                     raise
                 if attempt == 0:
@@ -116,6 +122,10 @@ class Server:
         )
         if source.note:
             self._say(source.note)
+        for lost in source.losses:
+            self._say(f"{options.source.shown}: {lost} cannot be kept")
+        if coded and source.info.format.bits > 8:
+            self._say(f"{options.source.shown}: has {source.info.format.bits} bits, coded outputs get 8")
         if len(forms) > 1:
             self._say(f"if the machine cannot keep up: {', then '.join(form.name for form in forms[1:])}")
         template = Template()
@@ -300,6 +310,9 @@ class Server:
         text = f"{account.taken} frames in, {account.delivered} out, {dropped} dropped" + (f" ({why})" if why else "")
         if self.intake.damaged:
             text += f"; {self.intake.damaged} damaged packets of the source gave no frame"
+        for output in self._outputs:
+            if output.silenced:
+                text += f"; {output.name} lost {output.silenced} packets of sound"
         p95 = self.ledger.latency.percentile(0.95)
         return text + (f"; latency p95 {1000 * p95:.0f} ms" if p95 is not None else "")
 
@@ -322,7 +335,8 @@ class Server:
             "form": self.ladder.rung.name,
             "viewers": self._front.viewers if self._front is not None else 0,
             "outputs": [
-                {"name": o.name, "taken": o.taken, "written": o.written, "dropped": o.dropped} for o in self._outputs
+                {name: getattr(o, name) for name in ("name", "taken", "written", "dropped", "silenced")}
+                for o in self._outputs
             ],
         }
 

@@ -256,6 +256,11 @@ class Decoder:
         return self._side_data.static
 
     @property
+    def cropped(self) -> tuple[int, int, int, int]:
+        """Samples that the container crops at the top, bottom, left and right."""
+        return self._pictures.cropping.edges
+
+    @property
     def dolby(self) -> bytes:
         """The stream's configuration, if it is Dolby Vision that can be carried (`dolby`); else empty."""
         return self._side_data.dolby

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from videosr.media.matroska import element
 from videosr.media.user_data import escaped
@@ -100,38 +101,79 @@ def unit(rpu: bytes) -> bytes:
     return b"\0\0\0\1\x7c\x01" + rpu
 
 
-def enlarged(rpu: bytes, across: Fraction, down: Fraction) -> bytes:
-    """An RPU for a picture of another size.
+class Fit(NamedTuple):
+    """How a picture was made of another one.
+
+    Attributes:
+        across: its columns by those of the part of the other that it shows.
+        down: rows likewise.
+        cropped: rows and columns of the other that it does not show: at the top, bottom, left and right.
+    """
+
+    across: Fraction = Fraction(1)
+    down: Fraction = Fraction(1)
+    cropped: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def bars(self, bars: Sequence[int]) -> list[int]:
+        """Black bars of the other, at the left, right, top and bottom, as they are in the picture."""
+        top, bottom, left, right = self.cropped
+        kept = (max(bar - out, 0) for bar, out in zip(bars, (left, right, top, bottom), strict=True))
+        factors = self.across, self.across, self.down, self.down
+        return [min(round(bar * by), 2**13 - 1) for bar, by in zip(kept, factors, strict=True)]
+
+
+def fitted(rpu: bytes, fit: Fit) -> bytes:
+    """An RPU for a picture that was made of another one.
 
     Args:
-        rpu: as it is coded, without the unit's header.
-        across: columns by columns of the picture that it was made for.
-        down: rows likewise.
+        rpu: of that, as it is coded, without the unit's header.
+        fit: how.
 
     Returns:
-        It, black bars scaled; as it was, if it has none, or is not what its syntax says.
+        It, with the picture's black bars; as it was, if it tells of none, or is not what its syntax says.
     """
+    return _with_bars(rpu, fit.bars)
+
+
+def _with_bars(rpu: bytes, made: Callable[[Sequence[int]], Sequence[int]]) -> bytes:
     content = bytearray(_plain(rpu))
     try:
-        bars = _bars(content)
+        places = _bars(content)
     except ValueError:
         return rpu
-    values = [_Bits(content, at).take(13) for at in bars]
-    wanted = [min(round(v * by), 2**13 - 1) for v, by in zip(values, (across, across, down, down), strict=False)]
-    if values == wanted:
-        return rpu
+    before = content[:]
     number = int.from_bytes(content)
-    for at, value in zip(bars, wanted, strict=True):
-        shift = 8 * len(content) - at - 13
-        number = number & ~(0x1FFF << shift) | value << shift
+    for place in places:
+        ats = range(place, place + 4 * 13, 13)
+        for at, value in zip(ats, made([_Bits(before, at).take(13) for at in ats]), strict=True):
+            shift = 8 * len(content) - at - 13
+            number = number & ~(0x1FFF << shift) | value << shift
     content[:] = number.to_bytes(len(content))
+    if content == before:
+        return rpu
     content[-5:-1] = _crc32(content[1:-5]).to_bytes(4)
     return escaped(bytes(content))
 
 
-def without_bars(rpu: bytes) -> bytes:
-    """A digest of what is the same for pictures of all sizes."""
-    return blake2b(_plain(enlarged(rpu, Fraction(0), Fraction(0))), digest_size=16).digest()
+_SAID = struct.Struct(">16s4H")
+
+
+def said(rpu: bytes) -> bytes:
+    """What an RPU says, short: a digest of what holds for pictures of all sizes, and the black bars."""
+    bars = [0, 0, 0, 0]
+
+    def noted(found: Sequence[int]) -> Sequence[int]:
+        bars[:] = found
+        return 0, 0, 0, 0
+
+    digest = blake2b(_plain(_with_bars(rpu, noted)), digest_size=16).digest()
+    return _SAID.pack(digest, *bars)
+
+
+def expected(said: bytes, fit: Fit) -> bytes:
+    """What an RPU has to say that is fitted, of what the one before it `said`."""
+    digest, *bars = _SAID.unpack(said)
+    return _SAID.pack(digest, *fit.bars(bars))
 
 
 def _plain(rpu: bytes) -> bytes:
@@ -168,7 +210,7 @@ class _Bits:
 
 
 def _bars(rpu: bytes | bytearray) -> list[int]:
-    """The bits at which the rows and columns of black bars begin: left, right, top, bottom; of every such block.
+    """The bits at which the four numbers of black bars begin (left, right, top, bottom), of every block of them.
 
     Raises:
         ValueError: it is not of one layer and by itself, or not what the syntax says.
@@ -206,7 +248,7 @@ def _bars(rpu: bytes | bytearray) -> list[int]:
         begin = bits.at
         bits.take(8 * length)
         if level == _BARS and length >= 7:
-            found += range(begin, begin + 4 * 13, 13)
+            found.append(begin)
     return found
 
 

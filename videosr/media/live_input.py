@@ -21,6 +21,7 @@ from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.captions import CAPTIONS
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.cropping import Cropping
+from videosr.media.hdr import SideData
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.rehearsal import describe
@@ -184,13 +185,14 @@ class LiveInput:
             if spec.file:
                 describe(self._container, spec.shown)
             self.audio = self._sound()
-            self.live = spec.live or (spec.remote and not self._container.duration)
+            self.live = spec.live or (spec.remote and not self._container.duration and not _whole_file(self._container))
             self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
             self._arrivals: dict[int, float] = {}
             self._reader = PlaneReader()
             self._kinds: dict[tuple[object, ...], tuple[PixelFormat, ColorSpec]] = {}
             context = self._stream.codec_context
             self._cropping, self._side_data = Cropping(context), FrameSideData(context)
+            self._lost = SideData(context)
             self._stated = coded_display_matrix(context)
             self._matrix = self._stated
             self._orientation = Orientation.of(self._matrix) or UPRIGHT
@@ -202,6 +204,11 @@ class LiveInput:
         except BaseException:
             self._container.close()
             raise
+
+    @property
+    def losses(self) -> list[str]:
+        """What rides on the frames read so far and is not carried, by what people call it."""
+        return self._lost.losses(frozenset({CAPTIONS}))
 
     def _sound(self) -> AudioStream | None:
         """What players choose: of the picture's programme, by preference the default track."""
@@ -229,9 +236,10 @@ class LiveInput:
                         codec=stream.codec_context.codec.canonical_name,
                         compressed=compresses(stream.codec_context),
                     )
-        except InputLost:
+        except InputLost as exc:
             if self.live:
                 raise
+            raise InputError(f"{exc}, before the first frame") from exc
         kind = InputLost if self.live else InputError
         raise kind(f"{self._spec.shown}: has no decodable video frame")
 
@@ -313,6 +321,7 @@ class LiveInput:
             self._kinds[key] = fmt, color
         fmt, color = self._kinds[key]
         rides = self._side_data.of(picture)
+        self._lost.of(rides)
         self._orient(picture, rides)
         coded = Frame(
             planes=self._reader.read(picture, fmt),
@@ -353,6 +362,11 @@ class LiveInput:
     def close(self) -> None:
         """Let go of the source; not while another thread iterates."""
         self._container.close()
+
+
+def _whole_file(container: av.container.InputContainer) -> bool:
+    """Whether what comes over the network is a file of a known size, not a playlist that may grow."""
+    return (container.size or 0) > 0 and container.format.name not in ("hls", "dash")
 
 
 def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContainer:

@@ -154,6 +154,7 @@ class Reading:
         fields: of one field of those; None where that was not asked for.
         color: code points of the first frame.
         hdr: static HDR side data of the first frame.
+        cropped: samples that the container crops at the top, bottom, left and right.
         dolby: what the stream says of Dolby Vision (`dolby`); empty if nothing.
         views: what is said of views and surroundings (`immersive`).
         riders: what rides on frames and outputs have too (`riders.RIDERS`), by its kind: by the frame's number.
@@ -177,6 +178,7 @@ class Reading:
     fields: Samples | None = None
     color: dict[str, int] = field(default_factory=dict)
     hdr: dict[str, bytes] = field(default_factory=dict)
+    cropped: tuple[int, int, int, int] = (0, 0, 0, 0)
     dolby: bytes = b""
     views: dict[str, bytes] = field(default_factory=dict)
     riders: dict[str, dict[int, bytes]] = field(default_factory=lambda: {kind: {} for kind in RIDERS})
@@ -262,6 +264,7 @@ def _read_video(
         raise InputError(f"{container.name}: the video stream's header is damaged: {exc.strerror}") from exc
     shape: Fraction | None = None
     cropping, side_data = Cropping(context), FrameSideData(context)
+    file.cropped = cropping.edges
     times = PictureTimes(container)
     for packet in chain(_packets(container, [stream], file), [None]):
         if packet is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from videosr.media import dolby
 from videosr.media.captions import CAPTIONS, caption_messages
@@ -35,14 +34,12 @@ class Riders:
 
     Attributes:
         codec: FFmpeg's name of it, not an encoder's (`av.Codec.canonical_name`).
-        across: columns of the output by columns of the source.
-        down: rows likewise.
+        fit: how the pictures were made of the source's.
         dolby: whether the stream is Dolby Vision as its source is (`dolby.carried`).
     """
 
     codec: str
-    across: Fraction = Fraction(1)
-    down: Fraction = Fraction(1)
+    fit: dolby.Fit = dolby.Fit()  # noqa: RUF009  # it is never changed
     dolby: bool = False
 
     @property
@@ -57,7 +54,7 @@ class Riders:
     def put(self, packet: bytes, riding: SideData) -> bytes:
         """A frame's coded picture, with what `of` gives of it."""
         messages = [message for kind, data in riding if kind != dolby.RPU for message in _MESSAGES[kind](data)]
-        units = [dolby.unit(dolby.enlarged(data, self.across, self.down)) for kind, data in riding if kind == dolby.RPU]
+        units = [dolby.unit(dolby.fitted(data, self.fit)) for kind, data in riding if kind == dolby.RPU]
         return embed(packet, messages, self.codec) + b"".join(units)
 
 
@@ -66,5 +63,5 @@ def as_written(kind: str, data: bytes) -> bytes:
     if kind == CAPTIONS:
         return data
     if kind == dolby.RPU:
-        return dolby.without_bars(data)
+        return dolby.said(data)
     return b"".join(message.payload for message in _MESSAGES[kind](data))
