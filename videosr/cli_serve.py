@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import sys
-import threading
 from types import FrameType
 from typing import Any
 
@@ -171,37 +170,17 @@ def serve(
         if not quiet:
             click.echo(one_line(f"videosr: {line}"), err=True)
 
-    # Until the source is there a signal has to raise, for it may be waited for for ever; what is at work then may take
-    # the exception for an error of the source.
-    asked = threading.Event()
-    running = terminated = False
+    server: Server | None = None
 
     def terminate(signum: int, frame: FrameType | None) -> None:
         """SIGTERM is how a service is ended: exit code 0, unlike Ctrl-C."""
-        nonlocal terminated
-        terminated = True
-        asked.set()
-        if not running:
-            raise KeyboardInterrupt
+        if server is None:
+            raise SystemExit(0)  # it may wait for its source for ever
+        server.stop()
 
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        asked.set()
-        if callable(handler := before[signum]):
-            handler(signum, frame)
-
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, *known)}
-    signal.signal(signal.SIGTERM, terminate)
-    for number in known:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        server = Server(options, say, asked)
-        running = True
+        server = Server(options, say)
         server.run()
-    except KeyboardInterrupt:
-        if not terminated:
-            raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)

@@ -123,11 +123,12 @@ def test_signals_end_it_while_it_waits_for_its_source(tmp_path, number, code):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_signals_end_it_though_ffmpeg_takes_them_for_an_error(number, code):
+@pytest.mark.parametrize("source", ["udp://127.0.0.1:{}", "tcp://127.0.0.1:{}?listen=1"])
+def test_signals_end_it_though_ffmpeg_takes_them_for_an_error(source, number, code):
     """In the middle of opening a source that says nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
-        source = f"udp://127.0.0.1:{free.getsockname()[1]}"
+        source = source.format(free.getsockname()[1])
     command = [sys.executable, "-m", "videosr", "serve", source, "-o", "tcp://127.0.0.1:0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert "MPEG-TS: tcp://" in process.stderr.readline()

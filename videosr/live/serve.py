@@ -41,19 +41,15 @@ class Server:
     Args:
         options: see `ServeOptions`.
         say: is told what happens, a line each.
-        asked_to_stop: set by signals' handlers and by `stop`.
 
     Raises:
         VideosrError: the source or the network cannot be opened, or an output cannot be had.
-        KeyboardInterrupt: it was asked to stop while it waited for the source.
     """
 
-    def __init__(
-        self, options: ServeOptions, say: Callable[[str], None], asked_to_stop: threading.Event | None = None
-    ) -> None:
+    def __init__(self, options: ServeOptions, say: Callable[[str], None]) -> None:
         self.options, self._say = options, say
         self._stop = threading.Event()
-        self._asked_to_stop = asked_to_stop or threading.Event()
+        self._asked_to_stop = threading.Event()
         self._front: Front | None = None
         self._served: Output | None = None  # through the front
         self._outputs: list[Output] = []
@@ -96,8 +92,6 @@ class Server:
             try:
                 return LiveInput(self.options.source)
             except InputLost as exc:
-                if self._asked_to_stop.is_set():  # FFmpeg made this of what the signal's handler raised
-                    raise KeyboardInterrupt from exc
                 if not self.options.source.live:
                     raise
                 if attempt == 0:

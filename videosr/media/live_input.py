@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -364,6 +367,23 @@ class LiveInput:
         self._container.close()
 
 
+def _heeding_signals[T](work: Callable[[], T]) -> T:
+    """What a call returns or raises that may never end; it is left to itself if a signal's handler raises.
+
+    FFmpeg does not return at a signal, and PyAV takes what its handler raises for an error of the call.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as exc:
+            done.set_exception(exc)
+
+    threading.Thread(target=run, daemon=True, name="videosr-open").start()
+    return done.result()
+
+
 def _whole_file(container: av.container.InputContainer) -> bool:
     """Whether what comes over the network is a file of a known size, not a playlist that may grow."""
     return (container.size or 0) > 0 and container.format.name not in ("hls", "dash")
@@ -380,15 +400,17 @@ def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContaine
         scheme = urlsplit(spec.url).scheme
         options = probe | ({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}) | options
     name = "pipe:0" if spec.url == "-" else lower_scheme(spec.url)
+    opening = partial(
+        av.open,
+        name,
+        "r",
+        format=spec.demuxer or None,
+        options={"max_pixels": str(MAX_PIXELS)},
+        container_options=options,
+        timeout=timeout,
+    )
     try:
-        return av.open(
-            name,
-            "r",
-            format=spec.demuxer or None,
-            options={"max_pixels": str(MAX_PIXELS)},
-            container_options=options,
-            timeout=timeout,
-        )
+        return _heeding_signals(opening) if spec.remote else opening()
     except (av.error.FFmpegError, OSError) as exc:
         kind: type[InputError] = InputLost if spec.live else InputError
         if isinstance(exc, av.error.ProtocolNotFoundError):
