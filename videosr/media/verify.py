@@ -234,7 +234,9 @@ class _Check:
     def riders(self, a: Reading, b: Reading, fields: int = 1) -> None:
         """Captions and metadata, where the output's codec has a place for them: the same on every frame."""
         self.facts["captions"], self.facts["hdr10plus"] = len(b.riders[CAPTIONS]), len(b.riders[DYNAMIC])
-        vision = b.form is not None and carried(a.dolby, self._plan.container, b.codec, planar_format(b.form[2]).bits)
+        vision = False
+        if a.dolby and b.form is not None:
+            vision = carried(a.dolby, self._plan.container, b.codec, planar_format(b.form[2]).bits)
         if vision and not same_kind(a.dolby, b.dolby):
             self._differ("video: the stream does not say that it is Dolby Vision as its source is")
         for kind in sorted(Riders(b.codec, dolby=vision).kinds):
