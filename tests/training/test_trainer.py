@@ -2,6 +2,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -146,6 +147,16 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, whatever libraries that other tests have loaded made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if before is not None:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_waits_for_the_step_to_be_whole(
     config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,7 @@ def upscale(
         )
         upscaler = Upscaler(options)
     except VideosrError as exc:
-        _refuse(str(exc), exc)
+        _refuse(in_script(str(exc)), exc)
     except ImportError as exc:  # a plugin may have loaded an OpenVINO of the same name and another build
         why = " ".join(str(exc).split())
         _refuse(
@@ -137,4 +137,4 @@ def _output_format(given: vs.VideoFormat, source: PixelFormat, bits: int | None)
 
 
 def _refuse(why: str, cause: Exception | None = None) -> NoReturn:
-    raise vs.Error(f"vsvideosr.upscale: {in_script(why)}") from cause
+    raise vs.Error(f"vsvideosr.upscale: {why}") from cause
