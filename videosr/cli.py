@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -266,6 +268,10 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
+OPENING = "videosr-open"
+"""Name of the thread that opens a live source (`media.live_input`)."""
+
+
 class _Interrupts:
     """Makes Ctrl-C, `kill` and a closed terminal end the work cleanly."""
 
@@ -298,6 +304,8 @@ def main() -> NoReturn:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         code = cli.main(arguments, prog_name="videosr", standalone_mode=False) or 0
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
         code = exc.exit_code
@@ -308,6 +316,15 @@ def main() -> NoReturn:
         if isinstance(exc, click.UsageError) and arguments[0] in _TELLING and "--json" in arguments:
             Progress("", as_json=True).error(message, code)  # the command itself, which would, was not begun
         _say(f"videosr: {message}", err=True)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process; at once if a source is still being opened, for FFmpeg would call back into what is gone."""
+    if any(thread.name == OPENING for thread in threading.enumerate()):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 
