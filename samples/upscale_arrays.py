@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 COLOR = ColorSpec(matrix=Matrix.RGB, range=Range.FULL)
 

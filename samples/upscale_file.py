@@ -10,10 +10,10 @@ from pathlib import Path
 
 from videosr.errors import VideosrError
 from videosr.media.codecs import EncoderSettings
+from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.temporal import Mode
 from videosr.transcode import TranscodeOptions, transcode
-from videosr.upscaler import UpscaleOptions
 
 
 def main(source: Path, output: Path) -> None:

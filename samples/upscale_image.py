@@ -13,8 +13,9 @@ import numpy as np
 
 from videosr.errors import VideosrError
 from videosr.media.decoder import Decoder
+from videosr.options import UpscaleOptions
 from videosr.temporal import Mode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 
 def main(source: Path, output: Path) -> None:

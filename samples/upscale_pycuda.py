@@ -12,7 +12,8 @@ from pycuda import gpuarray
 from pycuda.compiler import SourceModule
 
 from videosr.arrays import frame_of, picture_of
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 NEGATIVE = """
 __global__ void negative(unsigned char *codes, int count) {

@@ -19,7 +19,8 @@ from videosr.media.decoder import Decoder
 from videosr.media.images import image_settings, write_image
 from videosr.metrics import imresize
 from videosr.models import registry
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 
 def main() -> None:

@@ -30,9 +30,10 @@ from videosr.media.codecs import EncoderSettings
 from videosr.media.probe import probe
 from videosr.media.verify import verify
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.transcode import TranscodeOptions, transcode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 WORDS = ("done", "refused")
 

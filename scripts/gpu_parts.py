@@ -259,7 +259,8 @@ def accuracy(engine: Engine, size: tuple[int, int], name: str) -> Measured:
 def film(engine: Engine, case: Case, name: str) -> Measured:
     """From file to null sink, and what crosses the bus on the way: of each frame a byte, which says "finite"."""
     from videosr.bench_film import whole
-    from videosr.upscaler import UpscaleOptions, Upscaler
+    from videosr.options import UpscaleOptions
+    from videosr.upscaler import Upscaler
 
     clip = case.clip or made_clip(case.folder / "clip.mp4", case.size, max(2 * case.count, 20))
     way = whole(Upscaler(UpscaleOptions(), engine), clip)

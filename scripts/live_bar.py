@@ -29,7 +29,8 @@ from videosr.live.ledger import Account
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.live_input import SourceSpec
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 RATE = 24
 

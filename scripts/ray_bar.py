@@ -31,9 +31,9 @@ from videosr.distributed.crew import LocalCrew
 from videosr.film import TranscodeOptions
 from videosr.machine import cores
 from videosr.media.codecs import EncoderSettings
+from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.transcode import Crew, transcode
-from videosr.upscaler import UpscaleOptions
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "bunny.mp4"
 BAR = 0.10

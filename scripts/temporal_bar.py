@@ -30,8 +30,9 @@ from videosr.evaluate.temporal import flicker
 from videosr.evaluate.video import Reference, recoded, shrink
 from videosr.frame import Frame
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.temporal import Mode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 Plane = np.ndarray[Any, np.dtype[Any]]
 KINDS = ("clean", "noise", "grain", "coded")

@@ -22,8 +22,9 @@ import numpy as np
 from videosr.engines import load
 from videosr.evaluate.images import IMAGE_SUFFIXES, read_image
 from videosr.metrics import imresize
+from videosr.options import UpscaleOptions
 from videosr.tiling import Tiling
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 _BESIDE = 4
 

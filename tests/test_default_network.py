@@ -11,7 +11,8 @@ from clips import make_clip
 from videosr.frame import StreamInfo
 from videosr.media.decoder import Decoder
 from videosr.models import registry
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 MARKED = {
     "H.264": ("a.mp4", "yuv420p", "libx264", {}),

@@ -26,10 +26,11 @@ from videosr.graph import Graph, NullSink
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.temporal import Mode
 from videosr.transcode import transcode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 FRAMES, WIDTH, HEIGHT = 8, 64, 48
 OPTIONS = TranscodeOptions(encoder=EncoderSettings(codec="ffv1"), upscale=UpscaleOptions(device="cuda"))

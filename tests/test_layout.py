@@ -23,6 +23,7 @@ FLOORS = [
     {"color", "scenes", "temporal", "tiling", "reflections", "graph", "metrics", "progress", "archs", "arrays"},
     {"engines"},
     {"models", "media", "export", "look"},
+    {"options"},
     {"upscaler", "download", "evaluate", "exporting", "journal", "doctor", "bench_alone", "bench_torch"},
     {"film"},
     {"transcode", "live", "training", "compare"},

@@ -18,7 +18,8 @@ from videosr.engines import load
 from videosr.errors import EngineError
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting
 from videosr.media.planes import to_av_frame
-from videosr.upscaler import OnNan, UpscaleOptions, Upscaler
+from videosr.options import OnNan, UpscaleOptions
+from videosr.upscaler import Upscaler
 
 LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)
 DARK, BRIGHT = 40, 220

@@ -19,8 +19,9 @@ from videosr.engines import Interface, Network, load  # noqa: E402
 from videosr.errors import UsageError  # noqa: E402
 from videosr.export import export  # noqa: E402
 from videosr.media.decoder import Decoder  # noqa: E402
+from videosr.options import UpscaleOptions  # noqa: E402
 from videosr.temporal import Mode  # noqa: E402
-from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
+from videosr.upscaler import Upscaler  # noqa: E402
 
 TIER = ("photo", "pro", "nexus_tiny")
 WINDOW, TILE = 4, 136  # the smallest tiles with windows of 4

@@ -15,9 +15,10 @@ from videosr.errors import UsageError
 from videosr.evaluate.video import Reference, shrink
 from videosr.frame import Frame, PixelFormat
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.reflections import RUNS, over_reflections
 from videosr.temporal import Mode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "bunny.mp4"
 

@@ -17,7 +17,8 @@ from videosr.errors import OutputError
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
 from videosr.media.verify import verify
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast")
 FONT = ("font.ttf", "font/ttf", bytes(range(256)) * 8)

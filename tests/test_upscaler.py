@@ -21,8 +21,9 @@ from videosr.engines import Engine, load  # noqa: E402
 from videosr.errors import UsageError  # noqa: E402
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting, StreamInfo  # noqa: E402
 from videosr.look import look_at  # noqa: E402
+from videosr.options import OnNan, UpscaleOptions  # noqa: E402
 from videosr.temporal import HISTORY, Mode  # noqa: E402
-from videosr.upscaler import OnNan, UpscaleOptions, Upscaler  # noqa: E402
+from videosr.upscaler import Upscaler  # noqa: E402
 
 HEIGHT, WIDTH = 50, 70
 LEFT = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)

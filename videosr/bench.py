@@ -30,10 +30,11 @@ from videosr.graph import Graph, NullSink, Timing
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.temporal import Mode
 from videosr.transcode import TranscodeOptions, transcode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 type Picture = NDArray[np.float32]  # (1, 3, H, W), R'G'B' in [0, 1]
 

@@ -26,7 +26,8 @@ from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.errors import EngineError, NetworkError, VideosrError
 from videosr.media.decoder import Decoder
 from videosr.models import registry
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 
 @dataclass(frozen=True, slots=True)

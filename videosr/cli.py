@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
 from videosr.errors import MissingExtraError, UsageError, VideosrError, one_line
 from videosr.media.containers import container_format
+from videosr.media.opening import under_way
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
 from videosr.models import registry
@@ -268,10 +268,6 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-OPENING = "videosr-open"
-"""Name of the thread that opens a live source (`media.live_input`)."""
-
-
 class _Interrupts:
     """Makes Ctrl-C, `kill` and a closed terminal end the work cleanly."""
 
@@ -320,8 +316,8 @@ def main() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process; at once if a source is still being opened, for FFmpeg would call back into what is gone."""
-    if any(thread.name == OPENING for thread in threading.enumerate()):
+    """End the process; at once if a source is still being opened."""
+    if under_way():
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os._exit(code)

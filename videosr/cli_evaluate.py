@@ -47,8 +47,9 @@ def candidates(
     """
     from videosr.evaluate.images import bicubic
     from videosr.evaluate.video import bicubic_video
+    from videosr.options import UpscaleOptions
     from videosr.temporal import Mode
-    from videosr.upscaler import UpscaleOptions, Upscaler
+    from videosr.upscaler import Upscaler
 
     options = [UpscaleOptions(model=m, temporal=Mode(temporal), tta=tta) for m in models if m != BICUBIC]
     networks = [(o, Upscaler(o)) for o in options]

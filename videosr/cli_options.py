@@ -21,10 +21,10 @@ from videosr.media.deinterlace import Deinterlace
 from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.source import parse_clock
 from videosr.models import registry
+from videosr.options import OnNan, UpscaleOptions
 from videosr.temporal import Mode
 from videosr.tiling import PLAIN_EDGE, WINDOWED_EDGE
 from videosr.transcode import TranscodeOptions
-from videosr.upscaler import OnNan, UpscaleOptions
 
 
 class FileName(click.ParamType[Path]):

@@ -143,8 +143,8 @@ def serve(
     from videosr.live.serve import Server
     from videosr.media.live_codec import VideoSettings
     from videosr.media.live_input import SourceSpec
+    from videosr.options import UpscaleOptions
     from videosr.temporal import Mode
-    from videosr.upscaler import UpscaleOptions
 
     upscale = UpscaleOptions(precision=precision, threads=threads, temporal=Mode(temporal))
     if model is not None:

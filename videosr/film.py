@@ -37,8 +37,9 @@ from videosr.media.nvenc import takes_gpu_frames
 from videosr.media.resize import Resizer, wanted_size
 from videosr.media.riders import Riders
 from videosr.media.segments import SegmentRule
+from videosr.options import UpscaleOptions
 from videosr.temporal import HISTORY
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,9 +25,9 @@ from videosr.journal import segment_name
 from videosr.media.codecs import EncoderSettings
 from videosr.media.deinterlace import Deinterlace
 from videosr.media.segments import SegmentRule
+from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.transcode import transcode
-from videosr.upscaler import UpscaleOptions
 
 FAST = EncoderSettings(codec="libx264", preset="ultrafast")
 

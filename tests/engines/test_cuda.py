@@ -36,7 +36,8 @@ from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageEr
 from videosr.export import export  # noqa: E402
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting  # noqa: E402
 from videosr.models import registry  # noqa: E402
-from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
+from videosr.options import UpscaleOptions  # noqa: E402
+from videosr.upscaler import Upscaler  # noqa: E402
 
 on_host = pytest.mark.skipif(not COMPILER, reason="g++ is not installed")
 FOLDER = Path(cuda.__file__).parent / "kernels"

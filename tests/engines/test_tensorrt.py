@@ -265,7 +265,7 @@ def test_fewer_bits_are_dithered(paragon, built):
     from fractions import Fraction
 
     from videosr.frame import Frame
-    from videosr.upscaler import UpscaleOptions
+    from videosr.options import UpscaleOptions
 
     frames, source, _ = planar_case("yuv420p10le")
     film = [

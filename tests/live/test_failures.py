@@ -28,7 +28,7 @@ from videosr.live.timeline import TIME_BASE
 from videosr.media.decoder import Decoder
 from videosr.media.live_codec import LiveEncoder, Template, VideoSettings
 from videosr.media.live_input import SourceSpec
-from videosr.upscaler import UpscaleOptions
+from videosr.options import UpscaleOptions
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from videosr.live.ladder import (
 )
 from videosr.live.timeline import TIME_BASE
 from videosr.media.colorinfo import resolve_color
+from videosr.options import UpscaleOptions
 from videosr.temporal import Mode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 
 RATE = 25
 FORMAT = PixelFormat.parse("yuv420p")

@@ -17,7 +17,7 @@ from videosr.live.outputs import Output, Raw
 from videosr.live.serve import Server
 from videosr.media.live_codec import Coded
 from videosr.media.live_input import SourceSpec
-from videosr.upscaler import UpscaleOptions
+from videosr.options import UpscaleOptions
 
 RATE = 24
 

@@ -30,7 +30,8 @@ from videosr.live.serve import Server
 from videosr.media.decoder import Decoder
 from videosr.media.live_input import LiveInput, SourceSpec
 from videosr.media.planes import PlaneReader
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 KEYS = {"g": "12", "bf": "2"}
 

@@ -23,7 +23,8 @@ from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
 from videosr.media.source import unpack_matrix
 from videosr.models import registry
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.options import UpscaleOptions
+from videosr.upscaler import Upscaler
 
 TICK = Fraction(1, 24)
 CLOCKWISE, ROTATED = (0, 1, -1, 0), (0.75, 0.5, -0.5, 0.75)

@@ -19,10 +19,10 @@ from videosr.media.dolby import (
     Fit,
     can_be_carried,
     carried,
-    expected,
     fitted,
     mapping,
     said,
+    said_of_fitted,
     same_kind,
 )
 from videosr.media.matroska import element, elements
@@ -42,7 +42,7 @@ def test_bars_are_those_of_the_larger_picture(bars, brightness, down):
     wanted = tuple(min(round(bar * by), 8191) for bar, by in zip(cropped, (2, 2, down, down), strict=True))
     assert made == escaped(rpu(wanted, brightness))
     before = said(escaped(rpu(bars, brightness)))
-    assert said(made) == expected(before, fit)
+    assert said(made) == said_of_fitted(before, fit)
     assert said(escaped(rpu(bars, brightness ^ 1)))[:16] != before[:16]
     assert said(escaped(rpu((*bars[:3], bars[3] ^ 1), brightness))) != before
 

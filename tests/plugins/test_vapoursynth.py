@@ -18,8 +18,9 @@ from vsvideosr.frames import core_format  # noqa: E402
 from videosr.engines.choice import choose  # noqa: E402
 from videosr.errors import EngineError  # noqa: E402
 from videosr.frame import ColorSpec, Frame, Matrix, Range, Siting  # noqa: E402
+from videosr.options import UpscaleOptions  # noqa: E402
 from videosr.temporal import Mode  # noqa: E402
-from videosr.upscaler import UpscaleOptions, Upscaler  # noqa: E402
+from videosr.upscaler import Upscaler  # noqa: E402
 
 WIDTH, HEIGHT = 48, 32
 SD = ColorSpec(matrix=Matrix.SMPTE170M, range=Range.LIMITED, siting=Siting.LEFT)  # what is assumed at this size

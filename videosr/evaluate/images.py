@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -168,8 +169,11 @@ def _original(path: Path, scale: int) -> NDArray[np.uint8]:
 def _pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> Iterator[tuple[Path, NDArray[Any], NDArray[Any]]]:
     """(path of the original, LR, HR), both uint8."""
     originals = list_images(hr_folder)
-    small = [] if lr_folder is None else list_images(lr_folder)
-    inputs = [(path.relative_to(lr_folder or path).with_suffix(""), path) for path in small]
+    placed: defaultdict[Path, list[Path]] = defaultdict(list)
+    named: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in [] if lr_folder is None else list_images(lr_folder):
+        placed[path.relative_to(lr_folder or path).with_suffix("")].append(path)
+        named[path.stem].append(path)
     for path in originals:
         hr = _original(path, scale)
         if lr_folder is None:
@@ -177,8 +181,8 @@ def _pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> Iterator[tupl
             continue
         name = path.relative_to(hr_folder).with_suffix("")
         names = name, name.with_name(f"{name.name}x{scale}")
-        found = [p for other, p in inputs if other in names]  # in folders alike; else by the name alone
-        found = found or [p for other, p in inputs if other.name in (names[0].name, names[1].name)]
+        found = [p for n in names for p in placed[n]]  # in folders alike; else by the name alone
+        found = found or [p for n in names for p in named[n.name]]
         if not found:
             raise InputError(f"{path}: has no partner {names[0]} or {names[1]} in {lr_folder}")
         partner, *others = found

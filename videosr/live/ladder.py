@@ -17,8 +17,9 @@ from videosr.frame import Frame, StreamInfo
 from videosr.look import Seen, look_at
 from videosr.media.rescale import Rescaler
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.temporal import HISTORY, Mode
-from videosr.upscaler import Pending, UpscaleOptions, Upscaler
+from videosr.upscaler import Pending, Upscaler
 
 type Finish = Callable[[], Frame]
 """Waits for a frame under way and returns it."""

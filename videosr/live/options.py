@@ -12,7 +12,7 @@ from videosr.live.outputs import pipe_form
 from videosr.media.live_codec import VideoSettings
 from videosr.media.live_input import SourceSpec, lower_scheme
 from videosr.media.live_output import MUXERS
-from videosr.upscaler import UpscaleOptions
+from videosr.options import UpscaleOptions
 
 PAGE = "http://127.0.0.1:8090/"
 """Where the stream goes if nothing is said."""

@@ -170,7 +170,7 @@ def said(rpu: bytes) -> bytes:
     return _SAID.pack(digest, *bars)
 
 
-def expected(said: bytes, fit: Fit) -> bytes:
+def said_of_fitted(said: bytes, fit: Fit) -> bytes:
     """What an RPU has to say that is fitted, of what the one before it `said`."""
     digest, *bars = _SAID.unpack(said)
     return _SAID.pack(digest, *fit.bars(bars))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,6 +23,7 @@ from videosr.media.captions import CAPTIONS
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.cropping import Cropping
 from videosr.media.hdr import SideData
+from videosr.media.opening import heeding_signals
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.rehearsal import describe
@@ -367,23 +366,6 @@ class LiveInput:
         self._container.close()
 
 
-def _heeding_signals[T](work: Callable[[], T]) -> T:
-    """What a call returns or raises that may never end; it is left to itself if a signal's handler raises.
-
-    FFmpeg does not return at a signal, and PyAV takes what its handler raises for an error of the call.
-    """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as exc:
-            done.set_exception(exc)
-
-    threading.Thread(target=run, daemon=True, name="videosr-open").start()
-    return done.result()
-
-
 def _whole_file(container: av.container.InputContainer) -> bool:
     """Whether what comes over the network is a file of a known size, not a playlist that may grow."""
     return (container.size or 0) > 0 and container.format.name not in ("hls", "dash")
@@ -410,7 +392,7 @@ def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContaine
         timeout=timeout,
     )
     try:
-        return _heeding_signals(opening) if spec.remote else opening()
+        return heeding_signals(opening) if spec.remote else opening()
     except (av.error.FFmpegError, OSError) as exc:
         kind: type[InputError] = InputLost if spec.live else InputError
         if isinstance(exc, av.error.ProtocolNotFoundError):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from videosr.media.user_data import leb128
+
 START_CODE = b"\0\0\1"
 ADTS_BYTES = 7
 """Of a header; one that carries a checksum has two more."""
@@ -90,13 +92,8 @@ def _obus(data: bytes) -> Iterator[bytes]:
         begin = at + names
         end = len(data)
         if head & 2:  # obu_has_size_field: leb128
-            length = 0
-            for place in range(8):
-                byte = data[begin]
-                begin += 1
-                length |= (byte & 127) << 7 * place
-                if not byte & 128:
-                    break
+            length, width = leb128(data, begin)
+            begin += width
             end = begin + length
         if not begin <= end <= len(data):
             raise ValueError

@@ -49,7 +49,8 @@ class Riders:
 
     def of(self, side_data: SideData) -> SideData:
         """What is written of all that rides on a frame."""
-        return tuple(pair for pair in side_data if pair[0] in self.kinds)
+        kinds = self.kinds
+        return tuple(pair for pair in side_data if pair[0] in kinds)
 
     def put(self, packet: bytes, riding: SideData) -> bytes:
         """A frame's coded picture, with what `of` gives of it."""

@@ -33,7 +33,7 @@ def embed(packet: bytes, messages: Sequence[Message], codec: str) -> bytes:
     Args:
         packet: an access unit with start codes (H.264, H.265), or a temporal unit (AV1): what FFmpeg's encoders give.
         messages: of kinds that the codec has.
-        codec: one of `CODECS`.
+        codec: "h264", "hevc" or "av1"; FFmpeg's name of it, not of an encoder (`av.Codec.canonical_name`).
 
     Returns:
         The packet; as it was, if there are no messages or no picture in it.
@@ -86,7 +86,7 @@ def _before_shown_frame(unit: bytes, messages: Sequence[Message]) -> bytes:
         at += 1 + extended
         if not sized:
             break
-        size, width = _leb128(unit, at)
+        size, width = leb128(unit, at)
         at += width + size
     if frame is None:
         return unit
@@ -97,7 +97,7 @@ def _before_shown_frame(unit: bytes, messages: Sequence[Message]) -> bytes:
     return unit[:frame] + made + unit[frame:]
 
 
-def _leb128(data: bytes, at: int) -> tuple[int, int]:
+def leb128(data: bytes, at: int) -> tuple[int, int]:
     """A number and the bytes it takes (AV1, 4.10.5)."""
     value = 0
     for i, byte in enumerate(data[at : at + 8]):
@@ -120,5 +120,3 @@ _WRITERS: dict[str, Callable[[bytes, Sequence[Message]], bytes]] = {
     "hevc": _before_hevc_slice,
     "av1": _before_shown_frame,
 }
-CODECS = _WRITERS.keys()
-"""FFmpeg's names of the codecs that have room for messages, not of encoders (`av.Codec.canonical_name`)."""

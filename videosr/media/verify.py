@@ -20,8 +20,7 @@ from av.stream import Disposition, Stream
 from videosr.media.captions import CAPTIONS, as_read
 from videosr.media.containers import container_format
 from videosr.media.copies import EDITED
-from videosr.media.dolby import RPU, Fit, carried, same_kind
-from videosr.media.dolby import expected as expected_bars
+from videosr.media.dolby import RPU, Fit, carried, said_of_fitted, same_kind
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import FURTHER_SIDE_DATA, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
@@ -246,7 +245,7 @@ class _Check:
             else:
                 if kind == RPU:
                     fit = Fit(Fraction(b.width, a.width), Fraction(b.height, a.height), a.cropped)
-                    before = {number: expected_bars(data, fit) for number, data in before.items()}
+                    before = {number: said_of_fitted(data, fit) for number, data in before.items()}
                 expected = {number * fields + n: data for number, data in before.items() for n in range(fields)}
             wrong = [n for n in sorted(expected | after) if expected.get(n) != after.get(n)]
             if wrong:

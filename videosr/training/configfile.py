@@ -99,10 +99,13 @@ def _check(config: TrainingConfig, where: str) -> None:
             0 <= config.network.upsampler_alpha <= 1,
             f"network: upsampler_alpha {config.network.upsampler_alpha:g} must be within 0..1",
         ),
-        *(
-            (value is None or math.isfinite(value), f"network: {name} {value} must be finite")
-            for name in ("layer_scale", "detail_gain")
-            for value in [getattr(config.network, name)]
+        (
+            math.isfinite(config.network.layer_scale),
+            f"network: layer_scale {config.network.layer_scale} must be finite",
+        ),
+        (
+            math.isfinite(config.network.detail_gain),
+            f"network: detail_gain {config.network.detail_gain} must be finite",
         ),
         (config.network.expansion >= 0, f"network: expansion {config.network.expansion} must not be negative"),
         (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),

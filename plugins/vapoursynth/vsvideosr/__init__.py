@@ -12,8 +12,9 @@ from videosr.engines.choice import AUTO
 from videosr.errors import InputError, VideosrError
 from videosr.frame import PixelFormat
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.temporal import HISTORY, Mode
-from videosr.upscaler import UpscaleOptions, Upscaler
+from videosr.upscaler import Upscaler
 from vsvideosr.frames import core_format
 from vsvideosr.session import Session, in_script
 
