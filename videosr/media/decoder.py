@@ -27,9 +27,10 @@ from videosr.media.colorinfo import INEXACT, changes, completed, resolve_color, 
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
+from videosr.media.heif import further_pictures
 from videosr.media.joined import joined
-from videosr.media.limits import DEFAULT_MAX_PIXELS, check_refused, check_size
-from videosr.media.pictures import Pictures
+from videosr.media.limits import DEFAULT_MAX_PIXELS, check_size
+from videosr.media.pictures import Pictures, check_refused
 from videosr.media.planes import planar_format
 from videosr.media.source import (
     IMAGE_SUFFIXES,
@@ -139,7 +140,7 @@ class Decoder:
         context = pictures.stream.codec_context
         self._side_data = SideData(context)
         self._demuxer = pictures.container.format.name
-        self._pages = further_pages(self.name) if context.codec.name == "tiff" else []
+        self._pages = further_pages(self.name) if context.codec.name == "tiff" else further_pictures(self.name)
         self.display_matrix = coded_display_matrix(context)
 
         self._source = iter(pictures)

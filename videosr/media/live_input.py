@@ -23,14 +23,13 @@ from videosr.media.captions import CAPTIONS
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.cropping import Cropping
 from videosr.media.hdr import SideData
+from videosr.media.limits import MAX_PIXELS, MAX_SIDE
 from videosr.media.opening import heeding_signals
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.rehearsal import describe
 from videosr.media.sidedata import FrameSideData
 from videosr.media.source import (
-    MAX_PIXELS,
-    MAX_SIDE,
     coded_display_matrix,
     compresses,
     fraction,

@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from videosr.errors import InputError, MissingExtraError
 from videosr.frame import Array, PixelFormat
 from videosr.media.cropping import Cropping
-from videosr.media.source import other_decoder
+from videosr.media.decoders import other_decoder
 
 EXACT = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 """Codecs with one right result. MPEG-2, MPEG-4 and VC-1 leave the last bit of the inverse transform to the decoder."""

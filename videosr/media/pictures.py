@@ -8,6 +8,7 @@ wanted start, by seeking or by decoding from the beginning. `_decode_all` feeds 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,15 +18,19 @@ from typing import Any
 
 import av
 import av.error
+import av.logging
 from av.codec.context import Flags
-from av.video.stream import VideoStream
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
 from videosr.media.avi import PictureTimes
 from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
+from videosr.media.decoders import host_decoder
+from videosr.media.heif import rides
 from videosr.media.jpegs import CODECS, STRICT, Concealing
+from videosr.media.limits import check_size
+from videosr.media.logs import captured
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
@@ -33,14 +38,13 @@ from videosr.media.source import (
     check_readable,
     fraction,
     open_input,
-    other_decoder,
     plausible_rate,
     video_stream,
 )
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
-_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_REFUSED = re.compile(r"Picture size (\d+)x(\d+)")  # libavutil/imgutils.c, av_image_check_size2
 
 
 class Pictures:
@@ -94,7 +98,7 @@ class Pictures:
             self._index = self.stream.index
             context = self.stream.codec_context
             self._context = host_decoder(self.stream)
-            self.cropping, self.side_data = Cropping(context), FrameSideData(context)
+            self.cropping, self.side_data = Cropping(context), FrameSideData(context, rides(path))
             self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
             self.clock = clock_of(self.container)
         except BaseException:
@@ -388,16 +392,24 @@ class Pictures:
         return map(self.cropping.of, frames)
 
 
-def host_decoder(stream: VideoStream) -> av.VideoCodecContext:
-    """What decodes a stream on the CPU: its own context, or libvpx's where FFmpeg's decoder would leave alpha out.
+def check_refused(path: str | os.PathLike[str], index: int, most: int) -> None:
+    """Say so if it was its size for which FFmpeg would not decode a video stream; it tells that in its log alone.
 
-    WebM has the alpha plane of VP8 and VP9 beside their packets (BlockAdditional), which libvpx's wrapper alone reads.
+    Raises:
+        InputError: it was.
     """
-    own = stream.codec_context
-    name = _WITH_ALPHA.get(own.codec.canonical_name, "")
-    if stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
-        return own
-    return other_decoder(own, name)
+    try:
+        with captured(av.logging.ERROR, local=False) as logs, open_input(path, most) as container:
+            stream = video_stream(container, os.fspath(path), index)
+            stream.codec_context.options = {"max_pixels": str(most)}
+            for packet in container.demux(stream):
+                stream.codec_context.decode(packet)
+                break
+    except av.error.FFmpegError:
+        pass  # what it is about is in the log
+    for _, _, message in logs:
+        if (size := _REFUSED.search(message)) is not None:
+            check_size(os.fspath(path), int(size[1]), int(size[2]), most)
 
 
 def _frames_to_hold(picture: av.VideoFrame) -> int:

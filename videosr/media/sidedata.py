@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import av
@@ -22,11 +23,13 @@ class FrameSideData:
 
     Args:
         context: of the stream.
+        also: what the file holds that rides on its frames, by the same names.
     """
 
-    def __init__(self, context: av.VideoCodecContext) -> None:
+    def __init__(self, context: av.VideoCodecContext, also: Mapping[str, bytes] | None = None) -> None:
         self._read = _READERS.get(context.codec.canonical_name)
         self._header, profiles = self._read(context.extradata or b"") if self._read else ({}, [])
+        self._header |= also or {}
         self._untouchable = bool(profiles)
         # By pts, of packets: what FFmpeg gives no side data of, or none that can be looked at.
         self._found: dict[int | None, dict[str, bytes]] = {}

@@ -18,10 +18,10 @@ from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError
+from videosr.media.limits import MAX_PIXELS
 from videosr.media.program_stream import probe_options
+from videosr.media.tiles import put_together
 
-MAX_SIDE = 16384
-MAX_PIXELS = 2**28
 _BLOCK = 1 << 20
 _NUMBERED = re.compile(r"%0?\d*d")
 MEZZANINE = frozenset({"prores", "prores_raw", "cfhd"})
@@ -75,6 +75,15 @@ def open_input(
     if container.format.name == "tty":
         container.close()
         raise InputError(f"{os.fspath(path)}: is a text file, not a video")
+    if "mov" in container.format.name.split(","):
+        try:
+            made = put_together(container, path, max_pixels)
+        except BaseException:
+            container.close()
+            raise
+        if made is not None:
+            container.close()
+            container = av.open(made, "r", options=limit)
     return container
 
 
@@ -148,17 +157,6 @@ def compresses(context: av.VideoCodecContext) -> bool:
     return context.profile != "High 4:4:4 Predictive" or "444" in (context.pix_fmt or "")
 
 
-def other_decoder(
-    context: av.VideoCodecContext, codec: av.Codec | str, hwaccel: HWAccel | None = None
-) -> av.VideoCodecContext:
-    """A decoder of the same video by another of FFmpeg's codecs, not yet open."""
-    made = av.CodecContext.create(codec, "r", hwaccel=hwaccel)
-    if not isinstance(made, av.VideoCodecContext):
-        raise TypeError(f"{codec if isinstance(codec, str) else codec.name} is no video decoder")
-    made.extradata, made.width, made.height = context.extradata, context.width, context.height
-    return made
-
-
 def is_attached_picture(stream: av.stream.Stream) -> bool:
     """Whether a video stream is cover art or a thumbnail rather than a film."""
     flags = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
@@ -166,13 +164,13 @@ def is_attached_picture(stream: av.stream.Stream) -> bool:
 
 
 def video_stream(container: av.container.InputContainer, name: str, index: int | None = None) -> VideoStream:
-    """The video stream to work on: that index, or the best one; cover art only if nothing else is there.
+    """The video stream to work on: that index, or the best one (of an icon, the largest); cover art only if nothing
+    else is there.
 
     Raises:
-        InputError: there is none, or FFmpeg has no decoder for it, or it is but a tile of a picture.
+        InputError: there is none, or FFmpeg has no decoder for it.
     """
     videos = container.streams.video
-    _check_tiles(container, name)
     if index is not None:
         if not any(s.index == index for s in videos):
             have = ", ".join(str(s.index) for s in videos) or "none"
@@ -186,6 +184,8 @@ def video_stream(container: av.container.InputContainer, name: str, index: int |
         usable = [s for s in films if s.codec_context is not None] or films
         best = container.streams.best("video")
         chosen = next((s for s in usable if best is not None and s.index == best.index), usable[0])
+        if container.format.name == "ico":  # the same picture in several sizes, of which FFmpeg takes the first
+            chosen = max(usable, key=lambda s: s.width * s.height if s.codec_context is not None else 0)
     if chosen.codec_context is None:
         raise InputError(f"{name}: FFmpeg has no decoder for video stream {chosen.index}")
     return chosen
@@ -216,21 +216,6 @@ def stated_frames(container: av.container.InputContainer, stream: VideoStream) -
     if "mov" not in container.format.name.split(",") or not stream.frames or not stream.index_entries:
         return stream.frames
     return sum(not entry.is_discard for entry in stream.index_entries)
-
-
-def _check_tiles(container: av.container.InputContainer, name: str) -> None:
-    """Refuse a HEIF picture that is a grid of tiles (ISO/IEC 23008-12, 6.6.2.3), as telephones take them.
-
-    FFmpeg gives each tile as a stream that depends on others, and where they belong in a group of streams, of which
-    PyAV says nothing: the best stream would be taken for the picture.
-    """
-    brands = container.metadata.get("major_brand", "") + container.metadata.get("compatible_brands", "")
-    tiles = sum(bool(stream.disposition & av.stream.Disposition.dependent) for stream in container.streams.video)
-    if tiles and ("mif1" in brands or "heic" in brands):
-        raise InputError(
-            f"{name}: is a picture of {tiles} tiles, which videosr cannot put together; make a .png of it first, as "
-            "heif-convert does"
-        )
 
 
 def fraction(value: Any) -> Fraction | None:
