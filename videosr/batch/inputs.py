@@ -24,7 +24,8 @@ VIDEO_SUFFIXES = frozenset({
 # fmt: on
 """What is taken for video where no pattern says what to take."""
 PICTURE_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".dpx", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".tif", ".tiff", *IMAGES,
+    ".avif", ".bmp", ".dpx", ".heic", ".heif", ".hif", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm", ".tga", ".tif",
+    ".tiff", *IMAGES,
 })  # fmt: skip
 """What is taken for a picture where pictures are made: more than can be written."""
 LISTS = frozenset({".txt", ".m3u", ".m3u8"})

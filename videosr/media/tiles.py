@@ -37,6 +37,8 @@ _MIRRORS = {0: (1, 0, 0, -1), 1: (-1, 0, 0, 1)}
 """Of `imir`: top and bottom, left and right change places (6.5.12)."""
 _PACKED = {"gbrp": "bgr0", "gbrap": "bgra"}
 """Formats that FFV1 takes in place of ours."""
+_FEW_SLICES = 2**24
+"""Pixels above which FFV1's own choice of slices may be fewer than FFmpeg takes."""
 _DEPTH = 8
 """Items that may stand between a picture and the coded ones that it is made of."""
 
@@ -247,6 +249,8 @@ def _film(frame: Frame) -> io.BytesIO:
         context.colorspace, context.color_range = int(color.matrix), int(color.range)
         context.color_primaries, context.color_trc = color.primaries, color.transfer
         context.chroma_sample_location = int(color.siting)
+        if picture.width * picture.height > _FEW_SLICES:
+            context.options = {"slices": "64"}
         out.mux([*context.encode(picture), *context.encode(None)])
     made.seek(0)
     return made
