@@ -293,7 +293,7 @@ def test_damaged_lists_are_refused_or_read(tmp_path_factory, tiles, data):
     bytes_ = bytearray(source.read_bytes())
     end = bytes_.index(b"mdat")
     for _ in range(data.draw(st.integers(1, 4))):
-        bytes_[data.draw(st.integers(12, end))] = data.draw(st.integers(0, 255))
+        bytes_[data.draw(st.integers(0, end))] = data.draw(st.integers(0, 255))
     source.write_bytes(bytes_[: data.draw(st.integers(end, len(bytes_)))])
     with contextlib.suppress(InputError):
         read(source)

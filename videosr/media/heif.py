@@ -98,8 +98,10 @@ class Heif:
         if within:
             return b"".join(self.idat[at : at + length] for at, length in extents)
         with self.path.open("rb") as file:
-            parts = []
+            parts, end = [], os.fstat(file.fileno()).st_size
             for at, length in extents:
+                if at + length > end:
+                    raise InputError(f"{self.path}: ends within item {number}; copy or download it again")
                 file.seek(at)
                 parts.append(file.read(length or _MOST))
         return b"".join(parts)
@@ -167,7 +169,7 @@ def further_pictures(path: str | os.PathLike[str]) -> list[str]:
 def _top(file: BinaryIO) -> dict[bytes, bytes]:
     """The file's own boxes (ISO/IEC 14496-12, 4.2), of those for media nothing but that they are there."""
     found: dict[bytes, bytes] = {}
-    at = 0
+    at, end = 0, os.fstat(file.fileno()).st_size
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
         begin = at + 8
@@ -178,9 +180,9 @@ def _top(file: BinaryIO) -> dict[bytes, bytes]:
             found.setdefault(kind, file.read(size - (begin - at)))
         else:
             found.setdefault(kind, b"")
-        if size < 8:  # to the end, or damaged
-            break
         at += size
+        if size < 8 or at >= end:  # the first goes to the end, or is damaged
+            break
         file.seek(at)
     return found
 

@@ -12,6 +12,7 @@ import av
 from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
+from videosr.media import heif
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
 from videosr.media.program_stream import unseen
@@ -183,7 +184,7 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
             chapters.append((chapter["start"] * tick, chapter["end"] * tick, title))
         return MediaInfo(
             path=name,
-            container=container.format.name,
+            container="heif" if heif.read(path) is not None else container.format.name,
             duration=Fraction(container.duration, 1_000_000) if container.duration else None,
             bit_rate=container.bit_rate or 0,
             chapters=tuple(chapters),
