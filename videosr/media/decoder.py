@@ -140,7 +140,9 @@ class Decoder:
         context = pictures.stream.codec_context
         self._side_data = SideData(context)
         self._demuxer = pictures.container.format.name
-        self._pages = further_pages(self.name) if context.codec.name == "tiff" else further_pictures(self.name)
+        self._pages = further_pages(self.name) if context.codec.name == "tiff" else []
+        if "matroska" in self._demuxer:  # which a HEIF picture may have become: elsewhere its others are streams
+            self._pages = further_pictures(self.name)
         self.display_matrix = coded_display_matrix(context)
 
         self._source = iter(pictures)
