@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import batched, count
 from pathlib import Path
 
+import av
 import badsector
 import pytest
 from clips import make_clip
+from doubling import double
 
 from videosr.errors import InputError
+from videosr.media import source
 from videosr.media.decoder import Decoder
-from videosr.media.source import check_readable
+from videosr.media.source import Disk, check_readable
 
 X264 = {"options": {"preset": "ultrafast", "x264-params": "keyint=8:bframes=1"}, "audio": [("aac", "eng")]}
 CLIPS = {
@@ -75,3 +79,30 @@ def test_what_lies_ahead_of_the_first_byte_is_not_read(shim, tmp_path):
     run = [subprocess.run([sys.executable, "-c", script, str(path), at], env=environment, capture_output=True)
            for at in ("200", "150")]  # fmt: skip
     assert [done.returncode for done in run] == [0, 1]
+
+
+def test_no_byte_is_read_twice_to_see_whether_the_disk_can(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(source, "check_readable", lambda path, first, end: read.append((first, end)))
+    disk = Disk(tmp_path / "file")
+    for first in (300, 100, 200, 0, 0):
+        disk.check(first)
+    assert read == [(300, sys.maxsize), (100, 300), (0, 100)]
+
+
+def test_damage_in_a_copied_stream_lets_the_source_be_read_once_more_not_for_every_packet(tmp_path, monkeypatch):
+    whole = make_clip(tmp_path / "whole.ts", frames=60, **CLIPS["ts"])
+    packets = [data for data in batched(whole.read_bytes(), 188) if len(data) == 188]
+    with av.open(str(whole)) as container:
+        identifier = container.streams.audio[0].id
+    seen = count()
+    # Of the sound every fifth piece is lost, after the first ones.
+    kept = [data for data in packets if (data[1] & 31) << 8 | data[2] != identifier or (n := next(seen)) < 5 or n % 5]
+    damaged = tmp_path / "in.ts"
+    damaged.write_bytes(b"".join(map(bytes, kept)))
+    with av.open(str(damaged)) as container:
+        assert sum(packet.is_corrupt for packet in container.demux(audio=0)) > 3
+    read = []
+    monkeypatch.setattr(source, "check_readable", lambda path, first, end: read.append((first, end)))
+    double(damaged, tmp_path / "out.mkv")
+    assert read.count((0, sys.maxsize)) == 1

@@ -33,7 +33,7 @@ from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCAL
 from videosr.media.rehearsal import open_described
 from videosr.media.segments import Segment, SegmentHeader, decode_times
 from videosr.media.source import (
-    check_readable,
+    Disk,
     clean_tags,
     clean_text,
     coded_display_matrix,
@@ -436,22 +436,22 @@ class _Mux:
         if not wanted:
             return
         packets = self._clock.demux(self._source, *wanted)
-        reached = 0
+        disk, reached = Disk(self._name), 0
         while True:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as exc:
-                check_readable(self._name)
+                disk.check()
                 self.warnings.append(f"{self._name}: reading stopped early: {exc.strerror}")
                 return
             if packet is None:
                 if self._window is None:
-                    check_readable(self._name, reached)
+                    disk.check(reached)
                 return
             if packet.size == 0 and packet.pts is None and packet.dts is None:
                 continue  # the demuxer's end marks
             if packet.is_corrupt:
-                check_readable(self._name)
+                disk.check()
             reached = max(reached, (packet.pos or 0) + packet.size)
             index = packet.stream_index
             if self._plan.container not in EDITED and index in self._copies and is_hidden(packet):

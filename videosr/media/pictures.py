@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
@@ -34,13 +33,7 @@ from videosr.media.logs import captured
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
-from videosr.media.source import (
-    check_readable,
-    fraction,
-    open_input,
-    plausible_rate,
-    video_stream,
-)
+from videosr.media.source import Disk, fraction, open_input, plausible_rate, video_stream
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
@@ -107,7 +100,7 @@ class Pictures:
         self._device = device
         self._refused = False  # the GPU does not decode this video
         self._failure = ""  # an error of the GPU's decoder that damaged data does not explain
-        self._readable = sys.maxsize  # from this byte on the file was read to its end without an error of the disk
+        self._disk = Disk(path)
         self._sar: Fraction | None = None  # of the first frame
         self._sars: list[tuple[int, Fraction]] = []  # from which packet on; known on one thread only
 
@@ -211,7 +204,7 @@ class Pictures:
         for picture in self._from_start():
             damaged = picture.is_corrupt or self.bad_packets > 0
             if damaged:
-                self._blame_disk(0)
+                self._disk.check(0)
             if self.on_device:
                 reason = self._not_from_the_gpu(picture)
             if reason or (not self._certain and (damaged or self._reshaped())):
@@ -330,16 +323,6 @@ class Pictures:
                 return shown, earlier
         return deque(), len(shown)
 
-    def _blame_disk(self, first: int) -> None:
-        """Make sure that it is not the disk's fault that the file looks damaged, or ends.
-
-        Raises:
-            InputError: the file cannot be read from that byte on.
-        """
-        if first < self._readable:
-            check_readable(self.name, first)
-            self._readable = first
-
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Every frame from where the container stands."""
         packets, times = self.clock.demux(self.container, self.stream), PictureTimes(self.container)
@@ -349,12 +332,12 @@ class Pictures:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as exc:
-                self._blame_disk(0)
+                self._disk.check(0)
                 self._note("read", f"reading stopped early: {exc.strerror}; the file is damaged or truncated")
                 packet = None
             flushing = packet is None or packet.size == 0
             if packet is None or flushing:
-                self._blame_disk(reached)
+                self._disk.check(reached)
             else:
                 reached = max(reached, (packet.pos or 0) + packet.size)
                 packet.opaque = number = number + 1

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import struct
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -92,12 +93,13 @@ def _joined(pattern: str) -> str:
     return f"numbered pictures: ffmpeg -framerate 24 -i {shlex.quote(pattern)} -c copy pictures.mkv"
 
 
-def check_readable(path: str | os.PathLike[str], first: int = 0) -> None:
+def check_readable(path: str | os.PathLike[str], first: int = 0, end: int = sys.maxsize) -> None:
     """Read a file from a byte on to see that the disk can: FFmpeg's demuxers take an error of the system for the end.
 
     Args:
         path: the file; of an address there is nothing to see.
         first: where to begin.
+        end: where to stop, at the latest.
 
     Raises:
         InputError: the system gives an error.
@@ -109,12 +111,37 @@ def check_readable(path: str | os.PathLike[str], first: int = 0) -> None:
     try:
         with Path(name).open("rb", buffering=0) as file:
             file.seek(first)
-            while data := file.read(_BLOCK):
+            while data := file.read(min(_BLOCK, end - at)):
                 at += len(data)
     except OSError as exc:
         raise InputError(
             f"{name}: cannot be read at byte {at}: {exc.strerror}; check the disk, or copy the file again"
         ) from exc
+
+
+class Disk:
+    """Sees that it is not the disk's fault where a file looks damaged, or ends; no byte is read twice for that.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._readable = sys.maxsize  # from this byte on the file was read to its end without an error of the system
+
+    def check(self, first: int = 0) -> None:
+        """Read what has not been read yet.
+
+        Args:
+            first: the byte from which on the file is in doubt.
+
+        Raises:
+            InputError: it cannot be read from that byte on.
+        """
+        if first < self._readable:
+            check_readable(self._path, first, self._readable)
+            self._readable = first
 
 
 def _is_no_media(exc: Exception, name: str) -> bool:
