@@ -23,6 +23,8 @@ CHROMA_UNIT = Fraction(1, 50000)
 LUMA_UNIT = Fraction(1, 10000)
 STATIC_HDR = {"MASTERING_DISPLAY_METADATA": "mastering metadata", "CONTENT_LIGHT_LEVEL": "content light level"}
 """Side data of frames that describes the whole stream and that encoders can write again, by what people call it."""
+LATER = {kind: f"{what} that begins or changes in mid-film" for kind, what in STATIC_HDR.items()}
+"""What encoders cannot write of it: they are told once, of the whole stream."""
 AMBIENT = "AMBIENT_VIEWING_ENVIRONMENT"
 """FFmpeg's name of it."""
 DYNAMIC_OF_PARTS = f"{DYNAMIC} of parts"
@@ -116,6 +118,8 @@ def same_static(name: str, a: bytes, b: bytes) -> bool:
 
     AV1 has chromaticities in 1/65536 and luminance in 1/256 and 1/16384 cd/m2, HEVC in 1/50000 and 1/10000.
     """
+    if a == b:
+        return True
     if name == "CONTENT_LIGHT_LEVEL":
         return content_light(a) == content_light(b)
     one, other = MasteringDisplay.parse(a), MasteringDisplay.parse(b)
@@ -182,6 +186,20 @@ def says_nothing(kind: str, payload: bytes) -> bool:
     return kind == "CONTENT_LIGHT_LEVEL" and content_light(payload) == (0, 0)
 
 
+def later(first: Mapping[str, bytes], rides: Mapping[str, bytes]) -> set[str]:
+    """The kinds of static metadata that a frame has, and that the film did not begin with, or with other values.
+
+    Args:
+        first: static metadata of the film's beginning, by name.
+        rides: side data of the frame, by name.
+    """
+    return {
+        kind
+        for kind in STATIC_HDR.keys() & rides.keys()
+        if not says_nothing(kind, rides[kind]) and not (kind in first and same_static(kind, first[kind], rides[kind]))
+    }
+
+
 class SideData:
     """Notes what the frames of one stream carry.
 
@@ -202,6 +220,8 @@ class SideData:
         )
         configuration = bytes(coded.get(dolby.CONFIGURATION, b""))
         self.dolby = configuration if dolby.can_be_carried(configuration) else b""
+        self._first: dict[str, bytes] | None = None  # static data of the first frame
+        self._later: set[str] = set()
         self._names = dict(FURTHER_SIDE_DATA)
         if dolby.is_nothing_else(configuration):
             needed = "Dolby Vision metadata, without which its colours are wrong,"
@@ -218,6 +238,9 @@ class SideData:
                 self._met.add(self._kind(kind, data))
                 if kind in (STEREO, SPHERICAL):
                     self.views.setdefault(kind, data)
+        if self._first is None:
+            self._first = dict(self.static)
+        self._later |= later(self._first, rides)
         travelling = TRAVELLING if self.dolby else TRAVELLING - {dolby.RPU}
         return (*((kind, data) for kind, data in rides.items() if kind in travelling), *self.static)
 
@@ -231,4 +254,5 @@ class SideData:
 
     def losses(self, kept: frozenset[str]) -> list[str]:
         """What was met so far, without the kinds that are kept, by what people call it."""
-        return list(dict.fromkeys(line for kind, line in self._names.items() if kind in self._met - kept))
+        met = dict.fromkeys(line for kind, line in self._names.items() if kind in self._met - kept)
+        return [*met, *(line for kind, line in LATER.items() if kind in self._later)]

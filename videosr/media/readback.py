@@ -27,6 +27,7 @@ from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
 from videosr.media.dolby import CONFIGURATION
+from videosr.media.hdr import STATIC_HDR, later
 from videosr.media.immersive import SPHERICAL, STEREO
 from videosr.media.payload import content
 from videosr.media.probe import TEXT_SUBTITLES
@@ -39,9 +40,6 @@ from videosr.media.undated import LEADING, times_before
 
 def _digest(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=8).digest()
-
-
-HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 
 
 def _is_blank(packet: av.Packet[Stream]) -> bool:
@@ -154,6 +152,7 @@ class Reading:
         fields: of one field of those; None where that was not asked for.
         color: code points of the first frame.
         hdr: static HDR side data of the first frame.
+        later: the kinds of it that begin or change afterwards.
         cropped: samples that the container crops at the top, bottom, left and right.
         dolby: what the stream says of Dolby Vision (`dolby`); empty if nothing.
         views: what is said of views and surroundings (`immersive`).
@@ -178,6 +177,7 @@ class Reading:
     fields: Samples | None = None
     color: dict[str, int] = field(default_factory=dict)
     hdr: dict[str, bytes] = field(default_factory=dict)
+    later: set[str] = field(default_factory=set)
     cropped: tuple[int, int, int, int] = (0, 0, 0, 0)
     dolby: bytes = b""
     views: dict[str, bytes] = field(default_factory=dict)
@@ -320,9 +320,10 @@ def _note_frame(file: Reading, frame: av.VideoFrame, rides: Mapping[str, bytes],
         }
         if file.matrix is None:
             file.matrix = unpack_matrix(rides.get("DISPLAYMATRIX"))
-        file.hdr = {kind: data for kind, data in rides.items() if kind in HDR}
+        file.hdr = {kind: data for kind, data in rides.items() if kind in STATIC_HDR}
         file.views = {kind: data for kind, data in rides.items() if kind in (STEREO, SPHERICAL)}
         file.form = frame.width, frame.height, frame.format.name
+    file.later |= later(file.hdr, rides)
     for kind, found in file.riders.items():
         if kind in rides and (data := as_written(kind, rides[kind])):
             found[len(file.pts)] = data

@@ -22,7 +22,7 @@ from videosr.media.containers import container_format
 from videosr.media.copies import EDITED
 from videosr.media.dolby import RPU, Fit, carried, said_of_fitted, same_kind
 from videosr.media.fields import Scan, detect
-from videosr.media.hdr import FURTHER_SIDE_DATA, same_static, says_nothing
+from videosr.media.hdr import FURTHER_SIDE_DATA, LATER, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
 from videosr.media.immersive import as_said, describable, says_of_views
 from videosr.media.languages import same_language
@@ -163,6 +163,9 @@ class _Check:
                 self._differ(f"video: {name.lower().replace('_', ' ')} is missing")
             elif not same_static(name, a.hdr[name], b.hdr[name]):
                 self._differ(f"video: {name.lower().replace('_', ' ')} has other values")
+        self.facts["losses"] += [f"{LATER[name]} cannot be kept" for name in sorted(a.later)]
+        for name in sorted(b.later - a.later):
+            self._differ(f"video: {name.lower().replace('_', ' ')} begins or changes in mid-film")
         for kind, said in as_said(describable(a.views, self._plan.container, turned=a.rotation != 0)).items():
             if as_said(b.views).get(kind) != said:
                 self._differ(f"video: {kind.lower()} is {as_said(b.views).get(kind)}, expected {said}")
