@@ -1,4 +1,4 @@
-"""The sample aspect ratio of a Matroska or WebM file, written into a header that FFmpeg's muxer made without it.
+"""Elements of Matroska and WebM files, and what FFmpeg's muxer leaves out of a header: the sample aspect ratio.
 
 FFmpeg's muxer takes the aspect from a field of the stream that PyAV does not reach. H.264 and HEVC carry it inside
 themselves, VP9 and AV1 do not. The display size needs a few bytes more in the video track's entry; the muxer leaves
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 SEGMENT, INFO, TRACKS, TRACK_ENTRY, VIDEO = 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE0
 CRC32, VOID, CLUSTER = 0xBF, 0xEC, 0x1F43B675
+SEEK_HEAD, SEEK_ID, SEEK_POSITION = 0x114D9B74, 0x53AB, 0x53AC
+LARGEST = 1 << 24
+"""Bytes of a payload that are read at most."""
 DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
 
 
@@ -72,6 +76,47 @@ def set_display_size(path: Path, track: int, size: tuple[int, int]) -> bool:
         file.seek(tracks.start)
         file.write(head[tracks.start : tracks.end])
     return True
+
+
+def payloads(path: Path, wanted: int) -> Iterator[bytearray]:
+    """What is in the elements of a kind that stand where readers look: before the pictures, or where an index says.
+
+    Args:
+        path: a Matroska or WebM file.
+        wanted: identifier of elements in the Segment.
+    """
+    with suppress(OSError), path.open("rb") as file:  # whoever reads it all will say so
+        size = path.stat().st_size
+        head = bytearray(file.read(1 << 10))
+        segment = next((top for top in elements(head, 0, len(head)) if top.id == SEGMENT), None)
+        ahead, seen = [segment.data] if segment is not None else [], set[int]()
+        while ahead:
+            at = ahead.pop()
+            while at < size and at not in seen:
+                seen.add(at)
+                file.seek(at)
+                head = bytearray(file.read(16))
+                found = next(elements(head, 0, len(head)), None)
+                if found is None or found.id == CLUSTER:
+                    break
+                if found.id in (SEEK_HEAD, wanted):
+                    file.seek(at + found.data)
+                    data = bytearray(file.read(min(found.end - found.data, LARGEST)))
+                    if found.id == wanted:
+                        yield data
+                    elif segment is not None:
+                        ahead += [segment.data + position for position in _positions(data, wanted)]
+                at += found.end
+
+
+def _positions(seek_head: bytearray, wanted: int) -> Iterator[int]:
+    """Where elements of a kind, and further indexes of elements, begin in the Segment."""
+    for seek in elements(seek_head, 0, len(seek_head)):
+        said = {
+            entry.id: int.from_bytes(seek_head[entry.data : entry.end], "big") for entry in children(seek_head, seek)
+        }
+        if said.get(SEEK_ID) in (SEEK_HEAD, wanted) and SEEK_POSITION in said:
+            yield said[SEEK_POSITION]
 
 
 def _find_tracks(head: bytearray) -> Element | None:

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.media import dolby, immersive
+from videosr.media.chapters import moved_chapters
 from videosr.media.clock import FORMATS, Clock, clock_of
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import EDITED, StreamCopy, add_copy, cover_attachment, hides_sound, is_hidden
@@ -49,7 +50,6 @@ CODES_NO_COLOR = frozenset({"ffv1", "mpeg4"})
 """Encoders that write no colour into the video itself."""
 
 if TYPE_CHECKING:
-    from av.container.core import Chapter as ChapterEntry
     from av.container.streams import StreamContainer
 
     type Packet = av.Packet[Stream]
@@ -298,25 +298,8 @@ class _Mux:
         """Global tags and chapters."""
         tags = {k: v for k, v in clean_tags(self._source.metadata).items() if k.lower() not in BOOKKEEPING}
         self._out.metadata.update(self._part.tags(tags, "file") if self._part is not None else tags)
-        chapters = self._source.chapters()
-        for chapter in chapters:
-            chapter["metadata"] = clean_tags(chapter["metadata"])
-            tick = Fraction(chapter["time_base"].num, chapter["time_base"].den)
-            chapter["start"] += round(self._delay / tick)
-            chapter["end"] += round(self._delay / tick)
-        if self._window is not None:
-            chapters = [c for c in (self._cut_chapter(chapter, self._window) for chapter in chapters) if c is not None]
-        if chapters:
+        if chapters := moved_chapters(self._source, self._delay, self._window):
             self._out.set_chapters(chapters)
-
-    @staticmethod
-    def _cut_chapter(chapter: ChapterEntry, window: Window) -> ChapterEntry | None:
-        tick = Fraction(chapter["time_base"].num, chapter["time_base"].den)
-        start = max(chapter["start"] * tick, window.start) - window.start
-        end = min(chapter["end"] * tick, window.end) - window.start
-        if end <= start:
-            return None
-        return {**chapter, "start": round(start / tick), "end": round(end / tick)}
 
     # -- packets ------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
@@ -13,6 +14,7 @@ from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
 from videosr.media import heif
+from videosr.media.chapters import Chapter, chapters_of, lost_times, unread
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
 from videosr.media.program_stream import unseen
@@ -105,7 +107,7 @@ class MediaInfo:
         container: FFmpeg's demuxer.
         duration: seconds, None where unknown.
         bit_rate: bits per second, 0 where unknown.
-        chapters: (start in seconds, end in seconds, title).
+        chapters: in the file's order.
         metadata: global tags.
         streams: in the container's order.
         video: index of the stream that would be upscaled, None if there is none.
@@ -115,7 +117,7 @@ class MediaInfo:
     container: str
     duration: Fraction | None
     bit_rate: int
-    chapters: tuple[tuple[Fraction, Fraction, str], ...]
+    chapters: tuple[Chapter, ...]
     metadata: Mapping[str, str]
     streams: tuple[StreamFacts, ...]
     video: int | None
@@ -147,6 +149,29 @@ class StreamPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Misfit:
+    """A tag or flag that the container has no place for.
+
+    Attributes:
+        stream: index in the source; None: it is the file's.
+        kind: "tag" or "flag".
+        name: of it.
+        beside: what takes the place, "" if there is none.
+    """
+
+    stream: int | None
+    kind: str
+    name: str
+    beside: str = ""
+
+    def __str__(self) -> str:
+        owner = "" if self.stream is None else f"stream {self.stream}: "
+        return f"{owner}{self.kind} {self.name} has no place in the container" + (
+            self.beside and f" beside {self.beside}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What becomes of a whole file in a container.
 
@@ -155,6 +180,7 @@ class Plan:
         video: index of the stream that is upscaled.
         streams: one entry for each stream of the source, in its order.
         losses: one line for each thing that is converted or lost; `--strict` refuses if there is any.
+        misfits: those of them that are tags and flags.
         metadata_tags: mp4 and mov must write free-form tags, because the source has such.
     """
 
@@ -162,6 +188,7 @@ class Plan:
     video: int
     streams: tuple[StreamPlan, ...]
     losses: tuple[str, ...]
+    misfits: tuple[Misfit, ...] = ()
     metadata_tags: bool = False
 
 
@@ -177,17 +204,12 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
             video: int | None = video_stream(container, name).index
         except InputError:
             video = None
-        chapters = []
-        for chapter in container.chapters():
-            tick = Fraction(chapter["time_base"].num, chapter["time_base"].den)
-            title = chapter["metadata"].get("title", "")
-            chapters.append((chapter["start"] * tick, chapter["end"] * tick, title))
         return MediaInfo(
             path=name,
             container="heif" if heif.read(path) is not None else container.format.name,
             duration=Fraction(container.duration, 1_000_000) if container.duration else None,
             bit_rate=container.bit_rate or 0,
-            chapters=tuple(chapters),
+            chapters=tuple(chapters_of(container)),
             metadata=dict(container.metadata),
             streams=tuple(_facts(stream) for stream in container.streams),
             video=video,
@@ -244,22 +266,33 @@ def plan_streams(path: str | os.PathLike[str], container: str) -> Plan:
         if source.format.name == "mpeg" and "://" not in name:
             losses += unseen(name, (stream.id for stream in source.streams))
         covers = any(p.action == COPY and is_attached_picture(source.streams[p.index]) for p in plans)
-        free = sorted(k for k in source.metadata if k.lower().split("-")[0] not in (*_MP4_GLOBAL, *BOOKKEEPING))
+        free = sorted(key for key in source.metadata if key.lower() not in (*_MP4_GLOBAL, *BOOKKEEPING))
+        misfits: list[Misfit] = []
         if container == "image":
             losses += ["chapters"] if source.chapters() else []
         else:
+            losses += lost_times(source, container)
+            if "matroska" in source.format.name and "://" not in name:
+                losses += unread(Path(name), len(source.chapters()))
             common = {k.lower(): v for k, v in source.metadata.items()}.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
-                losses += _lost_tags(stream, plan, container, common)
-                losses += _lost_flags(stream, plan, container)
+                misfits += _lost_tags(stream, plan, container, common)
+                misfits += _lost_flags(stream, plan, container)
         tags = container in ("mp4", "mov") and bool(free)
         if tags and covers:  # FFmpeg writes either free-form tags or cover art
             tags = False
-            losses += [f"tag {key} has no place in the container beside cover art" for key in free]
-        return Plan(container=container, video=chosen, streams=plans, losses=tuple(losses), metadata_tags=tags)
+            misfits += [Misfit(stream=None, kind="tag", name=key, beside="cover art") for key in free]
+        return Plan(
+            container=container,
+            video=chosen,
+            streams=plans,
+            losses=(*losses, *map(str, misfits)),
+            misfits=tuple(misfits),
+            metadata_tags=tags,
+        )
 
 
-def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: str | None) -> list[str]:
+def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: str | None) -> list[Misfit]:
     """Tags of a kept track that the container has no place for.
 
     MP4 and MOV know a handful of tags for tracks; Matroska and WebM have any, but no creation time for a track.
@@ -279,10 +312,10 @@ def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: 
                 lost.append(key)
         elif plain == "creation_time" and value != creation_time:
             lost.append(key)
-    return [f"stream {stream.index}: tag {key} has no place in the container" for key in sorted(lost)]
+    return [Misfit(stream=stream.index, kind="tag", name=key) for key in sorted(lost)]
 
 
-def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[str]:
+def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[Misfit]:
     """Dispositions of a kept track that the container has no place for."""
     if plan.action == DROP or plan.target in REMADE or stream.type in ("attachment", "data"):
         return []
@@ -292,7 +325,7 @@ def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[str]:
     if stream.type == "subtitle" and container in _SUBTITLE_FLAGS:
         lost &= ~_SUBTITLE_FLAGS[container]
     names = [flag.name for flag in Disposition if flag in lost and flag.name]
-    return [f"stream {stream.index}: flag {name} has no place in the container" for name in names]
+    return [Misfit(stream=stream.index, kind="flag", name=name) for name in names]
 
 
 def _plan_stream(

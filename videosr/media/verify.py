@@ -18,6 +18,7 @@ import av.error
 from av.stream import Disposition, Stream
 
 from videosr.media.captions import CAPTIONS, as_read
+from videosr.media.chapters import ROUNDING, Chapter, as_held, chapters_of
 from videosr.media.containers import container_format
 from videosr.media.copies import EDITED
 from videosr.media.dolby import RPU, Fit, carried, said_of_fitted, same_kind
@@ -107,7 +108,7 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
         check.streams(a, b, main, before, after)
         check.chapters(a, b)
         code = b.streams[main].metadata.get("timecode")  # where MP4 and MOV have the whole file's
-        check.tags("file", a.metadata, ({"timecode": code} if code else {}) | b.metadata, _lost(plan, "tag "))
+        check.tags("file", a.metadata, ({"timecode": code} if code else {}) | b.metadata, _lost(plan, None, "tag"))
     return Report(check.problems, check.facts)
 
 
@@ -274,7 +275,7 @@ class _Check:
             and p.target not in REMADE
             and (p.index not in before.tracks or before.tracks[p.index].times)  # muxers leave empty tracks out
         ]
-        self.facts["streams"] = {"kept": len(kept), "dropped": sum(p.action == "drop" for p in self._plan.streams)}
+        self.facts["streams"] = {"kept": len(kept), "dropped": sum(p.action == DROP for p in self._plan.streams)}
         left: dict[str, list[Stream]] = {}
         for stream in b.streams:
             if stream.index != main and (stream.index not in after.tracks or after.tracks[stream.index].times):
@@ -297,7 +298,7 @@ class _Check:
 
     def _disposition(self, original: Stream, copy: Stream) -> None:
         was, now = original.disposition, copy.disposition
-        for name in _lost(self._plan, f"stream {original.index}: flag "):
+        for name in _lost(self._plan, original.index, "flag"):
             was, now = was & ~Disposition[name], now & ~Disposition[name]
         if self._plan.container in ("mp4", "mov"):
             # These formats enable one track of each kind, and know no other flag for most kinds.
@@ -306,7 +307,7 @@ class _Check:
             self._differ(f"stream {original.index}: disposition {now!r}, expected {was!r}")
 
     def _stream_tags(self, source: av.container.InputContainer, original: Stream, copy: Stream) -> None:
-        lost = _lost(self._plan, f"stream {original.index}: tag ")
+        lost = _lost(self._plan, original.index, "tag")
         created = source.metadata.get("creation_time") or source.metadata.get("CREATION_TIME")
         self.tags(f"stream {original.index}", _content_tags(original, created), dict(copy.metadata), lost)
 
@@ -373,36 +374,31 @@ class _Check:
         """Number, times and titles of chapters."""
         if self._plan.container == "image":
             return
-        lists = [
-            [
-                (c["start"] * _fraction(c), c["end"] * _fraction(c), clean_text(c["metadata"].get("title", "")))
-                for c in f.chapters()
-            ]
-            for f in (a, b)
-        ]
-        self.facts["chapters"] = len(lists[1])
-        if len(lists[0]) != len(lists[1]):
-            self._differ(f"{len(lists[1])} chapters, expected {len(lists[0])}")
+        found = chapters_of(b)
+        self.facts["chapters"] = len(found)
+        moved = [Chapter(c.start + self._shift, c.end + self._shift, c.title) for c in chapters_of(a)]
+        if len(moved) != len(found):
+            self._differ(f"{len(found)} chapters, expected {len(moved)}")
             return
-        for i, (was, now) in enumerate(zip(*lists, strict=True)):
-            millisecond = Fraction(1, 1000)
-            ends = abs(now[1] - was[1] - self._shift)
-            if was[2] != now[2] or abs(now[0] - was[0] - self._shift) > millisecond or ends > millisecond:
+        for i, (was, now) in enumerate(zip(as_held(moved, self._plan.container), found, strict=True)):
+            open_end = was.end <= was.start and self._plan.container in EDITED
+            ends = open_end or abs(now.end - was.end) <= ROUNDING
+            if was.title != now.title or abs(now.start - was.start) > ROUNDING or not ends:
                 self._differ(
-                    f"chapter {i}: {now[2]!r} from {float(now[0]):.3f} to {float(now[1]):.3f} s, "
-                    f"expected {was[2]!r} from {float(was[0] + self._shift):.3f} to {float(was[1] + self._shift):.3f} s"
+                    f"chapter {i}: {now.title!r} from {float(now.start):.3f} to {float(now.end):.3f} s, "
+                    f"expected {was.title!r} from {float(was.start):.3f} to {float(was.end):.3f} s"
                 )
 
     def tags(self, name: str, was: dict[str, str], now: dict[str, str], lost: set[str]) -> None:
-        """Every tag of content is there with its value; names of tags do not depend on case."""
+        """Every tag of content is there with its value; case and spaces do not count in names of tags (`_plain`)."""
         if self._plan.container == "image":
             return
-        found = {k.lower(): v for k, v in now.items()}
+        found = {_plain(k): v for k, v in now.items()}
         was = clean_tags(was)
         found.setdefault("title", found.get("name", ""))
         for key, value in was.items():
-            plain = key.lower()
-            if plain in BOOKKEEPING or key in lost or plain in lost:
+            plain = _plain(key)
+            if plain in BOOKKEEPING or plain in lost:
                 continue
             if plain == "creation_time" and _same_instant(value, NEVER):
                 continue
@@ -438,10 +434,6 @@ def _in_fields(a: Reading, fields: int) -> tuple[list[int | None], list[int]]:
     return pts, durations
 
 
-def _fraction(chapter: Any) -> Fraction:
-    return Fraction(chapter["time_base"].num, chapter["time_base"].den)
-
-
 def _same_instant(a: str, b: str) -> bool:
     """Whether two times of day differ only in how they are written."""
     plain = [t.replace("T", " ").rstrip("Z").split(".")[0] for t in (a, b)]
@@ -459,9 +451,14 @@ def _one_name(flags: Disposition) -> Disposition:
     return flags
 
 
-def _lost(plan: Plan, mark: str) -> set[str]:
-    """The tags or flags that the plan said would be lost."""
-    return {line.removeprefix(mark).split(" ")[0] for line in plan.losses if line.startswith(mark)}
+def _plain(name: str) -> str:
+    """A tag's name without what containers do not keep of it: Matroska has capitals and, by FFmpeg, no spaces."""
+    return name.lower().replace(" ", "_")
+
+
+def _lost(plan: Plan, stream: int | None, kind: str) -> set[str]:
+    """The names, made plain, of tags or flags that the plan said would be lost."""
+    return {_plain(misfit.name) for misfit in plan.misfits if (misfit.stream, misfit.kind) == (stream, kind)}
 
 
 def _content_tags(stream: Stream, created: str | None) -> dict[str, str]:

@@ -1,0 +1,73 @@
+"""Tags of odd names: those that an output holds arrive, the others are named, and `verify` knows both."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+from clips import make_clip
+from doubling import double
+
+from videosr.media.probe import plan_streams, probe
+from videosr.media.verify import verify
+
+
+def spaced(path, *, track=None, file=None):
+    """A Matroska file with tags whose names FFmpeg's muxer would write with underscores."""
+    plain = make_clip(path.with_name("plain.mkv"), frames=5)
+    with av.open(str(plain)) as source, av.open(str(path), "w", container_options={"fflags": "+bitexact"}) as out:
+        out.metadata.update(file or {})
+        streams = [out.add_stream_from_template(stream) for stream in source.streams]
+        streams[0].metadata.update(track or {})
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    for name in (b"MY_TAG", b"MY_OTHER:_TAG"):
+        assert path.read_bytes().count(name) == 1
+        path.write_bytes(path.read_bytes().replace(name, name.replace(b"_", b" ")))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+def test_tags_of_a_track_with_a_space_in_their_names(tmp_path, suffix):
+    source, output = tmp_path / "in.mkv", tmp_path / f"out{suffix}"
+    spaced(source, track={"MY TAG": "hello", "My Other: tag": "x"})
+    losses = plan_streams(source, {".mkv": "matroska"}.get(suffix, suffix[1:])).losses
+    lost = {line.split(" has no place")[0] for line in losses if " tag " in line}
+    assert lost == (set() if suffix == ".mkv" else {"stream 0: tag MY TAG", "stream 0: tag MY OTHER: TAG"})
+    double(source, output)
+    assert verify(source, output).problems == []
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+def test_tags_of_a_file_with_a_space_in_their_names(tmp_path, suffix):
+    source = spaced(tmp_path / "in.mkv", file={"MY TAG": "hello", "My Other: tag": "x"})
+    output = tmp_path / f"out{suffix}"
+    double(source, output)
+    assert verify(source, output).problems == []
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+def test_a_title_in_several_languages(tmp_path, suffix):
+    titles = {"TITLE": "English", "TITLE-jpn": "Nihongo", "odd name": "x"}
+    source, output = make_clip(tmp_path / "in.mkv", frames=5, metadata=titles), tmp_path / f"out{suffix}"
+    had = {key.lower(): value for key, value in probe(source).metadata.items()}
+    assert "Nihongo" in had.values()
+    double(source, output)
+    has = {key.lower(): value for key, value in probe(output).metadata.items()}
+    assert {key: has.get(key) for key in had if key != "encoder"} == {k: v for k, v in had.items() if k != "encoder"}
+    assert verify(source, output).problems == []
+
+
+def test_a_title_that_has_no_place_beside_cover_art(tmp_path):
+    cover, source, output = tmp_path / "cover.png", tmp_path / "in.mkv", tmp_path / "out.mp4"
+    av.VideoFrame.from_ndarray(np.full((8, 8, 3), 77, np.uint8), format="rgb24").save(cover)
+    titles = {"TITLE": "English", "TITLE-jpn": "Nihongo", "odd name": "x"}
+    art = [("cover.png", "image/png", cover.read_bytes())]
+    make_clip(source, frames=5, metadata=titles, attachments=art)
+    losses = [line.lower() for line in plan_streams(source, "mp4").losses]
+    assert "tag title-jpn has no place in the container beside cover art" in losses
+    assert "tag odd_name has no place in the container beside cover art" in losses
+    double(source, output)
+    assert verify(source, output).problems == []
