@@ -363,9 +363,9 @@ class _Mux:
         if not self._refused:
             return
         try:
-            with av.open(f"file:{self._path}") as made:
+            with open_input(self._path) as made:
                 count = sum(1 for packet in made.demux(made.streams[self._video_index]) if packet.size)
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, InputError):
             count = 0
         if count != len(self._decode_order):
             remedy = "take its damaged tracks out" if self._plan.container == "matroska" else "choose .mkv"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 COPY, CONVERT, DROP, UPSCALE = "copy", "convert", "drop", "upscale"
 REMADE = frozenset({"chapters", "timecode"})
 """Targets of tracks that repeat the file's chapters or the video's timecode: no packet of them is copied."""
+MOST_WRITTEN = 1000
+"""Streams of an output: FFmpeg's `max_streams`, which PyAV sets too late."""
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text", "srt", "stl", "sami", "microdvd"})
 
 _TEXT_FOR = {"matroska": "subrip", "mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
@@ -256,11 +258,13 @@ def plan_streams(path: str | os.PathLike[str], container: str) -> Plan:
     name = os.fspath(path)
     with open_described(path) as (source, first):
         chosen = video_stream(source, name).index
-        plans = tuple(
-            StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
-            if s.index == chosen
-            else _plan_stream(s, source, container, first.get(s.index, []))
-            for s in source.streams
+        plans = _within_limit(
+            [
+                StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
+                if s.index == chosen
+                else _plan_stream(s, source, container, first.get(s.index, []))
+                for s in source.streams
+            ]
         )
         losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target not in REMADE]
         if source.format.name == "mpeg" and "://" not in name:
@@ -290,6 +294,15 @@ def plan_streams(path: str | os.PathLike[str], container: str) -> Plan:
             misfits=tuple(misfits),
             metadata_tags=tags,
         )
+
+
+def _within_limit(plans: list[StreamPlan]) -> tuple[StreamPlan, ...]:
+    """Plans in which what is too much for one output is dropped: the last attachments first."""
+    kept = [p for p in plans if p.action in (COPY, CONVERT) and p.target not in REMADE]
+    kept.sort(key=lambda plan: plan.type == "attachment")
+    reason = f"FFmpeg writes {MOST_WRITTEN} streams into a file at most"
+    over = {p.index: replace(p, action=DROP, target="", reason=reason) for p in kept[MOST_WRITTEN - 1 :]}
+    return tuple(over.get(p.index, p) for p in plans)
 
 
 def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: str | None) -> list[Misfit]:

@@ -27,6 +27,8 @@ _BLOCK = 1 << 20
 _NUMBERED = re.compile(r"%0?\d*d")
 MEZZANINE = frozenset({"prores", "prores_raw", "cfhd"})
 """Codecs for editing of which FFmpeg's descriptors do not say that every frame stands alone."""
+MOST_STREAMS = "65536"
+"""Of a file, attachments among them; FFmpeg leaves out what comes after the first thousand."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -60,6 +62,7 @@ def open_input(
             raise InputError(f"{name}: is a pipe or device, which can be read only once; store it in a file first")
         if size == 0:
             raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
+        options["max_streams"] = MOST_STREAMS
         name = f"file:{name}"  # a colon in a file name must not be read as a protocol
         if file.suffix.lower() in IMAGE_SUFFIXES:
             options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
