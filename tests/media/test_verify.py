@@ -1,5 +1,7 @@
+import io
 import json
 import re
+import tracemalloc
 from fractions import Fraction
 
 import av
@@ -8,6 +10,7 @@ from clips import VFR_PTS, make_clip
 from doubling import LOSSLESS, double
 
 from videosr.errors import InputError
+from videosr.media.readback import Track
 from videosr.media.verify import verify
 
 
@@ -236,3 +239,19 @@ def test_samples_may_come_in_packets_of_other_sizes(tmp_path):
     output = tmp_path / "b.mp4"
     double(clip, output)
     assert verify(clip, output).problems == []
+
+
+def test_a_packet_costs_a_few_bytes():
+    """Of lossless sound a film has millions, of which a list of integers and hashes would be a gigabyte."""
+    track, packet = Track(Fraction(1, 90000)), av.Packet(b"\1" * 50)
+    with av.open(io.BytesIO(), "w", format="matroska") as out:
+        packet.stream = out.add_stream("flac", rate=48000)
+        tracemalloc.start()
+        for number in range(10000):
+            packet.pts = packet.dts = 10**9 + 75 * number
+            packet.duration = 75 + number
+            track.add(packet)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert len(track.times) == 10000
+    assert held < 40 * 10000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -37,9 +38,8 @@ from videosr.media.similarity import Samples
 from videosr.media.source import codec_name, coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
 from videosr.media.undated import LEADING, times_before
 
-
-def _digest(payload: bytes) -> bytes:
-    return hashlib.blake2b(payload, digest_size=8).digest()
+HASH = 8
+"""Bytes of a packet's hash."""
 
 
 def _is_blank(packet: av.Packet[Stream]) -> bool:
@@ -56,16 +56,16 @@ def _is_blank(packet: av.Packet[Stream]) -> bool:
 
 @dataclass(slots=True)
 class Track:
-    """The packets of one stream.
+    """The packets of one stream, in a few bytes each: a film's sound may be millions of them.
 
     Attributes:
         tick: seconds.
         times: presentation times in ticks, decoding times where there are none.
         codec: FFmpeg's name of it.
         header: the stream's extradata.
-        hashes: of the payloads, however they are framed.
+        hashes: of the payloads, however they are framed, `HASH` bytes each.
         durations: in ticks, 0 where unknown.
-        blank: which packets are text subtitles without text.
+        blank: which packets are text subtitles without text, a byte each.
         length: when the last one ends, in ticks.
         disorder: packets whose decoding time is before that of the packet ahead, or after their own presentation.
         errors: packets that could not be decoded, where that was tried.
@@ -74,21 +74,21 @@ class Track:
     tick: Fraction
     codec: str = ""
     header: bytes = b""
-    times: list[int] = field(default_factory=list)
-    hashes: list[bytes] = field(default_factory=list)
-    durations: list[int] = field(default_factory=list)
-    blank: list[bool] = field(default_factory=list)
+    times: array[int] = field(default_factory=partial(array, "q"))
+    hashes: bytearray = field(default_factory=bytearray)
+    durations: array[int] = field(default_factory=partial(array, "q"))
+    blank: bytearray = field(default_factory=bytearray)
     length: int = 0
     disorder: int = 0
     errors: int = 0
     _decoded: int | None = None
-    _content: Any = field(default_factory=partial(hashlib.blake2b, digest_size=8))
+    _content: Any = field(default_factory=partial(hashlib.blake2b, digest_size=HASH))
 
     def add(self, packet: av.Packet[Stream]) -> None:
         """Note a packet."""
         time, data = packet.pts if packet.pts is not None else packet.dts or 0, bytes(packet)
         self.times.append(time)
-        self.hashes.append(_digest(content(data, self.codec, self.header)))
+        self.hashes += hashlib.blake2b(content(data, self.codec, self.header), digest_size=HASH).digest()
         self._content.update(data)
         self.durations.append(packet.duration or 0)
         self.blank.append(_is_blank(packet))

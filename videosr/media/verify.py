@@ -8,9 +8,11 @@ streams packet by packet, chapters and tags.
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import islice
+from math import lcm
 from typing import Any
 
 import av
@@ -25,32 +27,27 @@ from videosr.media.dolby import RPU, Fit, carried, said_of_fitted, same_kind
 from videosr.media.fields import Scan, detect
 from videosr.media.hdr import FURTHER_SIDE_DATA, LATER, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
-from videosr.media.immersive import as_said, describable, says_of_views
-from videosr.media.languages import same_language
+from videosr.media.immersive import as_said, describable
 from videosr.media.planes import planar_format
 from videosr.media.probe import (
-    BOOKKEEPING,
     CONVERT,
     COPY,
     DROP,
     REMADE,
-    TRACK_BOOKKEEPING,
     Plan,
     StreamPlan,
     plan_streams,
 )
-from videosr.media.readback import Reading, Track, read_file
+from videosr.media.readback import HASH, Reading, Track, read_file
 from videosr.media.riders import Riders
 from videosr.media.similarity import compare
-from videosr.media.source import clean_tags, clean_text, open_input, video_stream
+from videosr.media.source import clean_text, open_input, video_stream
+from videosr.media.tags import content_tags, missing, plain
 
 AUDIO_TOLERANCE = Fraction(1, 10)
 """Seconds by which the length of converted audio may differ: encoders work in blocks."""
 ASSUMED = {"prores": "range", "dnxhd": "matrix"}
 """The colour property that readers of a codec assume, whatever the file says: pictures were converted to that."""
-
-NEVER = "1970-01-01T00:00:00"
-"""The creation time that a clock gives which was never set; some containers do not keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +306,7 @@ class _Check:
     def _stream_tags(self, source: av.container.InputContainer, original: Stream, copy: Stream) -> None:
         lost = _lost(self._plan, original.index, "tag")
         created = source.metadata.get("creation_time") or source.metadata.get("CREATION_TIME")
-        self.tags(f"stream {original.index}", _content_tags(original, created), dict(copy.metadata), lost)
+        self.tags(f"stream {original.index}", content_tags(original, created), dict(copy.metadata), lost)
 
     def _attachment(self, original: av.stream.AttachmentStream, copy: Stream) -> None:
         assert isinstance(copy, av.stream.AttachmentStream)
@@ -331,7 +328,8 @@ class _Check:
                 self._differ(f"{name}: has other content")
             self._converted_audio(name, was, now)
             return
-        expected, found = was.times, now.times
+        expected: Sequence[int] = was.times
+        found: Sequence[int] = now.times
         if plan.action == CONVERT:  # MP4's text track shows one thing at a time
             expected, found = was.changes() if plan.target == "mov_text" else was.cues(), now.cues()
         if len(expected) != len(found):
@@ -339,8 +337,8 @@ class _Check:
             return
         if plan.action == COPY and was.hashes != now.hashes:
             first = next(i for i, (x, y) in enumerate(zip(was.hashes, now.hashes, strict=True)) if x != y)
-            self._differ(f"{name}: packet {first} has other content")
-        self._synchrony(name, [t * was.tick for t in expected], [t * now.tick for t in found], max(was.tick, now.tick))
+            self._differ(f"{name}: packet {first // HASH} has other content")
+        self._synchrony(name, expected, found, (was.tick, now.tick))
         if plan.action == COPY:
             self._durations(name, was, now, whole=plan.type != "audio")
 
@@ -350,12 +348,13 @@ class _Check:
             if abs(max(x + self._shift, Fraction(0)) - max(y, Fraction(0))) > AUDIO_TOLERANCE:
                 self._differ(f"{name}: {what} at {float(y):.3f} s, expected {float(x + self._shift):.3f} s")
 
-    def _synchrony(self, name: str, was: list[Fraction], now: list[Fraction], tolerance: Fraction) -> None:
-        """Every packet has kept its place against the video; times in seconds."""
+    def _synchrony(self, name: str, was: Sequence[int], now: Sequence[int], ticks: tuple[Fraction, Fraction]) -> None:
+        """Every packet has kept its place against the video; times in ticks."""
+        unit, (a, b, shift) = _in_one_unit(*ticks, self._shift)
+        tolerance = max(a, b)
         for i, (x, y) in enumerate(zip(was, now, strict=True)):
-            offset = y - x - self._shift
-            if abs(offset) > tolerance:
-                self._differ(f"{name}: packet {i} is {float(offset):+.4f} s off against the video")
+            if abs(offset := y * b - x * a - shift) > tolerance:
+                self._differ(f"{name}: packet {i} is {float(offset * unit):+.4f} s off against the video")
                 return
 
     def _durations(self, name: str, was: Track, now: Track, *, whole: bool) -> None:
@@ -363,10 +362,11 @@ class _Check:
 
         Without `whole` the last one may differ: audio may be cut there, which not all containers can say.
         """
-        pairs = list(zip(was.durations, now.durations, strict=True))
-        for i, (x, y) in enumerate(pairs if whole else pairs[:-1]):
-            if x and y and abs(x * was.tick - y * now.tick) > was.tick + now.tick:  # both ends are rounded
-                lengths = float(y * now.tick), float(x * was.tick)
+        unit, (a, b) = _in_one_unit(was.tick, now.tick)
+        count = len(was.durations) - (not whole)
+        for i, (x, y) in enumerate(islice(zip(was.durations, now.durations, strict=True), max(0, count))):
+            if x and y and abs(x * a - y * b) > a + b:  # both ends are rounded
+                lengths = float(y * b * unit), float(x * a * unit)
                 self._differ(f"{name}: packet {i} lasts {lengths[0]:.4f} s, expected {lengths[1]:.4f} s")
                 return
 
@@ -390,28 +390,11 @@ class _Check:
                 )
 
     def tags(self, name: str, was: dict[str, str], now: dict[str, str], lost: set[str]) -> None:
-        """Every tag of content is there with its value; case and spaces do not count in names of tags (`_plain`)."""
+        """Every tag of content is there with its value."""
         if self._plan.container == "image":
             return
-        found = {_plain(k): v for k, v in now.items()}
-        was = clean_tags(was)
-        found.setdefault("title", found.get("name", ""))
-        for key, value in was.items():
-            plain = _plain(key)
-            if plain in BOOKKEEPING or plain in lost:
-                continue
-            if plain == "creation_time" and _same_instant(value, NEVER):
-                continue
-            have = [found[k] for k in (plain, plain.split("-")[0]) if k in found]
-            same = value in have
-            if plain == "creation_time":
-                same = any(_same_instant(value, other) for other in have)
-            elif plain.startswith("location"):
-                same = same or any(_same_place(value, other) for other in have)
-            elif plain == "language":
-                same = any(same_language(value, other) for other in have)
-            if not same:
-                self._differ(f"{name}: tag {key} is {have[0] if have else None!r}, expected {value!r}")
+        for key, found, expected in missing(was, now, lost):
+            self._differ(f"{name}: tag {key} is {found!r}, expected {expected!r}")
 
 
 def _is_rgb(file: Reading) -> bool:
@@ -434,10 +417,10 @@ def _in_fields(a: Reading, fields: int) -> tuple[list[int | None], list[int]]:
     return pts, durations
 
 
-def _same_instant(a: str, b: str) -> bool:
-    """Whether two times of day differ only in how they are written."""
-    plain = [t.replace("T", " ").rstrip("Z").split(".")[0] for t in (a, b)]
-    return plain[0] == plain[1]
+def _in_one_unit(*seconds: Fraction) -> tuple[Fraction, list[int]]:
+    """A unit of time of which all of these are whole numbers, and those: integers are compared many times faster."""
+    whole = lcm(*(time.denominator for time in seconds))
+    return Fraction(1, whole), [int(time * whole) for time in seconds]
 
 
 def _one_name(flags: Disposition) -> Disposition:
@@ -451,30 +434,6 @@ def _one_name(flags: Disposition) -> Disposition:
     return flags
 
 
-def _plain(name: str) -> str:
-    """A tag's name without what containers do not keep of it: Matroska has capitals and, by FFmpeg, no spaces."""
-    return name.lower().replace(" ", "_")
-
-
 def _lost(plan: Plan, stream: int | None, kind: str) -> set[str]:
     """The names, made plain, of tags or flags that the plan said would be lost."""
-    return {_plain(misfit.name) for misfit in plan.misfits if (misfit.stream, misfit.kind) == (stream, kind)}
-
-
-def _content_tags(stream: Stream, created: str | None) -> dict[str, str]:
-    """Tags of a stream that describe its content, without those that only repeat the file's."""
-    tags = {k.lower(): v for k, v in stream.metadata.items() if not k.lower().startswith(TRACK_BOOKKEEPING)}
-    tags = {k: v for k, v in tags.items() if not says_of_views(k, v)}
-    if tags.get("language") == "und":
-        del tags["language"]
-    if "creation_time" in tags and _same_instant(tags["creation_time"], created or ""):
-        del tags["creation_time"]
-    if "name" in tags:
-        tags.setdefault("title", tags.pop("name"))
-    return tags
-
-
-def _same_place(a: str, b: str) -> bool:
-    """Whether two ISO 6709 locations differ only in leading and trailing zeros."""
-    numbers = [[float(n) for n in re.findall(r"[+-][0-9.]+", text)] for text in (a, b)]
-    return bool(numbers[0]) and numbers[0] == numbers[1]
+    return {plain(misfit.name) for misfit in plan.misfits if (misfit.stream, misfit.kind) == (stream, kind)}
