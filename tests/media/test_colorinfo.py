@@ -1,7 +1,13 @@
+from fractions import Fraction
+
 import pytest
+from clips import make_clip
+from doubling import LOSSLESS, double
 
 from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting
 from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.decoder import Decoder
+from videosr.media.verify import verify
 
 YUV420, YUV444, RGB = (PixelFormat.parse(n) for n in ("yuv420p", "yuv444p", "gbrp"))
 
@@ -41,6 +47,30 @@ def test_untagged_range_is_limited_for_video_and_full_for_rgb():
 def test_jpeg_like_video_is_full_range_601_with_centred_chroma():
     color, _ = resolve_color(ColorSpec(), YUV420, 1080, 1920, codec="mjpeg", full_range_format=True)
     assert (color.matrix, color.range, color.siting) == (Matrix.BT470BG, Range.FULL, Siting.CENTER)
+
+
+def test_full_range_says_nothing_of_the_matrix_of_video():
+    color, _ = resolve_color(ColorSpec(), YUV420, 1080, 1920, codec="h264", full_range_format=True)
+    assert (color.matrix, color.range) == (Matrix.BT709, Range.FULL)
+    assert resolve_color(ColorSpec(), YUV420, 480, 640, codec="h264", full_range_format=True)[0].matrix == 6
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+@pytest.mark.parametrize(("codec", "matrix"), [("libx264", Matrix.BT709), ("mjpeg", Matrix.BT470BG)])
+def test_large_video_of_full_range_without_a_matrix(tmp_path, codec, matrix, suffix):
+    source = make_clip(
+        tmp_path / f"in.{suffix}",
+        frames=4,
+        width=64,
+        height=578,
+        time_base=Fraction(1, 24),
+        codec=codec,
+        color=(2, 2, 2, 2, 0),
+    )
+    with Decoder(source) as decoder:
+        assert (decoder.info.color.matrix, decoder.info.color.range) == (matrix, Range.FULL)
+    double(source, tmp_path / "out.mkv", settings=LOSSLESS)
+    assert verify(source, tmp_path / "out.mkv").problems == []
 
 
 @pytest.mark.parametrize("codec", ["webp", "webp_anim"])

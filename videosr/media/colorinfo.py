@@ -1,11 +1,14 @@
 """What a video stream's colour tags mean, and what is assumed where they are missing.
 
 The rule is the one players and FFmpeg's own filters use: an untagged picture of standard-definition size is BT.601,
-a larger one BT.709; untagged Y'CbCr is limited range; 4:2:0 chroma lies to the left as in MPEG-2, H.264 and HEVC.
+a larger one BT.709, but a still image BT.601 at any size if it is full range (JFIF); untagged Y'CbCr is limited range;
+4:2:0 chroma lies to the left as in MPEG-2, H.264 and HEVC.
 Primaries and transfer are never guessed: they are carried along as found.
 """
 
 from __future__ import annotations
+
+import av
 
 from videosr.frame import UNSPECIFIED_CODE, ColorSpec, Matrix, PixelFormat, Range, Siting
 
@@ -24,7 +27,7 @@ def resolve_color(
         fmt: the planar format of its frames.
         height: rows of luma samples.
         width: columns of luma samples.
-        codec: FFmpeg's name of the codec, which may imply the siting.
+        codec: FFmpeg's name of the codec, which may imply matrix, range and siting.
         full_range_format: the source's pixel format implies full range (FFmpeg's `yuvj*`).
 
     Returns:
@@ -53,7 +56,7 @@ def resolve_color(
 
     matrix = tagged.matrix
     if matrix in (Matrix.UNSPECIFIED, Matrix.RGB):  # RGB on Y'CbCr planes is a mislabelled stream
-        matrix = _guess_matrix(tagged.primaries, height, width, full_range_format)
+        matrix = _guess_matrix(tagged.primaries, height, width, full_range_format and codec in STILL_CODECS)
         if fmt.family != "gray":
             guesses.append(f"matrix {matrix.name}")
 
@@ -73,12 +76,12 @@ STILL_CODECS = frozenset({"png", "apng", "mjpeg", "webp", "tiff", "bmp", "pgm", 
 """Codecs of still images, whose grey is full range."""
 
 
-def _guess_matrix(primaries: int, height: int, width: int, full_range_format: bool) -> Matrix:
+def _guess_matrix(primaries: int, height: int, width: int, jfif: bool) -> Matrix:
     """The usual matrix of a picture of that size."""
     if primaries == BT2020_PRIMARIES:
         return Matrix.BT2020_NCL
-    if full_range_format:
-        return Matrix.BT470BG  # JFIF: BT.601 whatever the size
+    if jfif:
+        return Matrix.BT470BG  # whatever the size
     if height > 576 or width > 1024:
         return Matrix.BT709
     return Matrix.BT470BG if height in (576, 288) else Matrix.SMPTE170M
@@ -102,6 +105,27 @@ def tagged_color(matrix: int, range_: int, primaries: int, transfer: int, siting
         transfer=transfer if transfer not in (0, 3) else UNSPECIFIED_CODE,
         siting=Siting(siting) if siting in Siting else Siting.UNSPECIFIED,
     )
+
+
+def color_of(
+    picture: av.VideoFrame, fmt: PixelFormat, codec: str, *, coded_format: str = "", before: ColorSpec | None = None
+) -> tuple[ColorSpec, list[str]]:
+    """The colour of a picture as it is to be read, and what of it was guessed (`resolve_color`).
+
+    Args:
+        picture: from a decoder.
+        fmt: its planar format.
+        codec: FFmpeg's name of the codec.
+        coded_format: FFmpeg's name of the pixel format, where that of the picture is another (on a GPU).
+        before: colour of the picture before it, which stands for what this one does not tag.
+    """
+    tagged = tagged_color(
+        picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc, picture.chroma_location
+    )
+    if before is not None:
+        tagged = completed(tagged, before)
+    full = (coded_format or picture.format.name).startswith("yuvj")
+    return resolve_color(tagged, fmt, picture.height, picture.width, codec=codec, full_range_format=full)
 
 
 INEXACT = ("primaries", "transfer")

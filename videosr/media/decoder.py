@@ -23,7 +23,7 @@ import av.error
 
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
-from videosr.media.colorinfo import INEXACT, changes, completed, resolve_color, tagged_color
+from videosr.media.colorinfo import INEXACT, changes, color_of
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
@@ -211,14 +211,8 @@ class Decoder:
             fmt = planar_format(name, opaque=Path(self.name).suffix.lower() not in IMAGE_SUFFIXES)
         except InputError as exc:
             raise InputError(f"{self.name}: {exc}") from exc
-        tagged = tagged_color(
-            picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc, picture.chroma_location
-        )
-        if before is not None:
-            tagged = completed(tagged, before)
         codec = self._pictures.stream.codec_context.codec.canonical_name
-        size = picture.height, picture.width
-        return fmt, *resolve_color(tagged, fmt, *size, codec=codec, full_range_format=name.startswith("yuvj"))
+        return fmt, *color_of(picture, fmt, codec, coded_format=name, before=before)
 
     def _stated_duration(self) -> Fraction | None:
         """Seconds of video as the container states them, None where it says nothing about this stream."""

@@ -247,15 +247,16 @@ def _read_video(
     context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
     context.thread_count = threads
     sar = stream.sample_aspect_ratio
+    codec = context.codec.canonical_name
     file = Reading(
         tick=Fraction(stream.time_base.num, stream.time_base.den),
         width=context.width,
         height=context.height,
         sar=Fraction(sar.num, sar.den) if sar.num and sar.den else Fraction(1),
         matrix=coded_display_matrix(context),
-        samples=Samples(like.samples.size if like else None),
-        fields=None if parity is None else Samples(None, parity),
-        codec=context.codec.canonical_name,
+        samples=Samples(like.samples.size if like else None, codec=codec),
+        fields=None if parity is None else Samples(None, parity, codec),
+        codec=codec,
         dolby=bytes(context.coded_side_data.get(CONFIGURATION, b"")),
     )
     try:

@@ -15,7 +15,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from videosr.errors import InputError
 from videosr.frame import Array, Matrix
-from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.colorinfo import color_of
 from videosr.media.planes import planar_format
 
 WIDTH, HEIGHT = 64, 36
@@ -41,12 +41,14 @@ class Samples:
     Attributes:
         size: (columns, rows) of the copies; None: at most `WIDTH` x `HEIGHT` and half the first frame's.
         parity: take the first (0) or second (1) of each two rows alone, a field of interlaced video; None: all rows.
+        codec: FFmpeg's name of it, for what the frames do not say of their colours.
         step: every frame whose number this divides is a sample.
         pictures: (rows, columns, 3) uint8 by the frame's number.
     """
 
     size: tuple[int, int] | None = None
     parity: int | None = None
+    codec: str = ""
     step: int = 1
     pictures: dict[int, Array] = field(default_factory=dict)
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
@@ -65,7 +67,7 @@ class Samples:
     def _small(self, frame: av.VideoFrame) -> Array:
         if self.size is None:
             self.size = min(WIDTH, max(2, frame.width // 2)), min(HEIGHT, max(2, frame.height // 2))
-        matrix, range_ = _colour(frame)
+        matrix, range_ = _colour(frame, self.codec)
         columns, rows = self.size
         small = self._reformatter.reformat(
             frame,
@@ -85,17 +87,13 @@ class Samples:
         return small.to_ndarray()
 
 
-def _colour(frame: av.VideoFrame) -> tuple[int, int]:
+def _colour(frame: av.VideoFrame, codec: str) -> tuple[int, int]:
     """Matrix and range as they are to be read (`colorinfo`)."""
-    tagged = tagged_color(
-        frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc, frame.chroma_location
-    )
     try:
         fmt = planar_format(frame.format.name)
     except InputError:
         return int(Matrix.BT709), frame.color_range
-    full = frame.format.name.startswith("yuvj")
-    color, _ = resolve_color(tagged, fmt, frame.height, frame.width, full_range_format=full)
+    color, _ = color_of(frame, fmt, codec)
     return int(color.matrix if color.matrix in _SWSCALE else Matrix.BT2020_NCL), int(color.range)
 
 
