@@ -1,6 +1,7 @@
 """Still images through the command line: every kind in, every kind out, the colours as they were."""
 
 import errno
+import os
 import struct
 import zlib
 from fractions import Fraction
@@ -113,12 +114,19 @@ def test_an_image_that_cannot_be_written(clip, tmp_path, videosr, monkeypatch):
     def refuse(path, *args, **kwargs):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
     done = videosr("upscale", clip, tmp_path / "out.png", "--frames", "1", "-q")
     assert done.code == 1
     (line,) = done.err.splitlines()
     assert line.startswith(f"videosr: {tmp_path / 'out.png'}: cannot be written: Read-only file system; choose")
+
+
+def test_an_image_is_on_the_disk_before_it_has_its_name(clip, tmp_path, videosr, monkeypatch):
+    output, flushed = tmp_path / "out.png", []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append((os.fstat(file).st_size, output.exists())))
+    assert videosr("upscale", clip, output, "--frames", "1").code == 0
+    assert (output.stat().st_size, False) in flushed
 
 
 def test_a_still_keeps_its_shape_to_the_pixel(tmp_path, videosr):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import av.error
 
 from videosr.color import from_rgb, to_rgb
 from videosr.errors import OutputError, UsageError
+from videosr.files import write_atomically
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
 from videosr.media import picturedata
 from videosr.media.codecs import EncoderSettings
@@ -149,7 +148,6 @@ def write_image(
     picture.colorspace, picture.color_range = int(color.matrix), int(color.range)
     picture.color_primaries, picture.color_trc = frame.color.primaries, frame.color.transfer
     picture.pts = 0
-    part = output.with_name(f".{output.name[:50]}.{os.getpid()}.part")
     try:
         context = av.CodecContext.create(settings.codec, "w")
         assert isinstance(context, av.VideoCodecContext)
@@ -162,13 +160,7 @@ def write_image(
         elif settings.codec == "libwebp":
             context.options = {"quality": f"{settings.crf:g}"}
         coded = b"".join(bytes(packet) for f in (picture, None) for packet in context.encode(f))
-        part.write_bytes(picturedata.attach(coded, settings.codec, data, picture.width, picture.height))
-        part.replace(output)
     except av.error.FFmpegError as exc:
         raise OutputError(f"{output}: {settings.codec} failed: {exc.strerror}") from exc
-    except OSError as exc:
-        raise OutputError.writing(output, exc) from exc
-    finally:
-        with contextlib.suppress(OSError):  # the error that brought us here is the one to report
-            part.unlink(missing_ok=True)
+    write_atomically(output, picturedata.attach(coded, settings.codec, data, picture.width, picture.height))
     return frame
