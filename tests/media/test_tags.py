@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
 from clips import make_clip
 from doubling import double
 
+from videosr.media.decoder import Decoder
 from videosr.media.probe import plan_streams, probe
+from videosr.media.source import parse_clock
 from videosr.media.verify import verify
 
 
@@ -71,3 +75,20 @@ def test_a_title_that_has_no_place_beside_cover_art(tmp_path):
     assert "tag odd_name has no place in the container beside cover art" in losses
     double(source, output)
     assert verify(source, output).problems == []
+
+
+@pytest.mark.parametrize("length", ["00:00:1/0", "00:00:1/2", "a:b:c", "00:00:" + "9" * 5000])
+def test_a_stated_duration_that_is_none(tmp_path, length):
+    source = make_clip(tmp_path / "in.mkv", frames=3)
+    data = source.read_bytes()
+    at = data.rindex(b"DURATION") + 8
+    at = data.index(b"00:", at)
+    source.write_bytes(data[:at] + length[:18].encode().ljust(18, b"\0") + data[at + 18 :])
+    with Decoder(source) as decoder:
+        assert len(list(decoder)) == 3
+    assert parse_clock(length) is None
+
+
+def test_durations_as_containers_state_them():
+    assert parse_clock("01:02:03.500000000") == Fraction(7447, 2)
+    assert parse_clock(" 0:0:7. ") == 7

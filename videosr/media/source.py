@@ -25,6 +25,7 @@ from videosr.media.tiles import put_together
 
 _BLOCK = 1 << 20
 _NUMBERED = re.compile(r"%0?\d*d")
+_CLOCK = re.compile(r"(\d{1,9}):(\d{1,9}):(\d{1,9}(?:\.\d{0,99})?)", re.ASCII)
 MEZZANINE = frozenset({"prores", "prores_raw", "cfhd"})
 """Codecs for editing of which FFmpeg's descriptors do not say that every frame stands alone."""
 MOST_STREAMS = "65536"
@@ -263,11 +264,8 @@ def plausible_rate(value: Any) -> Fraction | None:
 
 def parse_clock(text: str) -> Fraction | None:
     """Seconds of a `HH:MM:SS.fraction` text, None if it is none."""
-    try:
-        hours, minutes, seconds = text.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds.strip())
-    except ValueError:
-        return None
+    found = _CLOCK.fullmatch(text.strip())
+    return int(found[1]) * 3600 + int(found[2]) * 60 + Fraction(found[3]) if found else None
 
 
 def coded_display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | None:
