@@ -9,6 +9,7 @@ from clips import VFR_PTS, make_clip
 from doubling import FAST, LOSSLESS, double, encode
 
 from videosr.errors import StrictError
+from videosr.media import part
 from videosr.media.muxer import mux
 from videosr.media.probe import plan_streams
 
@@ -219,3 +220,13 @@ def test_a_part_has_the_cover(tmp_path, suffix):
     with av.open(str(output)) as container:
         assert [s.codec_context.name for s in container.streams.video] == ["h264", "png"]
         assert [next(container.decode(container.streams.video[1])).width] == [8]
+
+
+@pytest.mark.parametrize(("tags", "times"), [({}, 0), ({"timecode": "01:00:00:00"}, 1)])
+def test_frames_before_the_part_are_looked_at_for_a_timecode_alone_and_once(tmp_path, monkeypatch, tags, times):
+    clip = make_clip(tmp_path / "a.mov", frames=12, metadata=tags, audio=[("aac", "eng")] * 2)
+    looked = []
+    nominal = part._Frames.nominal
+    monkeypatch.setattr(part._Frames, "nominal", lambda self, start: looked.append(start) or nominal(self, start))
+    double(clip, tmp_path / "b.mov", start=Fraction(1, 4))
+    assert len(looked) == times

@@ -169,23 +169,22 @@ def open_encoder(settings: EncoderSettings, info: StreamInfo) -> tuple[av.VideoC
     """
     template = io.BytesIO()
     kind = "matroska" if holds_codec("matroska", settings.codec) else "mov"  # of DNxHR
-    out = av.open(template, "w", format=kind, container_options={"fflags": "+bitexact"})
-    stream = out.add_stream(settings.codec, rate=info.rate)
-    context = stream.codec_context
-    if not isinstance(context, av.VideoCodecContext):
-        raise ValueError("is not a video encoder")
-    configure(context, settings, info)
-    out.start_encoding()
-    extradata = context.extradata or b""
-    # Readers look for a cluster before they believe a Matroska file, so it gets one with a packet of nothing. Of VP9
-    # the muxer holds back what is not to be shown, hence "show an existing frame".
-    blank = av.Packet(b"\x88" if context.codec.canonical_name == "vp9" else b"\0")
-    blank.stream = stream
-    blank.pts = blank.dts = 0
-    blank.time_base = Fraction(1, 1000)
-    blank.is_keyframe = True
-    out.mux(blank)
-    out.close()
+    with av.open(template, "w", format=kind, container_options={"fflags": "+bitexact"}) as out:
+        stream = out.add_stream(settings.codec, rate=info.rate)
+        context = stream.codec_context
+        if not isinstance(context, av.VideoCodecContext):
+            raise ValueError("is not a video encoder")
+        configure(context, settings, info)
+        out.start_encoding()
+        extradata = context.extradata or b""
+        # Readers look for a cluster before they believe a Matroska file, so it gets one with a packet of nothing. Of
+        # VP9 the muxer holds back what is not to be shown, hence "show an existing frame".
+        blank = av.Packet(b"\x88" if context.codec.canonical_name == "vp9" else b"\0")
+        blank.stream = stream
+        blank.pts = blank.dts = 0
+        blank.time_base = Fraction(1, 1000)
+        blank.is_keyframe = True
+        out.mux(blank)
     rate = info.rate or Fraction(0)
     color = info.color
     header = SegmentHeader(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -171,8 +172,8 @@ class Part:
         made = dict(tags)
         if not self._cut_away.times:
             return made
-        nominal = self._cut_away.nominal(self.window.start)
         for key in [key for key in tags if key.lower() == "timecode"]:
+            nominal = self._nominal
             label = advance(made[key], len(self._cut_away.times), nominal) if nominal else None
             if label is None:
                 self.losses.append(
@@ -181,6 +182,11 @@ class Part:
             else:
                 made[key] = label
         return made
+
+    @cached_property
+    def _nominal(self) -> int | None:
+        # Only for who has a timecode, and once: it looks at every frame before the start.
+        return self._cut_away.nominal(self.window.start)
 
 
 class _Frames:
