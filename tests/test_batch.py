@@ -288,7 +288,7 @@ def test_an_output_that_does_not_hold_its_source_is_not_passed_off(tmp_path, mon
     with pytest.raises(
         OutputError, match=r"out\.failed\.mkv: does not hold what .*in\.mkv does: video: pictures differ"
     ):
-        jobs.Make(source, output, TranscodeOptions())(lambda _: None)
+        jobs.Make(source, output, TranscodeOptions(), None)(lambda _: None)
     assert not output.exists()
     assert (tmp_path / "out.failed.mkv").exists()
 

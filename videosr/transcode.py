@@ -6,9 +6,10 @@ muxes. `_still` does a single picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -81,7 +82,12 @@ class Crew(Protocol):
 
 
 def transcode(
-    source: Path, output: Path, options: TranscodeOptions, progress: Progress, crew: Crew | None = None
+    source: Path,
+    output: Path,
+    options: TranscodeOptions,
+    progress: Progress,
+    crew: Crew | None = None,
+    permit: Callable[[], None] | None = None,
 ) -> Result:
     """Upscale a video file, or a still image, into a new file.
 
@@ -93,19 +99,29 @@ def transcode(
         options: see `TranscodeOptions`.
         progress: is told of frames and warnings.
         crew: makes the segments; None: this process does, one after the other. The output is the same.
+        permit: is called before anything is made and again before the output gets its name, and may raise; by default
+            what is under that name then must not be there, or `options` say to replace it.
 
     Raises:
         VideosrError: see the tree in `errors`; nothing is left behind.
     """
     container = container_format(output)
-    _check_paths(source, output, options.overwrite)
+    _check_paths(source, output)
+    permit = permit or partial(_check_free, output, options.overwrite)
+    permit()
     if container == "image":
-        return _still(source, output, options, progress)
-    return _film(source, output, container, options, progress, crew)
+        return _still(source, output, options, progress, permit)
+    return _film(source, output, container, options, progress, crew, permit)
 
 
 def _film(
-    source: Path, output: Path, container: str, options: TranscodeOptions, progress: Progress, crew: Crew | None
+    source: Path,
+    output: Path,
+    container: str,
+    options: TranscodeOptions,
+    progress: Progress,
+    crew: Crew | None,
+    permit: Callable[[], None],
 ) -> Result:
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
@@ -151,6 +167,7 @@ def _film(
                 says=says | ({CONFIGURATION: film.decoder.dolby} if film.riders.dolby else {}),
                 folder=journal.folder,
                 accept=report.losses,
+                permit=permit,
             )
             report.warnings(made)
     return Result(
@@ -201,7 +218,9 @@ def _changed(film: Film) -> bool:
         return False
 
 
-def _still(source: Path, output: Path, options: TranscodeOptions, progress: Progress) -> Result:
+def _still(
+    source: Path, output: Path, options: TranscodeOptions, progress: Progress, permit: Callable[[], None]
+) -> Result:
     """Upscale one picture into an image file."""
     with open_source(source, options) as decoder:
         frames = list(islice(decoder, 2))
@@ -226,6 +245,7 @@ def _still(source: Path, output: Path, options: TranscodeOptions, progress: Prog
         (made,) = [*upscaler.process(frame), *upscaler.flush()]
         if resizer is not None:
             (made,) = resizer.process(made)
+        permit()
         made = write_image(output, made, settings, decoder.display_matrix)
         report.warnings(_not_finite(upscaler))
     return Result(
@@ -324,11 +344,17 @@ class _Report:
                 self._progress.warning(line)
 
 
-def _check_paths(source: Path, output: Path, overwrite: bool) -> None:
+def _check_free(output: Path, overwrite: bool) -> None:
+    """Raises UsageError: the output exists and is not to be replaced."""
+    if not overwrite and output.exists():
+        raise UsageError(f"{output} exists; choose another name or give --overwrite")
+
+
+def _check_paths(source: Path, output: Path) -> None:
     """Refuse at once what would fail, or destroy something, only at the end.
 
     Raises:
-        UsageError: the output is the input, exists, or is a folder.
+        UsageError: the output is the input, or is a folder.
         OutputError: its folder is not there, or its name is impossible.
     """
     try:
@@ -337,8 +363,6 @@ def _check_paths(source: Path, output: Path, overwrite: bool) -> None:
                 raise UsageError(f"{output} is the input itself; choose another output")
             if not output.is_file():
                 raise UsageError(f"{output} is not a file; name the output file")
-            if not overwrite:
-                raise UsageError(f"{output} exists; choose another name or give --overwrite")
         if not output.absolute().parent.is_dir():
             raise OutputError(f"{output.absolute().parent}: there is no such folder; make it first")
     except OSError as exc:  # too long a name, a folder that may not be looked into

@@ -13,7 +13,7 @@ from typing import Any
 from videosr.batch.ledger import Known, Verdict, judge
 from videosr.distributed.cluster import RayCrew
 from videosr.distributed.pool import frames_told
-from videosr.errors import InputError, OutputError
+from videosr.errors import InputError, OutputError, UsageError
 from videosr.film import TranscodeOptions, expected_frames
 from videosr.journal import fingerprint
 from videosr.media.containers import container_format
@@ -201,6 +201,7 @@ class Make:
         source: the file.
         output: what it becomes.
         options: how.
+        judged: fingerprint of the output when it was found that the file is to be made, None if there was none.
         verify: compare the two when it is made.
         ray: address of a cluster whose nodes make its segments.
     """
@@ -208,6 +209,7 @@ class Make:
     source: Path
     output: Path
     options: TranscodeOptions
+    judged: str | None
     verify: bool = True
     ray: str | None = None
 
@@ -225,11 +227,19 @@ class Make:
         made_of = fingerprint(self.source)
         crew = RayCrew(self.ray) if self.ray else None
         options, relay = replace(self.options, overwrite=True), _Relay(self.source.name, tell)
-        result = transcode(self.source, self.output, options, relay, crew)
+        result = transcode(self.source, self.output, options, relay, crew, self._permit)
         if self.verify:
             Check(self.source, self.output)(tell)
         seconds = time.monotonic() - begun
         return Made(made_of, fingerprint(self.output), result, self.output.stat().st_size, seconds)
+
+    def _permit(self) -> None:
+        """Raises UsageError: the output is not what it was when it was found that it may be replaced."""
+        if self.options.overwrite or not self.output.exists() or fingerprint(self.output) == self.judged:
+            return
+        raise UsageError(
+            f"{self.output}: appeared or was changed while the batch ran; move it away or give --overwrite"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Batch:
         self._upscaler = _check(options)
         share = options.transcode.upscale.threads or max(1, cores() // options.jobs)
         upscale = options.transcode.upscale if options.ray else replace(options.transcode.upscale, threads=share)
-        self._transcode = replace(options.transcode, upscale=upscale, overwrite=True)
+        self._transcode = replace(options.transcode, upscale=upscale)
         # A part of a film, or a picture, is not to hold all that its source does.
         self._verify = options.verify and not options.transcode.trimmed and container_format(options.to) != "image"
 
@@ -323,7 +323,7 @@ class Batch:
                     return
                 ledger.add(self._entry("begun", item, facts.input, facts.file))
                 output = self._options.out / item.output
-                yield n, Make(item.source, output, self._transcode, self._verify, ray)
+                yield n, Make(item.source, output, self._transcode, facts.file, self._verify, ray)
 
         for n, outcome in pool.run(jobs()):
             item = files[n].item
@@ -342,7 +342,8 @@ class Batch:
                     output = self._options.out / item.output
                     if number in _FULL:
                         full = outcome
-                    elif not output.exists():  # if it does, it is whole: the next run compares it with its source
+                    elif code == UsageError.exit_code or not output.exists():
+                        # After any other error what is there is whole: the next run compares it with its source.
                         ledger.add(self._entry("failed", item, files[n].facts.input, None))
         if full is not None:
             raise OutputError(

@@ -76,6 +76,7 @@ def mux(
     says: Mapping[str, bytes] | None = None,
     folder: Path | None = None,
     accept: Callable[[list[str]], None] | None = None,
+    permit: Callable[[], None] | None = None,
 ) -> list[str]:
     """Write the output file. It appears under its name when it is complete; on any failure nothing is left.
 
@@ -92,6 +93,7 @@ def mux(
         folder: for the unfinished file, on the output's disk; beside the output by default. A process that is killed
             leaves the file there.
         accept: is told what cannot be kept of a part (`trimmed`) before packets are written, and may raise.
+        permit: is called when the file is whole, before it gets its name, and may raise.
 
     Returns:
         Warnings: what was found damaged, and what of a part could not be kept.
@@ -115,7 +117,7 @@ def mux(
             if accept is not None:
                 accept(job.warnings)
             warnings = job.run()
-        _publish(part, target)
+        _publish(part, target, permit)
     except (av.error.FFmpegError, OSError) as exc:
         if isinstance(exc, OutputError):
             raise
@@ -126,10 +128,12 @@ def mux(
     return warnings
 
 
-def _publish(part: Path, target: Path) -> None:
+def _publish(part: Path, target: Path, permit: Callable[[], None] | None) -> None:
     """Make sure the bytes are on the disk, then give them their name."""
     with part.open("rb+") as file:
         os.fsync(file.fileno())
+    if permit is not None:
+        permit()
     part.replace(target)
 
 
