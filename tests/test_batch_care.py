@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from clips import make_clip
 from test_stills import encode
 
 from videosr.batch.jobs import Begun, Make
+from videosr.batch.ledger import Entry, Known, Verdict, judge
+from videosr.batch.settings import settings
 from videosr.distributed.pool import Pool, Told, outcome
 from videosr.errors import UsageError
+from videosr.media.codecs import EncoderSettings
 from videosr.options import UpscaleOptions
 from videosr.transcode import TranscodeOptions
 
@@ -74,3 +78,31 @@ def test_a_picture_that_appeared_is_left(tmp_path):
     with pytest.raises(UsageError, match=r"b\.png: appeared or was changed while the batch ran"):
         Make(tmp_path / "a.png", tmp_path / "b.png", options, None, False)(lambda value: None)
     assert (tmp_path / "b.png").read_bytes() == b"precious"
+
+
+THEN = {
+    "width": None, "height": None, "start": None, "duration": None, "frames": None, "deinterlace": "auto",
+    "field_rate": False, "model": "", "engine": "auto", "device": "auto", "precision": "auto", "temporal": "adaptive",
+    "denoise": 0.0, "tta": False, "pix_fmt": "", "tile": None, "codec": "", "crf": 20.0, "preset": "", "options": {},
+}  # fmt: skip
+"""What version 0.1.0 wrote of `--crf 20`. Whoever changes an option sees to it that this still means the same."""
+CRF_20 = TranscodeOptions(encoder=EncoderSettings(crf=20.0))
+
+
+def judged(then, options=CRF_20):
+    done = Entry(state="done", output="a.mkv", input="I", settings=then, file="F", source="a.mp4")
+    return judge(Known(done=done), "I", {**settings(options), "model": ""}, "F")
+
+
+def test_an_update_does_not_make_an_archive_again():
+    assert judged(THEN) == Verdict("done")
+    before_tiles = {key: value for key, value in THEN.items() if key != "tile"}
+    assert judged(before_tiles) == Verdict("done"), "an option that came since, and was left at its default"
+    assert judged({**THEN, "gone": None, "left": "auto", "off": False}) == Verdict("done"), "options that went since"
+
+
+def test_an_option_that_came_or_went_counts_where_it_is_used():
+    before_tiles = {key: value for key, value in THEN.items() if key != "tile"}
+    tiled = replace(CRF_20, upscale=UpscaleOptions(tile=64))
+    assert judged(before_tiles, tiled) == Verdict("make", "other settings: tile: None then, 64 now")
+    assert judged({**THEN, "gone": 0.5}) == Verdict("make", "other settings: gone: 0.5 then, None now")

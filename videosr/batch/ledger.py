@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
+from videosr.batch.settings import as_known_now
 from videosr.errors import OutputError
 from videosr.files import hold
 from videosr.journal import differences
@@ -97,8 +98,9 @@ def judge(
         return Verdict("make", "its output was changed")
     if input != done.input:
         return Verdict("make", "the input was changed")
-    if settings != done.settings:
-        return Verdict("make", f"other settings: {differences(done.settings, settings)}")
+    then = as_known_now(done.settings, settings)
+    if settings != then:
+        return Verdict("make", f"other settings: {differences(then, settings)}")
     if uncompared:
         return Verdict("check", "the run that made it ended before it was compared with its source")
     return Verdict("done")

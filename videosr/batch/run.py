@@ -8,11 +8,10 @@ reports.
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from videosr.batch.inputs import Found, Item
 from videosr.batch.jobs import Begun, Check, Facts, Look, Made, Make, Measured, Try
 from videosr.batch.ledger import Entry, Known, Ledger, read
 from videosr.batch.report import Report, count
+from videosr.batch.settings import settings
 from videosr.distributed.cluster import connected
 from videosr.distributed.pool import Done, Failed, Frames, Pool, Told
 from videosr.engines.gpu_device import Gpu
@@ -378,33 +378,6 @@ class Batch:
             bytes=made.bytes,
             seconds=round(made.seconds, 3),
         )
-
-
-def settings(options: TranscodeOptions) -> dict[str, Any]:
-    """The options that the output depends on, as flat JSON values, and the networks' hashes.
-
-    What the machine or a library's version decides is not among them: an update does not make files again.
-
-    Raises:
-        NetworkError: there is no such network.
-    """
-    values = asdict(options)
-    upscale, encoder = values.pop("upscale"), values.pop("encoder")
-    del (
-        values["overwrite"],
-        values["strict"],
-        values["segments"],
-        values["max_pixels"],
-        upscale["threads"],
-        upscale["on_nan"],
-    )
-    upscale["model"] = ""
-    for model in dict.fromkeys(registry.suited(options.upscale.model, compressed) for compressed in (False, True)):
-        with registry.find(model).open("rb") as file:
-            upscale["model"] += hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    encoder["options"] = dict(encoder["options"])
-    flat = {**values, **upscale, **encoder}  # both have `pix_fmt`: the encoder's is the output's
-    return {key: str(value) if isinstance(value, Fraction) else value for key, value in flat.items()}
 
 
 def _check(options: BatchOptions) -> Upscaler:
