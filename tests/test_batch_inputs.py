@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +12,9 @@ import pytest
 
 from videosr.batch import inputs
 from videosr.batch.inputs import find
+from videosr.batch.ledger import Entry, Ledger
 from videosr.errors import UsageError
+from videosr.journal import fingerprint
 
 
 @pytest.fixture
@@ -122,7 +127,9 @@ def test_two_of_a_name_keep_their_suffixes(tree):
     (tree / "s" / "a.mp4").touch()
     if len(list((tree / "s").glob("?.[mM][pP]4"))) == 2:  # else the file system takes them for one
         outputs = set(named(find(["s"], Path("out"), "mkv")).values())
-        assert outputs >= {"A.mov.mkv", "a.MP4.mkv", "a.mp4 (2).mkv", "b.mkv"}
+        marked = {name for name in outputs if re.fullmatch(r"a\.(mp4|MP4) \([0-9a-f]{8}\)\.mkv", name)}
+        assert outputs >= {"A.mov.mkv", "b.mkv"}
+        assert len(marked) == 2
 
 
 def test_an_output_s_name_may_be_that_of_another_source_s_output(tree):
@@ -132,8 +139,8 @@ def test_an_output_s_name_may_be_that_of_another_source_s_output(tree):
     assert outputs == {
         "t/a.webm": "a.mkv",
         "t/d.mov": "d.mov.mkv",
-        "t/d.mp4": "d.mp4.mkv",
-        "t/d.mp4.mkv": "d.mp4.mkv (2).mkv",
+        "t/d.mp4": "d.mp4 (t).mkv",
+        "t/d.mp4.mkv": "d.mp4.mkv",
     }
 
 
@@ -161,3 +168,76 @@ def test_scans_are_pictures_whatever_they_are_kept_in(tmp_path):
         "a.png", "b.png", "c.png", "d.png", "e.png", "g.png.png", "g.tif.png",
     ]  # fmt: skip
     assert found.left == {".mkv": 1}
+
+
+def made(out, found, *sources):
+    """Let the record say that these were made, as a batch does."""
+    with Ledger(out) as ledger:
+        for item in found.items:
+            if not sources or item.source.name in sources:
+                fields = {"output": item.output.as_posix(), "input": fingerprint(item.source), "settings": {}}
+                source = str(item.source.absolute())
+                ledger.add(Entry(state="begun", file=None, source=source, **fields))
+                ledger.add(Entry(state="done", file="F", source=source, **fields))
+
+
+def episodes(tree, *folders):
+    """Files of one name in several folders, and a list of them."""
+    paths = [tree / folder / "e01.mp4" for folder in folders]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(str(path).encode())
+    (tree / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+    return paths
+
+
+def test_equal_names_of_a_list_do_not_depend_on_its_order(tree):
+    paths = episodes(tree, "A/1", "A/2", "B/1", "C")
+    before = named(find(["list.txt"], Path("out"), "mkv"))
+    outputs = set(before.values())
+    assert len(outputs) == 4
+    assert {"e01.mp4 (2).mkv", "e01.mp4 (C).mkv"} < outputs  # the folder tells those two, not the others
+    for seed in range(5):
+        random.Random(seed).shuffle(paths)
+        (tree / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+        assert named(find(["list.txt"], Path("out"), "mkv")) == before
+
+
+def test_what_was_made_keeps_its_name(tree):
+    """Whatever list it is in next, and whatever comes beside it."""
+    out, (first,) = tree / "out", episodes(tree, "A")
+    before = find(["list.txt"], out, "mkv")
+    assert named(before) == {str(first): "e01.mkv"}
+    made(out, before)
+    first, second = episodes(tree, "A", "B")
+    (tree / "list.txt").write_text(f"{second}\n{first}\n")
+    assert named(find(["list.txt"], out, "mkv")) == {str(first): "e01.mkv", str(second): "e01.mp4 (B).mkv"}
+    (tree / "list.txt").write_text(f"{second}\n")
+    assert named(find(["list.txt"], out, "mkv")) == {str(second): "e01.mp4.mkv"}, "the first one's is not free"
+
+    made(tree / "out2", find(["s"], tree / "out2", "mkv"))
+    (tree / "s" / "x" / "c.mp4").touch()
+    outputs = named(find(["s"], tree / "out2", "mkv"))
+    assert (outputs["s/x/c.avi"], outputs["s/x/c.mp4"]) == ("x/c.mkv", "x/c.mp4.mkv")
+
+
+def test_names_of_the_rest_do_not_depend_on_what_was_made(tree):
+    for name in ("d.mp4", "d.mov", "d.mp4.mkv"):
+        (tree / "t" / name).write_text(name)
+    out = tree / "out"
+    before = find(["t"], out, "mkv")
+    for name in ("d.mov", "d.mp4.mkv", "a.webm"):
+        made(out, before, name)
+        assert named(find(["t"], out, "mkv")) == named(before)
+
+
+def test_a_source_that_was_moved_or_copied_has_its_output(tree):
+    out = tree / "out"
+    episodes(tree, "A")
+    made(out, find(["A"], out, "mkv"))
+    shutil.copytree(tree / "A", tree / "B")
+    assert named(find(["B"], out, "mkv")) == {"B/e01.mp4": "e01.mkv"}, "a copy"
+    (tree / "B" / "e01.mp4").write_text("another")
+    assert named(find(["B"], out, "mkv")) == {"B/e01.mp4": "e01.mp4.mkv"}, "another one"
+    shutil.rmtree(tree / "A")
+    assert named(find(["B"], out, "mkv")) == {"B/e01.mp4": "e01.mkv"}, "moved, and changed"

@@ -1,4 +1,4 @@
-"""Which files a batch works on, and what their outputs are called."""
+"""Which files a batch works on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
+from videosr.batch.ledger import read
+from videosr.batch.names import Item, named
 from videosr.errors import InputError, UsageError
 from videosr.media.containers import IMAGES, container_format
 
@@ -29,19 +31,6 @@ PICTURE_SUFFIXES = frozenset({
 })  # fmt: skip
 """What is taken for a picture where pictures are made: more than can be written."""
 LISTS = frozenset({".txt", ".m3u", ".m3u8"})
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One file to make.
-
-    Attributes:
-        source: where it is.
-        output: its path within the output folder.
-    """
-
-    source: Path
-    output: Path
 
 
 @dataclass(slots=True)
@@ -75,12 +64,13 @@ def find(arguments: Iterable[str], out: Path, to: str, pattern: str | None = Non
 
     Raises:
         UsageError: an argument names nothing, or lies in `out`.
+        OutputError: the record in `out` cannot be read.
     """
     arguments = list(arguments)
     search = _Search(out, pattern, PICTURE_SUFFIXES if container_format(to) == "image" else VIDEO_SUFFIXES)
     for argument in arguments:
         search.add(argument, alone=len(arguments) == 1)
-    search.found.items = _named(search.pairs, to)
+    search.found.items = named(search.pairs, to, VIDEO_SUFFIXES | PICTURE_SUFFIXES, read(out))
     return search.found
 
 
@@ -191,31 +181,3 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
         if glob.has_magic(part):
             return
         yield part
-
-
-def _named(pairs: list[tuple[Path, Path]], to: str) -> list[Item]:
-    """Give outputs their suffix. Where two outputs would then have one name, both keep the source's suffix before it.
-
-    Where that does not help, as with `a.mp4` and `A.mp4`, the later ones are numbered.
-    """
-    suffix = f".{to.removeprefix('.')}"
-
-    def short(below: Path) -> Path:
-        known = below.suffix.lower() in VIDEO_SUFFIXES | PICTURE_SUFFIXES
-        return below.with_name((below.stem if known else below.name) + suffix)
-
-    def key(output: Path) -> str:
-        return str(output).casefold()  # on some systems these are one
-
-    common = Counter(key(short(below)) for _, below in pairs)
-    items: dict[str, Item] = {}
-    for source, below in pairs:
-        output = short(below)
-        if common[key(output)] > 1:
-            output = below.with_name(below.name + suffix)
-        number = 1
-        while key(output) in items:
-            number += 1
-            output = below.with_name(f"{below.name} ({number}){suffix}")
-        items[key(output)] = Item(source, output)
-    return list(items.values())

@@ -35,7 +35,7 @@ class Entry:
         input: the source's `journal.fingerprint`.
         settings: all that was asked for, as flat JSON values.
         file: the output's fingerprint: before it was begun (None: there was none), or as it was made.
-        source: where the input was, for people.
+        source: where the input was: a file that is still there keeps its output's name.
     """
 
     state: Literal["begun", "done", "failed"]

@@ -8,6 +8,7 @@ reports.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videosr.batch.estimate import Estimate, estimate, human, need, space
-from videosr.batch.inputs import Found, Item
+from videosr.batch.inputs import Found
 from videosr.batch.jobs import Begun, Check, Facts, Look, Made, Make, Measured, Try
 from videosr.batch.ledger import Entry, Known, Ledger, read
+from videosr.batch.names import Item
 from videosr.batch.report import Report, count
 from videosr.batch.settings import settings
 from videosr.distributed.cluster import connected
@@ -358,7 +360,7 @@ class Batch:
             input=made_of,
             settings=self._settings,
             file=file,
-            source=str(item.source),
+            source=os.path.abspath(item.source),  # noqa: PTH100 - the name it has for people, not what is behind links
         )
 
     def _made(self, item: Item, made: Made) -> None:
