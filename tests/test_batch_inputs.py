@@ -112,6 +112,20 @@ def test_links_that_lead_nowhere_and_in_circles(tree):
     assert set(named(find(["s"], Path("out"), "mkv")).values()) == outputs
 
 
+def test_globs_of_any_depth_go_where_folders_go(tree):
+    """Not behind links to folders, in circles least of all, nor into what is hidden, nor into the output folder."""
+    for name in ("up", "again"):
+        (tree / "s" / "x" / name).symlink_to("..")
+    (tree / "s" / "out").mkdir()
+    (tree / "s" / "out" / "e.mkv").touch()
+    out = tree / "s" / "out"
+    assert named(find(["s/**"], out, "mkv")) == {"s/a.MP4": "a.mkv", "s/b.mkv": "b.mkv", "s/x/c.avi": "x/c.mkv"}
+    assert named(find(["**/x/**/*.avi"], out, "mkv")) == {"s/x/c.avi": "s/x/c.mkv"}
+    assert named(find(["**/*.mkv"], out, "mkv")) == {"s/b.mkv": "s/b.mkv"}
+    with pytest.raises(UsageError, match="matches nothing"):
+        find(["s/**/*.flv"], out, "mkv")
+
+
 def test_a_pattern_decides_alone(tree):
     assert named(find(["s", "t"], Path("out"), "mkv", "*.S*")) == {"s/x/c.srt": "s/x/c.srt.mkv"}
     assert named(find(["."], Path("out"), "mkv", "one")) == {"one": "one.mkv"}

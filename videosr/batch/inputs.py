@@ -110,12 +110,16 @@ class _Search:
     def _folder(self, folder: Path, below: Path) -> None:
         if self._is_output(folder):
             raise UsageError(f"{folder} lies in the output folder {self._out}; choose another -o")
+        for _, files in self._walk(folder):
+            for path in files:
+                self._file(path, below / path.relative_to(folder))
+
+    def _walk(self, folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+        """A folder and all below it, with their files: nothing hidden, nor what is behind links to folders."""
         for parent, folders, files in os.walk(folder, onerror=self._unreadable):
             here = Path(parent)
             folders[:] = sorted(f for f in folders if not f.startswith(".") and _real(here / f) != self._out)
-            for name in sorted(files):
-                if not name.startswith("."):
-                    self._file(here / name, below / (here / name).relative_to(folder))
+            yield here, [here / name for name in sorted(files) if not name.startswith(".")]
 
     def _unreadable(self, exc: OSError) -> None:
         problem = InputError(f"{exc.filename}: cannot be looked into: {exc.strerror}")
@@ -123,17 +127,31 @@ class _Search:
 
     def _glob(self, pattern: str) -> None:
         fixed = Path(*_until_magic(Path(pattern).parts))
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        matches = sorted(set(self._matches(Path(pattern))))
         if not matches:
             raise UsageError(f"{pattern}: matches nothing")
-        for match in map(Path, matches):
+        for match in matches:
             below = match.relative_to(fixed)
             if match.is_dir():
                 # With ** what is inside matches by itself.
-                if "**" not in pattern and not self._is_output(match):
+                if "**" not in Path(pattern).parts and not self._is_output(match):
                     self._folder(match, below)
             else:
                 self._file(match, below)
+
+    def _matches(self, pattern: Path) -> Iterator[Path]:
+        """What matches a glob. `**` goes where `_walk` does: Python's own would follow links, round in circles too."""
+        parts = pattern.parts
+        if "**" not in parts:
+            yield from map(Path, glob.glob(str(pattern)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+            return
+        at = parts.index("**")
+        for top in map(Path, glob.glob(str(Path(*parts[:at])))):  # noqa: PTH207
+            for here, files in self._walk(top):
+                if at + 1 == len(parts):
+                    yield from files
+                else:
+                    yield from self._matches(Path(glob.escape(str(here)), *parts[at + 1 :]))
 
     def _list(self, data: bytes, name: str, base: Path) -> None:
         if b"\0" in data:
