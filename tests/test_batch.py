@@ -172,7 +172,9 @@ def test_estimates():
     sampled = estimate(files, EncoderSettings(), measured, 2)
     assert sampled.bytes == (375_000 + 2_000_000, 0, 1_125_000 + 2_000_000)
     assert sampled.seconds == pytest.approx((4e6 / 5e4 + 3 * 1.5) / 2)
-    assert need(sampled.bytes, 1) == sum(sampled.bytes) + 3_125_000
+    assert need(files, sampled.bytes, 1) == sum(sampled.bytes) + 3_125_000
+    begun = [replace(files[0], stored=300_000), replace(files[1], stored=9), replace(files[2], stored=10**9)]
+    assert need(begun, sampled.bytes, 1) == sum(sampled.bytes) + 3_125_000 - 300_000 - 3_125_000
     still = replace(facts(1), bytes=100, seconds=None)
     assert estimate([still, replace(still, bits=16)], EncoderSettings(), [], 1, "png").bytes == (22_500, 45_000)
     assert estimate([still], EncoderSettings(), [], 1, ".JPG").bytes == (5_000,)

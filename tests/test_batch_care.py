@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from clips import make_clip
 from test_stills import encode
 
+from videosr.batch import run
 from videosr.batch.jobs import Begun, Make
 from videosr.batch.ledger import Entry, Known, Verdict, judge
 from videosr.batch.settings import settings
 from videosr.distributed.pool import Pool, Told, outcome
 from videosr.errors import UsageError
+from videosr.journal import Journal, folder_of, segment_name
 from videosr.media.codecs import EncoderSettings
 from videosr.options import UpscaleOptions
 from videosr.transcode import TranscodeOptions
@@ -106,3 +109,53 @@ def test_an_option_that_came_or_went_counts_where_it_is_used():
     tiled = replace(CRF_20, upscale=UpscaleOptions(tile=64))
     assert judged(before_tiles, tiled) == Verdict("make", "other settings: tile: None then, 64 now")
     assert judged({**THEN, "gone": 0.5}) == Verdict("make", "other settings: gone: 0.5 then, None now")
+
+
+def left_behind(output):
+    """What a run leaves that was killed: whole segments, and the lock that nobody holds."""
+    with suppress(KeyboardInterrupt), Journal(output, {"made": "otherwise"}) as journal:
+        (journal.folder / segment_name(0)).write_bytes(b"x" * 10_000)
+        raise KeyboardInterrupt
+    return folder_of(output)
+
+
+def test_segments_that_are_there_take_no_more_space(tmp_path, videosr, monkeypatch):
+    """A disk that is full of an interrupted run's segments is not too small to end it."""
+    clip, out = make_clip(tmp_path / "a.mp4", frames=3), tmp_path / "out"
+    out.mkdir()
+    command = ("batch", clip, "-o", out, *FAST, "--json")
+    (needed,) = [e["space"] for e in map(json.loads, videosr(*command, "--dry-run").out.splitlines()) if "space" in e]
+    left_behind(out / "a.mkv")
+    monkeypatch.setattr(run, "space", lambda folder: needed // 2)
+    done = videosr(*command)
+    assert (done.code, "are needed" in done.out) == (0, False)
+
+
+def test_what_is_left_of_an_abandoned_run_is_named(tmp_path, videosr):
+    clip, out = make_clip(tmp_path / "a.mp4", frames=3), tmp_path / "out"
+    command = ("batch", clip, "-o", out, *FAST)
+    assert videosr(*command).code == 0
+    folder = left_behind(out / "a.mkv")
+    done = videosr(*command)
+    assert done.code == 0
+    assert f"is done, and {folder} has 10.0 kB of an unfinished run of another kind: remove it" in done.err
+    assert folder.is_dir()
+    record = out / ".videosr" / "batch.jsonl"
+    record.write_text(record.read_text().splitlines()[0] + "\n")
+    assert "now compared with its source" in videosr(*command).err
+    assert not folder.exists(), "the run that made the output was killed before it could clear up"
+
+
+def test_one_frame_is_one_frame(tmp_path, videosr):
+    clip = make_clip(tmp_path / "a.mp4", frames=1)
+    done = videosr("batch", clip, "-o", tmp_path / "out", *FAST)
+    assert "1 file to make, 0 done before; 1 frame;" in done.err
+    assert "1 file made, 1 frame in" in done.err
+    assert "1 frames" not in done.err
+
+
+def test_a_name_that_the_suffix_makes_too_long(tmp_path, videosr):
+    make_clip(tmp_path / "a.ts", frames=1).rename(tmp_path / f"{'a' * 252}.ts")
+    done = videosr("batch", tmp_path, "-o", tmp_path / "out", *FAST)
+    assert done.code == 1
+    assert "a.mkv: cannot be written: File name too long" in done.err

@@ -49,7 +49,7 @@ def batch(
     input. What is done, by a record of inputs and settings in the output folder, is not made again; a file that was
     interrupted goes on where it was. Files that cannot be made are told of at the end: exit code 1.
     """
-    from videosr.batch.estimate import human, need
+    from videosr.batch.estimate import human
     from videosr.batch.inputs import find
     from videosr.batch.report import Report, count
     from videosr.batch.run import Batch, BatchOptions
@@ -67,15 +67,16 @@ def batch(
             if not as_json:
                 for (item, facts), size in zip(plan.files, plan.estimate.bytes, strict=True):
                     columns, rows = facts.output_size
-                    frames = f"{facts.frames} frame{'s' * (facts.frames > 1)}" if facts.frames else "unknown length"
+                    frames = count(facts.frames, "frame") if facts.frames else "unknown length"
                     why = f" ({facts.verdict.reason})" if facts.verdict.reason else ""
                     line = f"{item.source} -> {out / item.output}: {columns}x{rows}, {frames}, {human(size)}{why}"
                     click.echo(one_line(line))
                 seconds = plan.estimate.seconds
                 eta = "unknown" if seconds is None else _duration(seconds)
                 click.echo(
-                    f"{count(len(plan.files))} to make, {plan.frames} frames; {plan.known} done before; time: {eta}; "
-                    f"outputs: {human(plan.estimate.total)}, while working {human(need(plan.estimate.bytes, jobs))} "
+                    f"{count(len(plan.files))} to make, {count(plan.frames, 'frame')}; {plan.known} done before; "
+                    f"time: {eta}; "
+                    f"outputs: {human(plan.estimate.total)}, while working {human(plan.need(jobs))} "
                     f"of {human(plan.free)} free ({plan.estimate.how})"
                 )
                 if work.gpu is None:

@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -72,6 +73,31 @@ def segment_name(first: int) -> str:
     return f"{first:09d}.seg"
 
 
+def folder_of(output: Path) -> Path:
+    """Where the journal of an output is, or would be."""
+    name = output.name
+    if len(name) > 50:  # the names of files are limited
+        name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return output.absolute().with_name(f".{name}.videosr")
+
+
+def stored(output: Path) -> int:
+    """Bytes of segments that an unfinished run of an output has left; 0 if they cannot be counted."""
+    try:
+        return sum(path.stat().st_size for path in folder_of(output).glob("*.seg"))
+    except OSError:
+        return 0
+
+
+def discard(output: Path) -> None:
+    """Remove what is left of an output's runs, unless one is under way."""
+    folder = folder_of(output)
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with suppress(OSError), hold(folder / "lock"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Finished(NamedTuple):
     """A finished segment.
 
@@ -115,10 +141,7 @@ class Journal:
     """
 
     def __init__(self, output: Path, job: Mapping[str, Any], *, replace: bool = False) -> None:
-        name = output.name
-        if len(name) > 50:  # the names of files are limited
-            name = f"{name[:40]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
-        self.folder = output.absolute().with_name(f".{name}.videosr")
+        self.folder = folder_of(output)
         self._output = output
         self._void = False
         if self.folder.is_symlink():  # what it leads to is not ours to clear

@@ -111,10 +111,17 @@ def space(folder: Path) -> int:
         raise OutputError(f"{place}: free space is unknown: {exc.strerror}") from exc
 
 
-def need(sizes: Iterable[int], jobs: int) -> int:
-    """Bytes that outputs take while they are made: those under way are there twice, as segments and as a whole."""
+def need(files: Iterable[Facts], sizes: Iterable[int], jobs: int) -> int:
+    """Bytes that are still taken while outputs are made: those under way are there twice, as segments and as a whole.
+
+    Args:
+        files: that are to be made; segments that an earlier run has left of them are there already.
+        sizes: of their outputs.
+        jobs: files under way at once.
+    """
     sizes = list(sizes)
-    return sum(sizes) + sum(nlargest(jobs, sizes))
+    there = sum(min(file.stored, size) for file, size in zip(files, sizes, strict=True))
+    return sum(sizes) + sum(nlargest(jobs, sizes)) - there
 
 
 def human(size: float) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 from videosr.batch.ledger import Known, Verdict, judge
 from videosr.distributed.cluster import RayCrew
 from videosr.distributed.pool import frames_told
-from videosr.errors import InputError, OutputError, UsageError
+from videosr.errors import InputError, OutputError, UsageError, VideosrError
 from videosr.film import TranscodeOptions, expected_frames
-from videosr.journal import fingerprint
+from videosr.journal import discard, fingerprint, stored
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.resize import wanted_size
@@ -38,6 +38,7 @@ class Facts:
         size: columns and rows of the source.
         output_size: columns and rows of the output.
         bits: of its samples.
+        stored: bytes of segments that an unfinished run has left; also of an output that is done.
     """
 
     input: str
@@ -49,6 +50,7 @@ class Facts:
     size: tuple[int, int] = (0, 0)
     output_size: tuple[int, int] = (0, 0)
     bits: int = 8
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,17 @@ class Look:
     def __call__(self, tell: Callable[[Any], None]) -> Facts:
         """Look."""
         made_of = fingerprint(self.source)
-        file = fingerprint(self.output) if self.output.exists() else None
+        try:
+            file = fingerprint(self.output) if self.output.exists() else None
+        except OSError as exc:  # as of a name that is too long with its suffix
+            if isinstance(exc, VideosrError):
+                raise
+            raise OutputError.writing(self.output, exc) from exc
         verdict = judge(self.known, made_of, self.settings, file, overwrite=self.options.overwrite)
         if verdict.action == "check" and not self.verify:
             verdict = Verdict("done")
         if verdict.action != "make":
-            return Facts(input=made_of, file=file, verdict=verdict)
+            return Facts(input=made_of, file=file, verdict=verdict, stored=stored(self.output))
         still = container_format(self.output) == "image"
         most = self.options.max_pixels
         with Decoder(self.source, threads=1, start=self.options.start, max_pixels=most) as decoder:
@@ -101,6 +108,7 @@ class Look:
             size=(info.width, info.height),
             output_size=size,
             bits=info.format.bits,
+            stored=stored(self.output),
         )
 
 
@@ -160,6 +168,7 @@ class Check:
                 raise
             problems, of_source = [str(exc)], False  # what was made cannot even be opened
         if not problems:
+            discard(self.output)  # a run that was killed just behind the output's appearance has left its segments
             return
         if of_source:  # what a damaged file holds depends on who reads it
             for line in problems:

@@ -123,7 +123,7 @@ class Report(Voice):
                 files=self.made,
                 failed=len(self.failures),
             )
-            parts = [f"{self._frames}/{self._total} frames", f"{self.made} files", f"{fps:.1f} fps"]
+            parts = [f"{self._frames}/{self._total} frames", count(self.made), f"{fps:.1f} fps"]
             parts += [f"{tqdm.format_interval(left)} left"] if left is not None else []
             self.say(", ".join(parts))
 
@@ -140,7 +140,7 @@ class Report(Voice):
             self.write(f"{count(failed)} could not be made:")
             for file, message in self.failures:
                 self.write(f"  {one_line(str(file)):{width}}  {message.removeprefix(f'{one_line(str(file))}: ')}")
-        speed = f", {self.frames} frames in {tqdm.format_interval(seconds)}" if self.frames else ""
+        speed = f", {count(self.frames, 'frame')} in {tqdm.format_interval(seconds)}" if self.frames else ""
         self.say(f"{count(self.made)} made{speed}; {known} were done before; {failed} failed")
 
 
@@ -149,6 +149,6 @@ def _named(file: Path, message: str) -> str:
     return message if message.startswith(one_line(str(file))) else f"{file}: {message}"
 
 
-def count(files: int) -> str:
-    """A number of files in words."""
-    return f"{files:,} file{'s' * (files != 1)}"
+def count(things: int, name: str = "file") -> str:
+    """A number of files, or of other things, in words."""
+    return f"{things:,} {name}{'s' * (things != 1)}"

@@ -29,6 +29,7 @@ from videosr.distributed.pool import Done, Failed, Frames, Pool, Told
 from videosr.engines.gpu_device import Gpu
 from videosr.errors import OutputError, UsageError
 from videosr.frame import PixelFormat, StreamInfo
+from videosr.journal import folder_of
 from videosr.machine import cores
 from videosr.media.codecs import resolve
 from videosr.media.containers import container_format
@@ -101,6 +102,10 @@ class Plan:
     builds: tuple[str, ...]
     vram: int | None
 
+    def need(self, jobs: int) -> int:
+        """Bytes that are taken while so many files at once are made (`estimate.need`)."""
+        return need([f.facts for f in self.files], self.estimate.bytes, jobs)
+
     @property
     def frames(self) -> int:
         """Frames of all files whose length is known."""
@@ -158,10 +163,10 @@ class Batch:
             plan = self._planned(files, known, self._builds(files), [], None if self.gpu else 0)
             self._event_of_plan(plan)
             self._report.say(
-                f"{count(len(files))} to make, {known} done before; {plan.frames} frames; "
+                f"{count(len(files))} to make, {known} done before; {count(plan.frames, 'frame')}; "
                 f"some {human(plan.estimate.total)} ({plan.estimate.how}), {human(plan.free)} free"
             )
-            wanted = need(plan.estimate.bytes, self._options.jobs)
+            wanted = plan.need(self._options.jobs)
             if self._options.check_space and wanted > plan.free:
                 raise OutputError(
                     f"{self._options.out}: some {human(wanted)} are needed ({plan.estimate.how}) and "
@@ -217,6 +222,10 @@ class Batch:
                 report.failed(items[n].source, f"{options.out / items[n].output}: {facts.verdict.reason}", 2)
             elif facts.verdict.action == "done":
                 known += 1
+                if facts.stored:
+                    folder = folder_of(options.out / items[n].output)
+                    what = f"{human(facts.stored)} of an unfinished run of another kind"
+                    report.warning(items[n].source, f"is done, and {folder} has {what}: remove it if it is done with")
             elif facts.verdict.action == "check":
                 checks.append(Planned(items[n], facts))
             else:
@@ -283,7 +292,7 @@ class Batch:
             failed=len(self._report.failures),
             frames=plan.frames,
             bytes=what.total,
-            space=need(what.bytes, self._options.jobs),
+            space=plan.need(self._options.jobs),
             free=plan.free,
             engine=self._upscaler.options.engine,
             builds=plan.builds,
@@ -366,9 +375,8 @@ class Batch:
     def _made(self, item: Item, made: Made) -> None:
         result, output = made.result, self._options.out / item.output
         size = f"{result.width}x{result.height}"
-        new = result.frames - result.resumed
-        frames = f"{result.frames} frame{'s' * (result.frames > 1)}"
-        line = f"{output}: {size}, {frames}, {human(made.bytes)}, {new / max(made.seconds, 1e-6):.1f} fps"
+        speed = (result.frames - result.resumed) / max(made.seconds, 1e-6)
+        line = f"{output}: {size}, {count(result.frames, 'frame')}, {human(made.bytes)}, {speed:.1f} fps"
         self._report.done(
             item.source,
             result.frames,
