@@ -14,7 +14,7 @@ import pytest
 from clips import make_clip
 
 from videosr import machine
-from videosr.distributed import piece
+from videosr.distributed import cluster, piece
 from videosr.distributed.crew import LocalCrew, fill
 from videosr.distributed.plan import ahead
 from videosr.distributed.pool import Failed, outcome
@@ -341,3 +341,17 @@ def test_networks_with_a_state_need_one_process(clip, tmp_path):
 @pytest.mark.parametrize("arguments", [("--jobs", "0"), ("--jobs", "2", "--ray", "auto")])
 def test_wrong_usage(clip, tmp_path, videosr, arguments):
     assert videosr("upscale", clip, tmp_path / "out.mkv", *arguments).code == 2
+
+
+def test_the_package_s_mark_is_of_all_that_it_is_made_of(tmp_path, monkeypatch):
+    """Two trees of one version are told apart, whatever was compiled in them."""
+    home = tmp_path / "videosr"
+    (home / "engines").mkdir(parents=True)
+    for name in ("__init__.py", "engines/a.py", "engines/b.cu"):
+        (home / name).write_text(name)
+    monkeypatch.setattr(cluster.videosr, "__file__", str(home / "__init__.py"))
+    mark = cluster.source_mark()
+    (home / "engines" / "a.pyc").write_text("compiled")
+    assert cluster.source_mark() == mark
+    (home / "engines" / "b.cu").write_text("changed")
+    assert cluster.source_mark() != mark

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from clips import make_clip
 from test_crew import COLOR, Told, make
 
 from videosr import machine
-from videosr.distributed.cluster import RayCrew
+from videosr.distributed.cluster import RayCrew, connected
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -72,6 +73,35 @@ def test_a_batch_on_the_cluster(clip, cluster, tmp_path, videosr):
     assert done.code == 0, done.err
     assert videosr("upscale", clip, tmp_path / "alone.mkv", *fast).code == 0
     assert (tmp_path / "out" / "clip.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
+
+
+def test_nodes_with_another_videosr_get_no_work(clip, cluster, tmp_path, monkeypatch):
+    """What they have under that name may be from another year, or nothing of the kind."""
+    (tmp_path / "other" / "videosr").mkdir(parents=True)
+    (tmp_path / "other" / "videosr" / "__init__.py").write_text('__version__ = "0.0.1"\n')
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "other"), os.environ.get("PYTHONPATH", "")])}
+    other = cluster.add_node(num_cpus=4, object_store_memory=80 << 20, env_vars=environment)
+    cluster.wait_for_nodes()
+    monkeypatch.chdir(tmp_path)  # nodes look for modules where a run was begun, too
+    told = Told()
+    try:
+        make(clip, tmp_path / "out.mkv", RayCrew(cluster.address), told)
+    finally:
+        cluster.remove_node(other)
+    make(clip, tmp_path / "alone.mkv")
+    assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
+    (line,) = [line for line in told.warnings if "another version of videosr" in line]
+    assert "gets no work: another version of videosr: ModuleNotFoundError: No module named" in line
+
+
+def test_an_ended_run_ends_as_without_a_cluster(cluster):
+    """Ray puts in a SIGTERM handler of its own."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with connected(cluster.address), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_nobody_that_can_do_it(clip, cluster, videosr, tmp_path):

@@ -1,15 +1,19 @@
 """Segments as tasks of a Ray cluster: a node that is lost costs the segments it was at.
 
-A task begins by comparing its machine with the head's (`Film.job`): where they would make other bits, that node gets no
-more work. What a node does not find under its name (the film, the network) is sent through the object store, once to a
-node. Segments come back as streams of chunks, with words on progress between them.
+A task begins by comparing its machine with the head's: first the package itself (`source_mark`), then all that the bits
+depend on (`Film.job`). Where they would be other bits, that node gets no more work. What a node does not find under its
+name (the film, the network) is sent through the object store, once to a node. Segments come back as streams of chunks,
+with words on progress between them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import queue
 import shutil
+import signal
 import socket
 import stat
 import tempfile
@@ -21,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import videosr
 from videosr.distributed.crew import fill
 from videosr.distributed.piece import MakePiece, Unfit
 from videosr.distributed.pool import Done, Failed, Outcome, Told, outcome
@@ -37,6 +42,7 @@ PATIENCE = 60.0
 _CHUNK = 32 << 20
 _ANSWER = 10.0  # seconds for a cluster's head to take a connection
 _LOOK = 2.0  # seconds between looks at the nodes
+_SOURCES = {".py", ".c", ".h", ".cu", ".cuh"}  # suffixes of what the package is made of
 _STALE = 24 * 3600.0  # seconds after which what was sent to a node is deleted there by the next run
 
 
@@ -64,7 +70,8 @@ def connected(address: str) -> Iterator[str]:
     _reach(address)
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": cores()}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **(own if address == "local" else {}))
+        with _own_sigterm():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **(own if address == "local" else {}))
     except Exception as exc:  # what Ray raises here is of no class of its own, down to plain `Exception`
         reason = " ".join(str(exc).split())
         raise OutputError(f"--ray {address}: cannot be used: {reason}") from exc
@@ -72,6 +79,19 @@ def connected(address: str) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this process does on SIGTERM: Ray puts in its own, by which a run would end without a word."""
+    if threading.current_thread() is not threading.main_thread():  # Ray leaves it alone there too
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:
@@ -125,13 +145,6 @@ class _Try:
 
 
 @dataclass(frozen=True, slots=True)
-class _On:
-    """The first message of a task: the node it runs on."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Absent:
     """The node lacks a file that the job needs."""
 
@@ -173,7 +186,8 @@ class _Cluster:
             self._files.append(network.absolute())
         self._marks = {path: fingerprint(path) for path in self._files}
         self._parcels: list[_Parcel] | None = None
-        self._task = self._ray.remote(max_retries=0, num_cpus=self.cpus, num_gpus=self._needs["GPU"])(_work)
+        self._mark = source_mark()
+        self._task = self._ray.remote(max_retries=0, num_cpus=self.cpus, num_gpus=self._needs["GPU"])(_by_value())
 
     def _fit(self) -> list[dict[str, Any]]:
         """Nodes that can work."""
@@ -216,14 +230,17 @@ class _Cluster:
             for stream in ready:
                 attempt = streams[stream]
                 word = self._next(attempt)
-                if isinstance(word, _On):
-                    attempt.node = word.node
+                if isinstance(word, str):
+                    attempt.node = word
                 elif isinstance(word, Told):
                     yield attempt.number, word
                 else:
                     under_way.remove(attempt)
                     if isinstance(word, _Absent):
                         self._send()
+                        again.append((attempt.number, attempt.job))
+                    elif isinstance(word, tuple):
+                        yield from self._refuse(attempt, f"another version of videosr: {' '.join(word[0].split())}")
                         again.append((attempt.number, attempt.job))
                     elif isinstance(word, Done) and isinstance(word.value, Unfit):
                         yield from self._refuse(attempt, word.value.why)
@@ -235,7 +252,8 @@ class _Cluster:
         options = {}
         if self._refused:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"}
-        return self._task.options(**options).remote(job, self._marks, self._parcels)
+        parcels = None if self._parcels is None else [(p.name, p.mark, p.chunks) for p in self._parcels]
+        return self._task.options(**options).remote(self._mark, pickle.dumps(job), self._marks, parcels)
 
     def _next(self, attempt: _Try) -> Any:
         """The next message of a task; there is none if its node or worker has died."""
@@ -245,7 +263,7 @@ class _Cluster:
         except StopIteration:
             return Failed("a worker of the cluster ended without a word", lost=True)
         except errors.RayTaskError as exc:
-            # The task itself reports what goes wrong in it: this is what goes wrong before it, as where videosr lacks.
+            # The task itself reports what goes wrong in it: this is what goes wrong before it.
             return Failed(f"a node of the cluster cannot work: {' '.join(str(exc.cause).split())}")
         except errors.RayError as exc:
             what = "a node of the cluster was lost" if _node_died(errors, exc) else "a worker of the cluster was lost"
@@ -289,15 +307,57 @@ def _node_died(errors: Any, exc: Exception) -> bool:
 # -- on the nodes -----------------------------------------------------------------------------------------------------
 
 
-def _work(job: MakePiece, marks: dict[Path, str], parcels: list[_Parcel] | None) -> Iterator[Any]:
-    """The task: a generator of what `_Cluster.run` takes."""
+def source_mark() -> str:
+    """What tells one state of this package from another with the same version: a hash of its source."""
+    digest = hashlib.sha256()
+    home = Path(videosr.__file__).parent
+    for path in sorted(path for path in home.rglob("*") if path.suffix in _SOURCES):
+        digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{videosr.__version__} {digest.hexdigest()[:12]}"
+
+
+def _by_value() -> Callable[..., Iterator[Any]]:
+    """The task: a generator of what `_Cluster.run` takes, the node's name first; a tuple of a line if videosr differs.
+
+    A function within a function is taken to the nodes by value. So it begins, and can say what it lacks, where videosr
+    is another one or is not there at all; nothing that is given to it, or given back before that is known, is of our
+    classes.
+    """
+
+    def task(mark: str, job: bytes, marks: dict[Path, str], parcels: list[Any] | None) -> Iterator[Any]:
+        import ray
+
+        yield ray.get_runtime_context().get_node_id()
+        try:
+            from videosr.distributed import cluster
+
+            here = cluster.source_mark()
+        except Exception as exc:  # whatever another version, or its ruins, may raise
+            yield (f"{type(exc).__name__}: {exc}",)
+            return
+        if here != mark:
+            yield (f"{here} there, {mark} here",)
+            return
+        yield from cluster.do(job, marks, parcels)
+
+    return task
+
+
+def do(pickled: bytes, marks: dict[Path, str], parcels: list[tuple[str, str, list[Any]]] | None) -> Iterator[Any]:
+    """What the task does on a node that has this very videosr.
+
+    Args:
+        pickled: the job.
+        marks: the files that it needs, and their fingerprints.
+        parcels: the same files as name, fingerprint, and references to their bytes.
+    """
+    job: MakePiece = pickle.loads(pickled)
     ray = _ray()
-    yield _On(ray.get_runtime_context().get_node_id())
     places: dict[Path, Path] = {}
     for number, (path, mark) in enumerate(marks.items()):
         place = _found(path, mark)
         if place is None and parcels is not None:
-            place = _unpacked(parcels[number], ray.get)
+            place = _unpacked(_Parcel(*parcels[number]), ray.get)
         if place is None:
             yield _Absent()
             return
