@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import make_clip
 from test_stills import encode
 
+from videosr import transcode, upscaler
 from videosr.batch import run
 from videosr.batch.jobs import Begun, Make
 from videosr.batch.ledger import Entry, Known, Verdict, judge
@@ -19,6 +22,7 @@ from videosr.distributed.pool import Pool, Told, outcome
 from videosr.errors import UsageError
 from videosr.journal import Journal, folder_of, segment_name
 from videosr.media.codecs import EncoderSettings
+from videosr.models import registry
 from videosr.options import UpscaleOptions
 from videosr.transcode import TranscodeOptions
 
@@ -159,3 +163,31 @@ def test_a_name_that_the_suffix_makes_too_long(tmp_path, videosr):
     done = videosr("batch", tmp_path, "-o", tmp_path / "out", *FAST)
     assert done.code == 1
     assert "a.mkv: cannot be written: File name too long" in done.err
+
+
+def test_pictures_of_one_process_share_an_engine(tmp_path, monkeypatch):
+    """As long as it is the same; what they become does not depend on what was made before them."""
+    noise, loaded = np.random.default_rng(1), []
+    monkeypatch.setattr(upscaler, "choose", lambda *a, made=upscaler.choose: loaded.append(a) or made(*a))
+    monkeypatch.setattr(transcode, "_last", threading.local())
+    for n, (fmt, channels) in enumerate((("rgb24", 3), ("gray", 1), ("rgb24", 3))):
+        shape = (24 + n, 32, channels) if channels > 1 else (24 + n, 32)
+        encode(tmp_path / f"{n}.png", noise.integers(0, 256, shape, np.uint8), "png", fmt)
+    network = tmp_path / "network.onnx"
+    network.write_bytes(Path(registry.find("light-2x")).read_bytes())
+    options = TranscodeOptions(upscale=UpscaleOptions(model=str(network)))
+
+    def made(n):
+        output = tmp_path / f"{n}-2x.png"
+        Make(tmp_path / f"{n}.png", output, replace(options, overwrite=True), None, False)(lambda value: None)
+        return output.read_bytes()
+
+    pictures = [made(n) for n in range(3)]
+    assert len(loaded) == 1
+    for n in range(3):
+        transcode._last.key = None
+        assert made(n) == pictures[n]
+    count = len(loaded)
+    network.write_bytes(Path(registry.find("realtime-2x")).read_bytes())
+    assert made(0) != pictures[0], "the network is another one now"
+    assert len(loaded) == count + 1

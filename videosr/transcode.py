@@ -6,6 +6,7 @@ muxes. `_still` does a single picture.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from videosr.media.muxer import mux
 from videosr.media.probe import DROP, plan_streams
 from videosr.media.resize import Resizer, wanted_size
 from videosr.models import registry
+from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.upscaler import Upscaler
 
@@ -68,6 +70,10 @@ class Result:
     height: int
     timings: tuple[Timing, ...]
     warnings: tuple[str, ...]
+
+
+_last = threading.local()
+"""The upscaler of the last picture of each thread, whose engine the next one takes, and what it was loaded for."""
 
 
 class Crew(Protocol):
@@ -235,7 +241,7 @@ def _still(
         report = _Report(progress, decoder, kept, options.strict)
         report.losses([*image_losses(output, settings, info), *_other_pictures(source)])
         upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
-        upscaler = Upscaler(upscale)
+        upscaler = _upscaler(upscale)
         progress.note(upscaler.chosen)
         resizer, info = None, upscaler.output_info(info)
         if options.width or options.height:
@@ -259,6 +265,21 @@ def _still(
         timings=(),
         warnings=tuple(report.said),
     )
+
+
+def _upscaler(options: UpscaleOptions) -> Upscaler:
+    """An upscaler, with the engine of this thread's last picture if that is the same: loading takes longest."""
+    network = Path(registry.find(options.model)).stat()
+    key = replace(options, pix_fmt=None), network.st_mtime_ns, network.st_size
+    if getattr(_last, "key", None) != key:
+        _last.key = None
+        _last.upscaler = None  # before the next one is loaded: on a GPU there may be no room for two
+        _last.upscaler = Upscaler(key[0])
+        _last.key = key
+    loaded: Upscaler = _last.upscaler
+    upscaler = Upscaler(replace(loaded.options, pix_fmt=options.pix_fmt), loaded.engine)
+    upscaler.chosen = loaded.chosen
+    return upscaler
 
 
 def _other_pictures(source: Path) -> list[str]:

@@ -1,6 +1,8 @@
+import gc
 import resource
 import shutil
 import struct
+import weakref
 import zlib
 from fractions import Fraction
 from itertools import pairwise
@@ -425,3 +427,16 @@ def test_alpha_beside_the_packets_is_read(tmp_path, codec, suffix):
         assert abs(off).mean() < 4
     with Decoder(path, start=Fraction(1, 10)) as decoder:
         assert [frame.planes[3].tobytes() for frame in decoder] == [frame.planes[3].tobytes() for frame in frames[3:]]
+
+
+def test_a_decoder_that_is_closed_and_let_go_is_gone(clip):
+    """Its threads are: they would wait for the collector of garbage."""
+    gc.disable()
+    try:
+        with Decoder(clip) as decoder:
+            next(iter(decoder))
+        known = weakref.ref(decoder)
+        del decoder
+        assert known() is None
+    finally:
+        gc.enable()

@@ -59,6 +59,22 @@ class _Form(NamedTuple):
     color: ColorSpec
 
 
+class _Warnings:
+    """Keeps a line for each kind of thing.
+
+    Not the decoder itself does, for `Pictures` holds it: a decoder that is let go is to go at once, with its threads.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._kinds: set[str] = set()
+
+    def __call__(self, kind: str, text: str) -> None:
+        if kind not in self._kinds:
+            self._kinds.add(kind)
+            self.lines.append(text)
+
+
 class Decoder:
     """Decodes the video stream of a file into frames, in presentation order.
 
@@ -105,8 +121,8 @@ class Decoder:
         device: int | None = None,
     ) -> None:
         self.name = os.fspath(path)
-        self.warnings: list[str] = []
-        self._noted: set[str] = set()
+        self._warn = _Warnings()
+        self.warnings = self._warn.lines
         self._limit = frames
         self.deinterlace = deinterlace
         self._bad_frames = 0
@@ -266,11 +282,6 @@ class Decoder:
     def views(self) -> dict[str, bytes]:
         """Which views the pictures hold and what they surround: side data for `immersive`, by name."""
         return self._side_data.views
-
-    def _warn(self, kind: str, text: str) -> None:
-        if kind not in self._noted:
-            self._noted.add(kind)
-            self.warnings.append(text)
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, once."""
