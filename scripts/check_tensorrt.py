@@ -5,7 +5,7 @@
 
 Builds engines of both forms of network, ours and the published recurrent one, tests them, compares their pictures with
 the network in float32 on the CPU, and prints speeds and memory; exit code 1 if anything is wrong. Nothing is left
-behind: engines go to a folder that is deleted. The published form needs `videosr[torch]`, or --published FILE.
+behind: engines go to a folder that is deleted. The published form needs the extra `torch`, or --published FILE.
 
 NOT YET RUN ON A GPU. If something fails, the whole output is what we would like to see.
 """
@@ -28,7 +28,7 @@ from videosr.engines.cache import Cache
 from videosr.engines.network import Network
 from videosr.engines.openvino import OpenVINOEngine
 from videosr.engines.tensorrt import TensorRTEngine
-from videosr.errors import VideosrError
+from videosr.errors import VideosrError, remedy
 from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting
 from videosr.models import registry
 
@@ -124,7 +124,7 @@ def published(folder: Path, given: Path | None) -> Path | None:
     try:
         from videosr.export import export
     except ImportError as exc:
-        print(f"the published form is left out ({exc}): pip install 'videosr[torch]', or give --published FILE")
+        print(f"the published form is left out ({exc}): give --published FILE, or, {remedy('torch')}")
         return None
     path = folder / "published.onnx"
     weights = registry.find(registry.DEFAULT).with_suffix(".safetensors")

@@ -3,7 +3,7 @@
     python scripts/plane_bars.py [--size 1920x1080] [--bandwidth 4800]
 
 For each kernel: the time of a launch, the bytes that it has to move, and these over that, in GB/s and as a share of the
-memory's bandwidth. Needs `videosr[cuda]`.
+memory's bandwidth. Needs the extra `cuda`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -14,6 +16,7 @@ from videosr import doctor
 from videosr.engines import ENGINES, native_library
 from videosr.engines.gpu_device import Gpu
 from videosr.engines.nvidia import NoDriverError
+from videosr.errors import remedy
 
 RTX = Gpu("Stand-in 3000", (8, 6), "580.65.06, CUDA 13.2", 12 << 30)
 HOPPER = Gpu("Stand-in H", (9, 0), "580.65.06, CUDA 13.2", 80 << 30)
@@ -88,7 +91,7 @@ def test_what_is_not_installed_names_its_extra(machine, monkeypatch):
     remedies = {"torch": "torch", "cupy": "cuda", "tensorrt": "tensorrt", "tensorrt_rtx": "cuda"}
     for name, extra in remedies.items():
         assert not found[name].ready
-        assert found[name].remedy == f"pip install 'videosr[{extra}]'"
+        assert found[name].remedy == remedy(extra)
     assert found["cuda"].ready
     assert RTX.name in found["cuda"].about
 
@@ -111,7 +114,7 @@ def test_gpus_that_tensorrt_rtx_serves_and_does_not(machine, monkeypatch):
     finding = findings(doctor.examine())["tensorrt_rtx"]
     assert not finding.ready
     assert "onnx is not installed" in finding.about
-    assert finding.remedy == "pip install 'videosr[cuda]'"
+    assert finding.remedy == remedy("cuda")
 
 
 def test_a_library_that_does_not_load_is_told_apart_from_one_that_is_missing(machine, monkeypatch, tmp_path):
@@ -174,3 +177,17 @@ def test_kernels_that_were_not_compiled_have_a_remedy(machine, monkeypatch, tmp_
     assert finding.about == "the native engine's kernels were not compiled"
     assert "C compiler" in finding.remedy
     assert report.auto.startswith("the CPU (openvino)")
+
+
+def test_no_text_sends_people_to_a_package_index():
+    """videosr is on none, and anyone could take its name there."""
+    root = Path(doctor.__file__).parent.parent
+    texts = [
+        root / "README.md",
+        *(p for room in ("videosr", "docs", "scripts", "samples") for p in (root / room).rglob("*")),
+    ]
+    for path in texts:
+        if path.suffix in (".py", ".md", ".vpy", ".toml"):
+            assert "videosr[" not in path.read_text(encoding="utf-8"), path
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert {"cuda", "iqa", "ray", "serve", "tensorrt", "torch", "train"} <= set(extras)

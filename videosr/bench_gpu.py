@@ -23,7 +23,7 @@ from videosr.bench_film import Whole, whole
 from videosr.bench_torch import published
 from videosr.engines import CUDA_ENGINES, Engine, load, on_cuda
 from videosr.engines.nvidia import NoDriverError, gpus
-from videosr.errors import EngineError, NetworkError, VideosrError
+from videosr.errors import EngineError, NetworkError, VideosrError, remedy
 from videosr.media.decoder import Decoder
 from videosr.models import registry
 from videosr.options import UpscaleOptions
@@ -122,7 +122,7 @@ def engine_row(
     try:
         engine = make()
         if engine.device is None:
-            raise EngineError("it has no arrays of the GPU here: install videosr[cuda]")
+            raise EngineError(f"it has no arrays of the GPU here; {remedy('cuda')}")
         before = engine.device.used_memory()
         ready = getattr(engine, "ready", None)
         speed = alone(ready(size), count) if ready else None

@@ -26,7 +26,7 @@ from videosr.engines.nvidia import NoDriverError, gpus
 from videosr.engines.openvino import fast_precisions
 from videosr.engines.openvino_core import core
 from videosr.engines.tensorrt_library import RTX_CAPABILITIES, Library
-from videosr.errors import EngineError, InputError, MissingExtraError, UsageError, VideosrError
+from videosr.errors import EngineError, InputError, MissingExtraError, UsageError, VideosrError, remedy
 from videosr.frame import FORMATS, StreamInfo
 from videosr.machine import cores, instruction_sets
 from videosr.media.codecs import EncoderSettings, resolve
@@ -112,7 +112,7 @@ def examine() -> Report:
         _tensorrt("tensorrt", here, problem),
         _own(here, problem),
     ]
-    reason, _, remedy = problem.partition(": ")
+    reason, _, cure = problem.partition(": ")
     return Report(
         system={
             "videosr": __version__,
@@ -131,7 +131,7 @@ def examine() -> Report:
             "NVENC": _nvenc(here),
             "GPU devices": " ".join(hwdevices_available()) or "-",
         },
-        gpus=devices or [Finding(name="cuda", ready=False, about=reason, remedy=remedy)],
+        gpus=devices or [Finding(name="cuda", ready=False, about=reason, remedy=cure)],
         engines=engines,
         cache=_cache(),
         auto=_auto(engines, here, reason),
@@ -165,8 +165,8 @@ def _native() -> Finding:
     try:
         found = kernels()
     except VideosrError as exc:
-        problem, _, remedy = str(exc).partition(": ")
-        return Finding(name="native", ready=False, about=problem, remedy=remedy)
+        problem, _, cure = str(exc).partition(": ")
+        return Finding(name="native", ready=False, about=problem, remedy=cure)
     vectors = "AVX-512" if found[0].lanes == 16 else "AVX2"
     about = f"our own kernels for realtime, light, fine and stream networks on the CPU, the default, with {vectors}"
     return Finding(name="native", ready=True, about=about)
@@ -194,8 +194,7 @@ def _package(name: str, about: str, extra: str = "", gpu: str = "") -> Finding:
         gpu: why no GPU can be used, where it needs one.
     """
     if importlib.util.find_spec(name) is None:
-        remedy = f"pip install 'videosr[{extra or name}]'"
-        return Finding(name=name, ready=False, about=f"not installed: {about}", remedy=remedy)
+        return Finding(name=name, ready=False, about=f"not installed: {about}", remedy=remedy(extra or name))
     return Finding(
         name=name, ready=not gpu, about=f"{installed(name)}: {about}" + (", but there is none" if gpu else "")
     )
@@ -206,7 +205,7 @@ def _tensorrt(name: str, here: tuple[Gpu, ...], problem: str) -> Finding:
     try:
         library = Library(name)
     except MissingExtraError as exc:
-        return finding(ready=False, about="not installed", remedy=f"pip install 'videosr[{exc.extra}]'")
+        return finding(ready=False, about="not installed", remedy=remedy(exc.extra))
     except EngineError as exc:
         return finding(ready=False, about=str(exc), remedy=f"install {name} anew, or a newer NVIDIA driver")
     able = ", ".join(f"{major}.{minor}" for major, minor in RTX_CAPABILITIES)
@@ -217,19 +216,18 @@ def _tensorrt(name: str, here: tuple[Gpu, ...], problem: str) -> Finding:
         return finding(ready=False, about=f"{about}; none can run here: {problem.partition(': ')[0]}")
     major, minor = here[0].capability
     if library.rtx and here[0].capability not in RTX_CAPABILITIES:
-        remedy = "--engine cuda; or pip install 'videosr[tensorrt]' and --engine tensorrt, or --engine torch"
-        return finding(ready=False, about=f"{about}; {here[0].name} has {major}.{minor}", remedy=remedy)
+        other = f"--engine cuda or torch; or --engine tensorrt: {remedy('tensorrt')}"
+        return finding(ready=False, about=f"{about}; {here[0].name} has {major}.{minor}", remedy=other)
     for package, need in (("cupy", "GPU arrays"), ("onnx", "half precision")):
         if importlib.util.find_spec(package) is None:
-            remedy = "pip install 'videosr[cuda]'"
-            return finding(ready=False, about=f"{about}; {package} is not installed ({need})", remedy=remedy)
+            return finding(ready=False, about=f"{about}; {package} is not installed ({need})", remedy=remedy("cuda"))
     return finding(ready=True, about=f"{about}; runs on {here[0].name}: --engine {name} --device cuda")
 
 
 def _own(here: tuple[Gpu, ...], problem: str) -> Finding:
     about = "our own kernels: realtime" + (", stream, fine" if not here or here[0].capability >= LARGER else "")
     if importlib.util.find_spec("cupy") is None:
-        return Finding(name="cuda", ready=False, about=f"{about}; needs cupy", remedy="pip install 'videosr[cuda]'")
+        return Finding(name="cuda", ready=False, about=f"{about}; needs cupy", remedy=remedy("cuda"))
     if not here:
         return Finding(name="cuda", ready=False, about=f"{about}; cannot run here: {problem.partition(': ')[0]}")
     if here[0].capability < LEAST:

@@ -80,6 +80,11 @@ class EngineError(VideosrError, RuntimeError):
     """An inference engine failed while loading or running a network."""
 
 
+def remedy(extra: str) -> str:
+    """How to get what an extra brings, by either of README's ways: videosr is on no package index."""
+    return f"in videosr's folder: .uv/bin/uv run --extra {extra} videosr ..., or pip install '.[{extra}]'"
+
+
 class MissingExtraError(VideosrError, ImportError):
     """A feature needs packages that are not installed.
 
@@ -89,7 +94,7 @@ class MissingExtraError(VideosrError, ImportError):
     """
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs packages that are not installed: pip install 'videosr[{extra}]'")
+        super().__init__(f"{feature} needs packages that are not installed; {remedy(extra)}")
         self.extra = extra
 
 

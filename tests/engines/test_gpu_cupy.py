@@ -169,11 +169,11 @@ def test_a_cupy_that_does_not_load_is_told_in_one_line(monkeypatch):
     monkeypatch.delitem(sys.modules, "videosr.engines.gpu_cupy", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(
-        EngineError, match=r"^cupy is installed but does not load: Failed to import CuPy\.; pip install"
+        EngineError, match=r"^cupy is installed but does not load: Failed to import CuPy\.; install it anew"
     ):
         cuda_device(0, "the cuda engine")
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(MissingExtraError, match=r"the cuda engine .*videosr\[cuda\]"):
+    with pytest.raises(MissingExtraError, match=r"the cuda engine .*--extra cuda videosr"):
         cuda_device(0, "the cuda engine")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from videosr.engines.gpu_device import Device, Event, Gpu, Graph, Kernels, Stream
 from videosr.engines.nvidia import driver_text
-from videosr.errors import EngineError
+from videosr.errors import EngineError, remedy
 from videosr.frame import Array
 
 _ERRORS = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
@@ -188,8 +188,8 @@ class CupyDevice(Device):
                 lines = str(exc).strip().splitlines() or [type(exc).__name__]
                 reason = next((line for line in lines if "error" in line), lines[0])
                 raise EngineError(
-                    f"{self.gpu.name}: {source} cannot be compiled: {reason}; pip install 'videosr[cuda]' anew, or use "
-                    "another --engine"
+                    f"{self.gpu.name}: {source} cannot be compiled: {reason}; install cupy anew ({remedy('cuda')}), or "
+                    "use another --engine"
                 ) from exc
         return CupyKernels(module)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from videosr.errors import EngineError, MissingExtraError
+from videosr.errors import EngineError, MissingExtraError, remedy
 from videosr.frame import Array
 
 type Stream = Any
@@ -221,5 +221,6 @@ def cuda_device(index: int, feature: str) -> Device:
         raise MissingExtraError(feature, "cuda") from exc
     except (ImportError, OSError) as exc:  # what is said by libraries that it misses goes over many lines
         reason = next((line.strip() for line in str(exc).splitlines() if line.strip(" =-")), type(exc).__name__)
-        raise EngineError(f"cupy is installed but does not load: {reason}; pip install 'videosr[cuda]' anew") from exc
+        again = f"install it anew ({remedy('cuda')})"
+        raise EngineError(f"cupy is installed but does not load: {reason}; {again}") from exc
     return CupyDevice(index)

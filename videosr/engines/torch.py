@@ -24,7 +24,7 @@ from videosr.engines.gpu_device import Device, cuda_device
 from videosr.engines.gpu_execution import Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.errors import EngineError, MissingExtraError, UsageError
+from videosr.errors import EngineError, MissingExtraError, UsageError, remedy
 from videosr.frame import Array, is_on_gpu, namespace
 
 type Work = Callable[[], None]
@@ -139,7 +139,7 @@ class TorchEngine(Engine):
             EngineError: there is no GPU, or cupy is missing.
         """
         if self.device is None:
-            raise EngineError("torch has no arrays of a GPU here: give --device cuda, and pip install 'videosr[cuda]'")
+            raise EngineError(f"torch has no arrays of a GPU here: give --device cuda, with cupy ({remedy('cuda')})")
         return self._open(self.device, size)
 
     def _open(self, device: Device, size: tuple[int, int], conversion: Conversion | None = None) -> Execution:
