@@ -1,6 +1,8 @@
 """Upscale cupy arrays; where there is no GPU, numpy's take their place, with the same code.
 
 python samples/upscale_cupy.py frames-2x.npy
+
+Needs cupy for the GPU (the extra `cuda`).
 """
 
 from __future__ import annotations
@@ -43,4 +45,6 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))

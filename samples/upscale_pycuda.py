@@ -1,6 +1,8 @@
 """Upscale a picture that pycuda has on the GPU, and run a kernel of one's own on the result: nothing is copied back.
 
 python samples/upscale_pycuda.py
+
+Needs an NVIDIA GPU, the extra `cuda`, and pycuda, which compiles against a CUDA toolkit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Upscale torch tensors, on the GPU where there is one: they never leave it.
 
 python samples/upscale_tensors.py frames-2x.pt
+
+Needs torch (the extra `torch`), and cupy for the GPU (`cuda`).
 """
 
 from __future__ import annotations
@@ -39,4 +41,6 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from clips import make_clip
+from test_picturedata import exif
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SCRIPTS = sorted(SAMPLES.glob("*.py"))
@@ -18,6 +19,14 @@ SCRIPTS = sorted(SAMPLES.glob("*.py"))
 def run(name: str, *arguments: Path) -> str:
     command = [sys.executable, str(SAMPLES / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=SAMPLES.parent).stdout
+
+
+def fails(name: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SAMPLES / name), *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SAMPLES.parent)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    return ended
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +94,40 @@ def test_a_still_image(clip, tmp_path, suffix):
     assert np.abs(small - rgb)[2:-2, 2:-2].mean() < 3
 
 
+def test_a_picture_of_a_telephone_held_upright(tmp_path):
+    """It is stored on its side, with a note how it was held."""
+    source, output = tmp_path / "held.jpg", tmp_path / "larger.png"
+    picture = np.full((48, 64, 3), 60, np.uint8)
+    picture[:, :32] = 200  # left of what is stored: above, a quarter turn clockwise
+    av.VideoFrame.from_ndarray(picture, format="rgb24").save(source)
+    jpeg, note = source.read_bytes(), b"Exif\0\0" + exif(6)
+    source.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + jpeg[2:])
+    assert "96x128" in run("upscale_image.py", source, output)
+    with av.open(output) as container:
+        large = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert large[:56].mean() > 190
+    assert large[72:].mean() < 70
+
+
+@pytest.mark.parametrize("name", ["no/larger.png", "larger.xyz"], ids=["no such folder", "no such format"])
+def test_a_picture_that_cannot_be_written_is_one_line(clip, tmp_path, name):
+    ended = fails("upscale_image.py", clip, tmp_path / name)
+    assert ended.stderr.startswith(f"{tmp_path / name}: cannot be written: ")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if "pycuda" not in script.name], ids=lambda p: p.name)
+def test_without_arguments_a_sample_says_how_it_is_called(script):
+    if "torch" in script.read_text(encoding="utf-8"):
+        pytest.importorskip("torch")
+    assert f"python samples/{script.name} " in fails(script.name).stderr
+
+
 def test_a_failure_is_one_line(tmp_path):
     empty = tmp_path / "empty.mkv"
     empty.touch()
     for script in ("upscale_file.py", "upscale_image.py"):
-        command = [sys.executable, str(SAMPLES / script), str(empty), str(tmp_path / "out.mkv")]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SAMPLES.parent)
-        assert ended.returncode == 1
+        ended = fails(script, empty, tmp_path / "out.mkv")
         assert ended.stderr.count("\n") == 1
         assert str(empty) in ended.stderr
 
