@@ -35,6 +35,7 @@ from typing import Any
 
 import av
 import numpy as np
+from common import count, existing, run
 
 from videosr.batch.ledger import FOLDER, read
 from videosr.errors import InputError
@@ -124,13 +125,15 @@ def many(options: argparse.Namespace, folder: Path) -> bool:
     good = sum(n not in bad and path.exists() and path.read_bytes() == wanted[n % kinds] for n, path in outputs.items())
     told = {Path(e["file"]).stem for e in errors} == {f"film{n:04d}" for n in bad}
     unwanted = sum(outputs[n].exists() for n in bad)
-    peaks = [max(samples[len(samples) * n // 10 : len(samples) * (n + 1) // 10]) for n in range(10)]
-    flat = max(peaks[2:]) <= 1.1 * max(peaks[:2])
+    tenths = [samples[len(samples) * n // 10 : len(samples) * (n + 1) // 10] for n in range(10)]
+    peaks = [max(part) for part in tenths] if all(tenths) else []
+    flat = bool(peaks) and max(peaks[2:]) <= 1.1 * max(peaks[:2])
     print(f"{options.files} files, {options.bad} of them bad, {options.jobs} at once: {seconds:.0f} s")
     print(f"  made and equal to upscale's: {good}; told of as failed: {len(errors)}; exit code {process.returncode}")
-    for reason, count in Counter(e["message"].partition(": ")[2] for e in errors).most_common():
-        print(f"    {count:4} {reason}")
-    print(f"  peak MiB in each tenth: {' '.join(f'{peak:.0f}' for peak in peaks)}{'' if flat else '  GREW'}")
+    for reason, number in Counter(e["message"].partition(": ")[2] for e in errors).most_common():
+        print(f"    {number:4} {reason}")
+    verdict = "" if flat else "  GREW" if peaks else "NOT MEASURED, it was over too soon: give more --files"
+    print(f"  peak MiB in each tenth: {' '.join(f'{peak:.0f}' for peak in peaks)}{verdict}")
     right = good == options.files - options.bad and told and not unwanted and process.returncode == 1
     return right and flat
 
@@ -226,22 +229,24 @@ def kills(options: argparse.Namespace, folder: Path) -> bool:
     return not wrong and not left and not early and max(costs, default=0) <= longest
 
 
-def main() -> None:
+def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bar", choices=["many", "kills"])
-    parser.add_argument("clip", type=Path, nargs="*")
-    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("clip", type=existing, nargs="*")
+    parser.add_argument("--files", type=count, default=1000)
     parser.add_argument("--bad", type=int, default=50)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--clips", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=600)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--kills", type=count, default=100)
+    parser.add_argument("--clips", type=count, default=6)
+    parser.add_argument("--frames", type=count, default=600)
+    parser.add_argument("--jobs", type=count, default=1)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if not 0 <= options.bad <= options.files:
+        parser.error(f"--bad: {options.bad} of {options.files} files")
     with tempfile.TemporaryDirectory() as folder:
         fine = (many if options.bar == "many" else kills)(options, Path(folder))
-    raise SystemExit(not fine)
+    return not fine
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,31 +11,43 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from common import existing, run
 
 from videosr import color
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
-from videosr.media.images import image_settings, write_image
+from videosr.media.images import IMAGES, image_settings, write_image
 from videosr.metrics import imresize
 from videosr.models import registry
 from videosr.options import UpscaleOptions
 from videosr.upscaler import Upscaler
 
 
+def rectangle(text: str) -> tuple[int, ...]:
+    """X,Y,W,H."""
+    found = text.split(",")
+    if len(found) != 4 or not all(part.isdecimal() for part in found) or "0" in found[2:]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form X,Y,W,H")
+    return tuple(map(int, found))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clip", type=Path)
+    parser.add_argument("clip", type=existing)
     parser.add_argument("output", type=Path)
     parser.add_argument("--at", type=Fraction, default=Fraction(0), help="seconds")
-    parser.add_argument("--crop", default="0,0,240,160", help="of the source: left, top, width, height")
+    parser.add_argument("--crop", type=rectangle, default="0,0,240,160", help="of the source: left, top, width, height")
     parser.add_argument("--model", default=registry.DEFAULT)
     options = parser.parse_args()
-    x, y, width, height = map(int, options.crop.split(","))
-
+    x, y, width, height = options.crop
+    if options.output.suffix.lower() not in IMAGES:
+        parser.error(f"{options.output}: a picture's name ends in {', '.join(IMAGES)}")
     with Decoder(options.clip, start=options.at, frames=1) as decoder:
         frame = next(iter(decoder))
         info = decoder.info
+    if x + width > frame.width or y + height > frame.height:
+        parser.error(f"--crop: goes beyond the {frame.width}x{frame.height} of {options.clip}")
     rgb = PixelFormat.parse("gbrp")
     upscaler = Upscaler(UpscaleOptions(model=options.model, pix_fmt="gbrp"))
     s = upscaler.scale
@@ -53,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,5 +1,6 @@
-"""Compiles our own CPU kernels when videosr is installed, where a C compiler is there; runs without them otherwise.
+"""Imported by hatchling; not a command.
 
+Compiles our own CPU kernels when videosr is installed, where a C compiler is there; runs without them otherwise.
 Hatchling runs it (`[tool.hatch.build.targets.wheel.hooks.custom]`), for wheels and editable installs alike.
 """
 

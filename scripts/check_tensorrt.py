@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from common import count, existing, run, size
 
 from videosr.doctor import examine
 from videosr.engines import Interface, Picture
@@ -161,12 +161,11 @@ def main(arguments: list[str] | None = None, make: Make | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=["tensorrt_rtx", "tensorrt"], default="tensorrt_rtx")
     parser.add_argument("--model", default=registry.DEFAULT, help="a shipped model's name or a network file")
-    parser.add_argument("--published", type=Path, help="a network with prev_feat and feature_map")
-    parser.add_argument("--size", action="append", help="as 1280x720; may be repeated")
-    parser.add_argument("--count", type=int, default=300, help="frames of a measurement")
+    parser.add_argument("--published", type=existing, help="a network with prev_feat and feature_map")
+    parser.add_argument("--size", type=size, action="append", help="as 1280x720; may be repeated")
+    parser.add_argument("--count", type=count, default=300, help="frames of a measurement")
     options = parser.parse_args(arguments)
-    wanted = [tuple(int(n) for n in reversed(text.split("x"))) for text in options.size or ()]
-    sizes = tuple((rows, columns) for rows, columns in wanted) or SIZES
+    sizes = tuple((rows, columns) for columns, rows in options.size or ()) or SIZES
     print("\n".join(examine().lines()))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -186,4 +185,4 @@ def main(arguments: list[str] | None = None, make: Make | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,9 +1,9 @@
-"""Upscale real clips and check each result: `python scripts/clips_bar.py CLIPS... [--broken PATTERN]...`.
+"""Upscale real clips and check each result: `python scripts/clips_bar.py CLIP... [--broken PATTERN]... [-- OPTIONS]`.
 
-For each clip: `videosr upscale`, then the comparison of `videosr verify`, which reads both files to their ends: as many
-frames out as in, times equal to the tick, every stream, no decoding error. A clip whose name matches a `--broken`
-pattern may be refused or recovered in part instead, but in one clear line, in good time and with nothing left behind.
-Prints a table; exit code 1 if anything failed.
+For each clip: `videosr upscale OPTIONS`, then the comparison of `videosr verify`, which reads both files to their ends:
+as many frames out as in, times equal to the tick, every stream, no decoding error. A clip whose name matches a
+`--broken` pattern may be refused or recovered in part instead, but in one clear line, in good time and with nothing
+left behind. Prints a table; exit code 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from common import count, existing, run
 
 from videosr.errors import VideosrError
 from videosr.media.decoder import Decoder
@@ -79,18 +81,24 @@ def figures(report: Report) -> tuple[str, str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", nargs="+", type=Path, help="files, or folders of files")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [-h] [--broken PATTERN]... [--to SUFFIX] [--frames N] [--seconds S] CLIP... "
+        "[-- OPTIONS OF videosr upscale]",
+    )
+    parser.add_argument("clips", nargs="+", type=existing, metavar="CLIP", help="a file, or a folder of files")
     parser.add_argument("--broken", action="append", default=[], metavar="PATTERN", help="names of damaged clips")
-    parser.add_argument("--to", default="mkv", help="container of the outputs")
-    parser.add_argument("--frames", type=int, help="take only so many frames, and compare less")
-    parser.add_argument("--seconds", type=float, default=7200, help="a clip that takes longer has failed")
-    parser.add_argument("options", nargs="*", help="after --: further options of `videosr upscale`")
+    parser.add_argument("--to", default="mkv", metavar="SUFFIX", help="container of the outputs")
+    parser.add_argument("--frames", type=count, metavar="N", help="take only so many frames, and compare less")
+    parser.add_argument("--seconds", type=float, default=7200, metavar="S", help="a clip that takes longer has failed")
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
     args = parser.parse_args(arguments[:split])
     options = arguments[split + 1 :] + (["--frames", str(args.frames)] if args.frames else [])
     clips = [p for path in args.clips for p in (sorted(path.iterdir()) if path.is_dir() else [path]) if p.is_file()]
+    if not clips:
+        parser.error(f"there is no file in {', '.join(map(str, args.clips))}")
     print("| clip | outcome | frames | size | other streams | seconds |\n|---|---|---|---|---|---|", flush=True)
     failed = 0
     for clip in clips:
@@ -113,4 +121,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -17,10 +17,13 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from common import run
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from corpus import all_cases  # noqa: E402
-from corpus.case import Row, run  # noqa: E402
+from corpus.case import Row  # noqa: E402
+from corpus.case import run as run_case  # noqa: E402
 
 
 def second_opinion(output: Path) -> list[str]:
@@ -56,6 +59,8 @@ def main() -> int:
         for c in all_cases()
         if (not args.group or c.group in args.group) and (args.case or "") in c.name and (args.large or not c.large)
     ]
+    if not cases:
+        parser.error(f"no case is chosen; the groups are {', '.join(sorted({c.group for c in all_cases()}))}")
     os.environ.setdefault("SVT_LOG", "1")
     ffprobe = shutil.which("ffprobe") is not None
     lines = ["| group | case | | outcome |", "|---|---|---|---|"]
@@ -65,7 +70,7 @@ def main() -> int:
         for number, case in enumerate(cases):
             folder = (args.keep or Path(temporary)) / f"{number:04d}"
             folder.mkdir(parents=True)
-            row = run(case, folder)
+            row = run_case(case, folder)
             if ffprobe and case.code == 0 and row.ok:
                 row.problems += second_opinion(folder / case.output)
             failed[case.group] += not row.ok
@@ -83,4 +88,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

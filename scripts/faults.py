@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import run
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import badsector  # noqa: E402
@@ -350,9 +352,11 @@ def main() -> int:
             wanted = chosen(name) and size >= 4096
             if wanted and (found := disks(bench, max(size // 4096, 1) * 4096)) is not None:
                 row(name, found)
+    if not count:
+        parser.error(f"no fault has {' or '.join(args.only)} in its name")
     print(f"\n{count} faults, {failed} failures")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

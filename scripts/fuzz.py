@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz_seeds as seeds
+from common import count, run
 
 PER_CHILD = 200
 POLL = 0.05
@@ -150,13 +151,21 @@ def fuzz(args: argparse.Namespace, kind: str, first: int, last: int, folder: Pat
     return counts
 
 
+def one(text: str) -> tuple[str, int]:
+    """KIND:INDEX."""
+    kind, _, index = text.partition(":")
+    if kind not in seeds.KINDS or not index.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not KIND:INDEX, with a kind of {', '.join(seeds.KINDS)}")
+    return kind, int(index)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=1000, help="inputs, spread over the kinds")
+    parser.add_argument("--count", type=count, default=1000, help="inputs, spread over the kinds")
     parser.add_argument("--first", type=int, default=0, help="number of each kind's first input, to go on with a run")
     parser.add_argument("--kind", action="append", choices=seeds.KINDS, help="only this; may be repeated")
-    parser.add_argument("--only", metavar="KIND:INDEX", help="this one input, with all that is said")
+    parser.add_argument("--only", type=one, metavar="KIND:INDEX", help="this one input, with all that is said")
     parser.add_argument("--seconds", type=float, default=30, help="most processor time of an input")
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="most memory of a child")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -170,8 +179,8 @@ def main() -> int:
     share = -(-args.count // len(kinds))
     ranges = {kind: (args.first, args.first + share) for kind in kinds}
     if args.only:
-        kind, _, index = args.only.partition(":")
-        ranges, args.debug = {kind: (int(index), int(index) + 1)}, True
+        kind, index = args.only
+        ranges, args.debug = {kind: (index, index + 1)}, True
     total: Counter[str] = Counter()
     print("| kind | inputs | done | refused | found | inputs/s |\n|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="videosr-fuzz-") as folder:
@@ -187,4 +196,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

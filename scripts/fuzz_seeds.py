@@ -1,4 +1,6 @@
-"""What `fuzz.py` begins with, whole files of every kind that videosr reads, and how it spoils them."""
+"""Imported by `fuzz.py`; not a command.
+
+What that begins with, whole files of every kind that videosr reads, and how it spoils them."""
 
 from __future__ import annotations
 

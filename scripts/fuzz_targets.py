@@ -1,4 +1,6 @@
-"""What `fuzz.py` does with a spoiled file in a child process: the very calls that the commands make.
+"""Imported by `fuzz.py`; not a command.
+
+What that does with a spoiled file in a child process: the very calls that the commands make.
 
 Each target returns what became of the file in a word. An exception that is no `VideosrError` is a finding, and so is
 one of more than a line.

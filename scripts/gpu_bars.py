@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # nothing has to be installed
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from common import count, existing, run, size
 from gpu_parts import (
     CODES,
     COMPILED,
@@ -157,10 +158,10 @@ def apart(command: Sequence[str], part: str, engine: str, limit: float) -> Measu
 
 def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", type=Path, help="an H.264 film of 1920x1080; default: one that is made")
+    parser.add_argument("--clip", type=existing, help="an H.264 film of 1920x1080; default: one that is made")
     parser.add_argument("--engine", choices=CUDA_ENGINES, action="append", help="default: each; may be repeated")
-    parser.add_argument("--size", default="1920x1080", help="of the input")
-    parser.add_argument("--count", type=int, default=300, help="frames of a round")
+    parser.add_argument("--size", type=size, default="1920x1080", help="of the input")
+    parser.add_argument("--count", type=count, default=300, help="frames of a round")
     parser.add_argument(
         "--minutes", type=float, default=9.0, help="after which no part is begun, and what runs is ended"
     )
@@ -175,7 +176,7 @@ def main(
 ) -> int:
     """Run; 1 if a bar is missed or none was measured. With `make` all parts run in this process."""
     options = options_of(arguments)
-    columns, rows = map(int, options.size.split("x"))
+    columns, rows = options.size
     engines = options.engine or list(CUDA_ENGINES)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
@@ -193,15 +194,15 @@ def main(
                 print(f"nothing can be measured: {exc}")
                 return 1
             machine = "a stand-in for a GPU"
-        print(f"# {machine}, {options.size}\n\n| figure | value | |\n|---|---|---|", flush=True)
+        print(f"# {machine}, {columns}x{rows}\n\n| figure | value | |\n|---|---|---|", flush=True)
         figures: dict[str, Figure] = {}
-        given = [f"--size={options.size}", f"--count={options.count}", f"--folder={folder}"]
+        given = [f"--size={columns}x{rows}", f"--count={options.count}", f"--folder={folder}"]
         given += [f"--clip={options.clip}"] if options.clip else []
         command = [sys.executable, "-u", __file__, *given]
         for part, engine in parts(engines):
             left = 60 * options.minutes - (time.monotonic() - begun)
-            run = run_part(case, part, engine) if make else apart(command, part, engine, min(PART_SECONDS, left))
-            for figure in run:
+            found = run_part(case, part, engine) if make else apart(command, part, engine, min(PART_SECONDS, left))
+            for figure in found:
                 figures[figure.name] = figure
                 print(figure, flush=True)
                 if options.json:
@@ -223,4 +224,4 @@ def write(path: Path, machine: str, figures: dict[str, Figure]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

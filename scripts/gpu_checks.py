@@ -2,12 +2,14 @@
 
     python scripts/gpu_checks.py
 
-The same is in the tests that are marked `gpu`, for more formats; this needs no packages but numpy and cupy, so that it
-runs on a machine that was lent for minutes. Exit code 1 if a sample is wrong, or nothing could be checked.
+The same is in the tests that are marked `gpu`, for more formats; this needs no packages but numpy and cupy (the extra
+`cuda`), so that it runs on a machine that was lent for minutes. Exit code 1 if a sample is wrong, or nothing could be
+checked.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -104,8 +106,10 @@ def compare(device: Device, name: str, tensors: str, size: tuple[int, int] = SIZ
     return Differences(wrong, apart_by, bad + int(to_host(device, finite)[0] != 1), answers.count(False))
 
 
-def main(device: Device | None = None) -> int:
+def main(arguments: list[str] | None = None, device: Device | None = None) -> int:
     """Run; 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     wrong = False
     try:
         if device is None:

@@ -1,4 +1,6 @@
-"""What `gpu_bars.py` measures, part by part; each gives figures as they come.
+"""Imported by `gpu_bars.py`; not a command.
+
+What that measures, part by part; each gives figures as they come.
 
 Libraries that may be missing on a machine that was lent are imported by the part that needs them.
 """

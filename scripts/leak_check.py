@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from common import existing, run
 
 from videosr.evaluate import list_images, read_image
 from videosr.media.decoder import Decoder
@@ -60,10 +60,12 @@ def seen(sources: list[Path]) -> list[Seen]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("training", nargs="+", type=Path)
-    parser.add_argument("--test", nargs="+", type=Path, required=True)
+    parser.add_argument("training", nargs="+", type=existing)
+    parser.add_argument("--test", nargs="+", type=existing, required=True)
     args = parser.parse_args()
     training, test = seen(args.training), seen(args.test)
+    if not training or not test:
+        parser.error(f"there is no picture in {', '.join(map(str, args.test if training else args.training))}")
     digests = {s.digest: s.name for s in test}
     exact = [(s.name, digests[s.digest]) for s in training if s.digest in digests]
     stack = np.stack([s.thumbnail for s in test])
@@ -83,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

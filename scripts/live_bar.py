@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from common import among, even_size, existing, run
 
 from videosr.live.ledger import Account
 from videosr.live.options import ServeOptions, parse_target
@@ -235,27 +235,25 @@ def memory(clip: Path, folder: Path, options: argparse.Namespace) -> bool:
 BARS = {"delivery": delivery, "overload": overload, "losses": losses, "memory": memory}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clip", type=Path)
+    parser.add_argument("clip", type=existing)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--latency", type=float, default=0.3)
-    parser.add_argument("--size", default="640x360")
+    parser.add_argument("--size", type=even_size, default="640x360")
     parser.add_argument("--hours", type=float, default=1, help="of 24 frames a second for memory")
-    parser.add_argument("--only", default=",".join(BARS))
+    parser.add_argument("--only", type=among(list(BARS)), default=",".join(BARS))
     options = parser.parse_args()
-    width, height = map(int, options.size.split("x"))
-    options.size = (width, height)
     Upscaler()  # compiled networks are cached by now
     failed = []
-    for name in options.only.split(","):
+    for name in options.only:
         print(name, flush=True)
         with tempfile.TemporaryDirectory() as folder:
             met = BARS[name](options.clip, Path(folder), options)
         print(f"    {'met' if met else 'MISSED'}; load of the machine {os.getloadavg()[0]:.1f}", flush=True)
         failed += [] if met else [name]
-    sys.exit(bool(failed))
+    return bool(failed)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

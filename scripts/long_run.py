@@ -1,9 +1,9 @@
-"""A very long film: `python scripts/long_run.py CLIPS... [--frames 100000] [--size 32x24]`.
+"""A very long film: `python scripts/long_run.py CLIP... [--frames 100000] [--size 32x24] [-- OPTIONS]`.
 
 Shrinks the clips, strings them together, again and again, with a tone beside them until there are so many frames, and
-upscales that with `videosr upscale`. Frames in must be frames out, each at its time, sound and picture as far apart at
-the end as at the beginning to less than a millisecond, and the memory in use must not grow with the length. Prints what
-was measured; exit code 1 if something is not as it should be.
+upscales that with `videosr upscale OPTIONS`. Frames in must be frames out, each at its time, sound and picture as
+far apart at the end as at the beginning to less than a millisecond, and the memory in use must not grow with the
+length. Prints what was measured; exit code 1 if something is not as it should be.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from common import count, even_size, existing, run
 
 RATE = Fraction(24000, 1001)
 SAMPLES = 8000
@@ -101,20 +102,26 @@ def watch(pid: int, seen: list[tuple[float, float]], done: threading.Event) -> N
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", nargs="+", type=Path)
-    parser.add_argument("--frames", type=int, default=100_000)
-    parser.add_argument("--size", default="32x24")
-    parser.add_argument("options", nargs="*", help="after --: further options of `videosr upscale`")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [-h] [--frames N] [--size WxH] CLIP... [-- OPTIONS OF videosr upscale]",
+    )
+    parser.add_argument("clips", nargs="+", type=existing, metavar="CLIP")
+    parser.add_argument("--frames", type=count, default=100_000)
+    parser.add_argument("--size", type=even_size, default="32x24")
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
     args = parser.parse_args(arguments[:split])
-    width, height = map(int, args.size.split("x"))
+    if args.frames < RATE:
+        parser.error("--frames: a second at least, 24")
+    width, height = args.size
+    shown = pictures(args.clips, width, height)
     problems = []
     with tempfile.TemporaryDirectory(prefix="videosr-long-") as folder:
         source, output = Path(folder) / "long.mp4", Path(folder) / "out.mp4"
-        write(source, pictures(args.clips, width, height), args.frames, width, height)
-        print(f"{args.frames} frames of {args.size} are {float(args.frames / RATE / 3600):.2f} hours", flush=True)
+        write(source, shown, args.frames, width, height)
+        print(f"{args.frames} frames of {width}x{height} are {float(args.frames / RATE / 3600):.2f} hours", flush=True)
         command = [sys.executable, "-m", "videosr", "upscale", str(source), str(output), "-q"]
         begun = time.monotonic()
         process = subprocess.Popen([*command, *(arguments[split + 1 :] or ["--preset", "ultrafast"])])
@@ -151,4 +158,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,6 +1,6 @@
 """Peak memory along a long video: prints the resident set after the first frames and at the end.
 
-Usage: python scripts/memory_bar.py [--size 1920x1080] [--frames 2000] [--encode]
+Usage: python scripts/memory_bar.py [--size 640x360] [--frames 2000] [--encode]
 
 The video is made on the spot: moving texture, H.264. Without --encode finished frames go nowhere, so that the figure is
 videosr's own and not the encoder's look-ahead. Exit code 1 if memory grew by more than a tenth after frame 100.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from common import count, even_size, run
 
 from videosr.graph import Graph, NullSink
 from videosr.media.codecs import EncoderSettings
@@ -47,17 +48,19 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="640x360")
-    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--size", type=even_size, default="640x360")
+    parser.add_argument("--frames", type=count, default=2000)
     parser.add_argument("--encode", action="store_true", help="with x264 veryfast, to a file")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    width, height = map(int, options.size.split("x"))
+    width, height = options.size
+    if options.frames <= _EARLY:
+        parser.error(f"--frames: more than {_EARLY}, after which memory must not grow")
     if options.make:
         make_video(options.make, width, height, options.frames)
-        return
+        return 0
     early = [0.0]
 
     def watch(done: int) -> None:
@@ -67,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         # In a process of its own: an encoder's memory must not hide ours.
-        size_and_length = ["--size", options.size, "--frames", str(options.frames)]
+        size_and_length = ["--size", f"{width}x{height}", "--frames", str(options.frames)]
         subprocess.run([sys.executable, __file__, "--make", clip, *size_and_length], check=True)
         if options.encode:
             progress = Progress(clip.name, quiet=True)
@@ -78,10 +81,10 @@ def main() -> None:
             with Decoder(clip) as decoder:
                 Graph(decoder, [("upscale", Upscaler())], NullSink(), progress=watch).run()
     end = peak()
-    print(f"{options.size}, {options.frames} frames, {'x264 veryfast' if options.encode else 'null sink'}")
+    print(f"{width}x{height}, {options.frames} frames, {'x264 veryfast' if options.encode else 'null sink'}")
     print(f"  peak RSS: {early[0]:.0f} MiB at frame {_EARLY}, {end:.0f} MiB at the end")
-    raise SystemExit(end > 1.1 * early[0])
+    return end > 1.1 * early[0]
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from common import count, run, size
 
 from videosr.engines.base import Picture
 from videosr.engines.cuda_planes import PlaneKernels
@@ -101,11 +101,11 @@ def measure(device: Device, name: str, tensors: str, size: tuple[int, int], coun
 def main(arguments: list[str] | None = None, device: Device | None = None) -> int:
     """Run; 1 if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="1920x1080", help="of the source")
+    parser.add_argument("--size", type=size, default="1920x1080", help="of the source")
     parser.add_argument("--bandwidth", type=float, default=4800, help="of the memory, GB/s; the default is an H200's")
-    parser.add_argument("--count", type=int, default=300, help="launches of a round")
+    parser.add_argument("--count", type=count, default=300, help="launches of a round")
     options = parser.parse_args(arguments)
-    columns, rows = map(int, options.size.split("x"))
+    columns, rows = options.size
     try:
         if device is None:
             from videosr.engines.gpu_cupy import CupyDevice
@@ -127,4 +127,4 @@ def main(arguments: list[str] | None = None, device: Device | None = None) -> in
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

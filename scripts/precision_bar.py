@@ -1,12 +1,12 @@
 """Measure what the default CPU path costs in precision: the rewritten network against float32 throughout.
 
-    python scripts/precision_bar.py [--model NAME_OR_FILE] [--precision auto] [--clip samples/bunny.mp4]
+    python scripts/precision_bar.py [--model NAME_OR_FILE] [--engine auto] [--precision auto] [--clip CLIP]
 
 The reference goes the long way round: `color.to_rgb`, `temporal.average`, the network as it is in its file in float32,
-`color.from_rgb`. Pictures: ramps, flat fields, a synthetic photograph and frames of a clip, in 8 and 10 bits, alone and
-with a window of noisy frames. Printed are the worst difference in output codes and the share of samples that differ,
-away from the border; beside them the worst in the border, where the two repeat different things beyond the edge (see
-`engines.openvino_planes`). The bar: one code. Exit 1 above it.
+`color.from_rgb`. Pictures: ramps, flat fields, a synthetic photograph and frames of a clip (by default the sample), in
+8 and 10 bits, alone and with a window of noisy frames. Printed are the worst difference in output codes and the share
+of samples that differ, away from the border; beside them the worst in the border, where the two repeat different things
+beyond the edge (see `engines.openvino_planes`). The bar: one code. Exit 1 above it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import existing, run
 
 from videosr import color, temporal
-from videosr.engines import Engine, Picture, load
+from videosr.engines import CPU_ENGINES, Engine, Picture, load
 from videosr.engines.choice import AUTO, Wish, choose
+from videosr.errors import InputError
 from videosr.frame import FORMATS, ColorSpec, Frame, Matrix, Range, Siting
 from videosr.media.decoder import Decoder
 from videosr.models import registry
@@ -75,6 +77,8 @@ def natural(clip: Path, name: str) -> list[Frame]:
     """Three frames of a clip; above 8 bits each is the mean of two neighbours, so that all bits are in use."""
     with Decoder(clip) as decoder:
         frames = list(itertools.islice(decoder, 62))
+    if len(frames) < 62 or frames[0].format.name != "yuv420p":
+        raise InputError(f"{clip}: at least 62 frames in 8-bit 4:2:0 are needed")
     fmt = FORMATS[name]
     found = []
     for i in (0, 30, 60):
@@ -141,12 +145,12 @@ def compare(engine: Engine, exact: Engine, window: list[Frame]) -> tuple[int, fl
     return inside, differing / samples, border
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=registry.DEFAULT)
-    parser.add_argument("--engine", default=AUTO)
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--clip", type=Path, default=Path(__file__).parent.parent / "samples" / "bunny.mp4")
+    parser.add_argument("--engine", choices=(AUTO, *CPU_ENGINES), default=AUTO)
+    parser.add_argument("--precision", choices=("auto", "f32", "bf16", "f16"), default="auto")
+    parser.add_argument("--clip", type=existing, default=Path(__file__).parent.parent / "samples" / "bunny.mp4")
     options = parser.parse_args()
     path = registry.find(options.model)
     engine, wish, _ = choose(path, Wish(engine=options.engine, device="cpu", precision=options.precision))
@@ -165,8 +169,8 @@ def main() -> None:
             worst = max(worst, inside)
             print(f"{name:<13}{label:<30}{inside:>6}{share:>11.4%}{border:>8}", flush=True)
     print(f"worst difference away from the border: {worst} (allowed {BAR})")
-    sys.exit(worst > BAR)
+    return worst > BAR
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

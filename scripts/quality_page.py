@@ -1,4 +1,6 @@
-"""The page docs/quality.md from what `quality_table.py` measured: its tables, and which bars are met.
+"""Imported by `quality_table.py`; not a command.
+
+The page docs/quality.md from what `quality_table.py` measured: its tables, and which bars are met.
 
 Figures of others are as they were published: ParagonSR2's in its README (github.com/Phhofm/ParagonSR2, 2x), the field's
 in the papers named beside them.

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import quality_page
 import temporal_bar
+from common import count, existing, run
 
 from videosr import evaluate as ev
 from videosr.cli_evaluate import BICUBIC, Candidate, candidates
@@ -87,11 +87,11 @@ def of_time(path: Path, model: str, frames: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs="*", type=Path, default=[])
-    parser.add_argument("--clips", nargs="*", type=Path, default=[])
-    parser.add_argument("--sequences", nargs="*", type=Path, default=[])
+    parser.add_argument("--images", nargs="*", type=existing, default=[])
+    parser.add_argument("--clips", nargs="*", type=existing, default=[])
+    parser.add_argument("--sequences", nargs="*", type=existing, default=[])
     parser.add_argument("--models", nargs="*", help="default: all that are shipped; nothing: bicubic alone")
-    parser.add_argument("--frames", type=int, default=24, help="of each clip")
+    parser.add_argument("--frames", type=count, default=24, help="of each clip")
     parser.add_argument("--output", type=Path, default=DOCS / "quality.md")
     args = parser.parse_args()
     kept = Kept(args.output.with_suffix(".json"))
@@ -126,4 +126,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -25,6 +25,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from common import count, existing, run
 
 from videosr.distributed.cluster import RayCrew, connected
 from videosr.distributed.crew import LocalCrew
@@ -107,7 +108,7 @@ def processor_seconds() -> float:
     return found / os.sysconf("SC_CLK_TCK")
 
 
-def run(clip: Path, output: Path, options: TranscodeOptions, crew: Crew | None) -> Taken:
+def make(clip: Path, output: Path, options: TranscodeOptions, crew: Crew | None) -> Taken:
     """Make a film."""
     watch, begun, used = Watch(), time.monotonic(), processor_seconds()
     result = transcode(clip, output, options, watch, crew)
@@ -115,12 +116,12 @@ def run(clip: Path, output: Path, options: TranscodeOptions, crew: Crew | None) 
     return Taken(watch.first - begun, ended - begun, processor_seconds() - used, result.frames)
 
 
-def main() -> None:
+def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clip", type=Path, nargs="?")
+    parser.add_argument("clip", type=existing, nargs="?")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--threads", type=count, default=cores())
     parser.add_argument("-m", "--model", default=UpscaleOptions().model)
     args = parser.parse_args()
     options = TranscodeOptions(
@@ -140,14 +141,14 @@ def main() -> None:
             "ray, one node": RayCrew(address),
         }
         # Processes begin, and libraries and networks are loaded: that is paid once, not by every film.
-        warm = {name: run(clip, output, replace(options, frames=8), crew) for name, crew in crews.items()}
+        warm = {name: make(clip, output, replace(options, frames=8), crew) for name, crew in crews.items()}
         print(f"a cluster of this machine began in {started:.1f} s; the first 8 frames then took", end=" ")
         print(", ".join(f"{taken.whole:.1f} s ({name})" for name, taken in warm.items()), flush=True)
         taken: dict[str, list[Taken]] = {name: [] for name in crews}
         outputs: set[bytes] = set()
         for n in range(args.rounds):
             for name, crew in crews.items():
-                one = run(clip, output, options, crew)
+                one = make(clip, output, options, crew)
                 taken[name].append(one)
                 outputs.add(hashlib.sha256(output.read_bytes()).digest())
                 figures = f"{one.whole:.2f} s, {one.first:.2f} s to the first word, {one.cpu:.2f} s of processors"
@@ -166,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

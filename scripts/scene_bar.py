@@ -1,13 +1,14 @@
 """Measure the scene-cut detector: recall on cuts, false cuts per 1,000 frames of motion, pans and flashes.
 
-    python scripts/scene_bar.py CLIP... [--images FOLDER...] [--cuts NAME=FRAME,FRAME,...]
+    python scripts/scene_bar.py CLIP... [--images FOLDER...] [--cuts NAME=FRAME,FRAME,...] [--seed 0]
 
-CLIP: video files, no two of them of the same shots. Cuts inside a clip are named with `--cuts` (the number of the first
-frame of each new scene, from 0); a clip without is one continuous take. From the clips' takes the script splices pairs
-of frames of different clips, half of them scaled to equal mean luma, and makes flashes, dissolves and fades; from the
-images it makes pans and zooms. Clips and images are split into two halves, so that what was tuned on one can be read
-off the other. The bar: recall >= 0.99, false cuts <= 1 per 1,000 frames, on both. A jump of mean luma by more than 30,
-which is what ParagonSR2's own tool goes by, is measured beside it.
+CLIP: at least four video files, no two of them of the same shots. Cuts inside a clip are named with `--cuts` (the
+number of the first frame of each new scene, from 0); a clip without is one continuous take. From the clips' takes the
+script splices pairs of frames of different clips, half of them scaled to equal mean luma, and makes flashes,
+dissolves and fades; from the images it makes pans and zooms. Clips and images are split into two halves, so that what
+was tuned on one can be read off the other. The bar: recall >= 0.99, false cuts <= 1 per 1,000 frames, on both; exit
+code 1 if it is missed. A jump of mean luma by more than 30, which is what ParagonSR2's own tool goes by, is measured
+beside it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import Any
 
 import av
 import numpy as np
+from common import existing, run
 
 from videosr import scenes
 
 Luma = np.ndarray[Any, np.dtype[Any]]
 WIDTH, HEIGHT = 256, 144  # what frames are reduced to before they are spliced
+LEAST_RECALL, MOST_FALSE = 0.99, 1.0
+"""Of cuts; calls of a cut in 1,000 pairs without one."""
 SPLICES, FLASHES, DISSOLVES, MOVES = 2000, 300, 60, 150
 
 
@@ -95,7 +99,7 @@ def real(tally: Tally, half: int, takes: list[Take]) -> None:
 
 def splices(tally: Tally, half: int, takes: list[Take], rng: np.random.Generator) -> None:
     frames = [(take.clip, frame) for take in takes for frame in take.frames if frame.std() > 8]
-    for n in range(SPLICES):
+    for n in range(SPLICES if frames else 0):
         (clip, a), (other, b) = (frames[i] for i in rng.integers(len(frames), size=2))
         if clip == other:
             continue
@@ -161,14 +165,24 @@ def moves(tally: Tally, half: int, images: list[Path], rng: np.random.Generator)
                 tally.add(half, kind, prev, cur, path.name, False)
 
 
-def main() -> None:
+def cuts_of(text: str) -> tuple[str, list[int]]:
+    """NAME=FRAME,FRAME,...: where scenes of a clip begin."""
+    name, _, frames = text.rpartition("=")
+    if not name or not all(part.isdecimal() for part in frames.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FRAME,FRAME,...")
+    return name, [int(part) for part in frames.split(",")]
+
+
+def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", nargs="+", type=Path)
-    parser.add_argument("--images", nargs="*", type=Path, default=[])
-    parser.add_argument("--cuts", nargs="*", default=[], metavar="NAME=FRAMES")
+    parser.add_argument("clips", nargs="+", type=existing)
+    parser.add_argument("--images", nargs="*", type=existing, default=[])
+    parser.add_argument("--cuts", nargs="*", type=cuts_of, default=[], metavar="NAME=FRAMES")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    cuts = {name: [int(n) for n in frames.split(",")] for name, frames in (item.split("=") for item in args.cuts)}
+    if len(args.clips) < 4:
+        parser.error("four clips are needed at least: two in each half, for splices are of frames of different clips")
+    cuts = dict(args.cuts)
     images = sorted(p for folder in args.images for p in folder.iterdir() if p.suffix in (".png", ".jpg", ".webp"))
     rng = np.random.default_rng(args.seed)
     tally = Tally()
@@ -182,14 +196,22 @@ def main() -> None:
     for half, kind in sorted(tally.counts):
         seen, found, jumps = tally.counts[half, kind]
         print(f"half {half}  {kind:18} {seen:6} pairs, called a cut {found / seen:.4f}, luma jump {jumps / seen:.4f}")
+    missed = False
     for half in (0, 1):
         seen, found, jumps = tally.total(half, ("cut", "splice", "splice, equal luma"))
-        print(f"half {half}  recall {found / seen:.4f} of {seen} (luma jump {jumps / seen:.4f})")
+        if not seen:
+            parser.error(f"half {half}: the clips have no two pictures to splice")
+        recall, verdict = found / seen, "met" if found / seen >= LEAST_RECALL else "MISSED"
+        print(f"half {half}  recall {recall:.4f} of {seen} (luma jump {jumps / seen:.4f}): {verdict}")
         seen, found, jumps = tally.total(half, ("motion", "pan", "zoom", "flash", "white frame"))
-        rates = f"{1e3 * found / seen:.2f} (luma jump {1e3 * jumps / seen:.2f})"
-        print(f"half {half}  false cuts per 1,000 of {seen}: {rates}")
+        false, verdict = 1e3 * found / seen, "met" if 1e3 * found / seen <= MOST_FALSE else "MISSED"
+        print(
+            f"half {half}  false cuts per 1,000 of {seen}: {false:.2f} (luma jump {1e3 * jumps / seen:.2f}): {verdict}"
+        )
+        missed |= recall < LEAST_RECALL or false > MOST_FALSE
     print("\n".join(tally.wrong))
+    return missed
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import among, count, existing, run
 
 from videosr import metrics, temporal
 from videosr.engines import Engine, load
@@ -137,17 +138,17 @@ def means(tables: Sequence[dict[str, dict[Mode, Cell]]]) -> dict[str, dict[Mode,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network")
-    parser.add_argument("sources", nargs="+", type=Path)
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("sources", nargs="+", type=existing)
+    parser.add_argument("--frames", type=count, default=24)
     parser.add_argument("--denoise", type=float, default=0.0)
-    parser.add_argument("--modes", default="off,ema,adaptive")
+    parser.add_argument("--modes", type=among(list(Mode)), default="off,ema,adaptive")
     args = parser.parse_args()
     engine = load(registry.find(args.network), "openvino", device="cpu", precision="f32", threads=1)
-    modes = [Mode(name) for name in args.modes.split(",")]
+    modes = [Mode(name) for name in args.modes]
     tables = [of_source(engine, source, args.frames, modes, args.denoise) for source in args.sources]
     for kind, cells in means(tables).items():
         print(f"{'mean':24} {kind:6}            " + "   ".join(f"{mode} {cell}" for mode, cell in cells.items()))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

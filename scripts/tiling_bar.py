@@ -1,6 +1,6 @@
 """What tiles cost: pictures taken whole and in tiles, compared with each other and with their originals.
 
-Usage: python scripts/tiling_bar.py NETWORK.onnx ... --images FOLDER [--tile 256] [--size 400] [--count 4]
+Usage: python scripts/tiling_bar.py NETWORK.onnx ... --images FOLDER [--tile PIXELS] [--size 640] [--count 4]
 
 From the middle of every image a square is cut that becomes `size` input pixels a side, shrunk by the network's scale
 (antialiased bicubic). Near borders are the pixels where neighbouring tiles are mixed, and four input pixels on either
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from common import count, existing, run
 
 from videosr.engines import load
 from videosr.evaluate.images import IMAGE_SUFFIXES, read_image
@@ -81,19 +82,19 @@ def measure(network: Path, images: list[Path], tile: int | None, size: int, engi
     return met
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="+", type=Path)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--tile", type=int)
-    parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--count", type=int, default=4)
+    parser.add_argument("networks", nargs="+", type=existing)
+    parser.add_argument("--images", type=existing, required=True)
+    parser.add_argument("--tile", type=count, help="edge of the tiles; by default the one that goes with the network")
+    parser.add_argument("--size", type=count, default=640, help="of the square, in input pixels")
+    parser.add_argument("--count", type=count, default=4, help="images")
     parser.add_argument("--engine", default="openvino")
     arguments = parser.parse_args()
     images = sorted(p for p in arguments.images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)[: arguments.count]
     met = [measure(n, images, arguments.tile, arguments.size, arguments.engine) for n in arguments.networks]
-    sys.exit(not all(met))
+    return not all(met)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
