@@ -414,7 +414,7 @@ def test_a_disk_that_fills_up_ends_the_batch(films, tmp_path, videosr, monkeypat
     ("arguments", "words"),
     [
         (("nowhere",), "nowhere: there is no such file"),
-        ((".", "--jobs", "0"), "--jobs 0"),
+        ((".", "--jobs", "0"), "'--jobs': 0"),
         ((".", "--to", "avi"), "mkv, mp4"),
         ((".", "--codec", "nosuch"), "--codec nosuch"),
         ((".", "--codec", "libx265", "-x", "x265-params=bframes=abc"), "abc"),

@@ -221,3 +221,10 @@ def test_natural_pictures_are_pictures():
     assert (picture.min(), picture.max()) == (0, 1)
     steps = (picture[..., 1:] - picture[..., :-1]).abs()
     assert steps.median() < 0.1 < 0.3 < steps.max()  # smooth, with edges; of white noise the median is 0.29
+
+
+def test_the_command_names_types_as_everywhere_else(ours, tmp_path, videosr):
+    path = tmp_path / "half.onnx"
+    done = videosr("export", ours[1], "-o", path, "--precision", "f16")
+    assert done.code == 0, done.err
+    assert Network.open(path).metadata["precision"] == "fp16"

@@ -62,7 +62,12 @@ def cli(debug: bool) -> None:
 @click.argument("source", type=FileName())
 @click.argument("output", type=FileName())
 @transcode_options
-@click.option("--jobs", type=int, default=1, help="Processes that work on the film at once; the output is the same.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Processes that work on the film at once; the output is the same.",
+)
 @ray_option
 @click.option(
     "--json",
@@ -183,7 +188,13 @@ cli.add_command(serve)
     show_default="deploy; NEXUS: image",
     help="Interface.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Types inside.")
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "f16"]),
+    default="f32",
+    callback=lambda ctx, param, value: f"fp{value[1:]}",  # as network files have it in their metadata
+    help="Types inside.",
+)
 @click.option("--alpha", type=float, help="upsampler_alpha, which published checkpoints do not record.")
 @click.option("--window-size", type=int, help="Of the window attention, which checkpoints do not record.")
 @click.option(
@@ -222,7 +233,13 @@ def train(config: Path, resume: bool, device: str | None) -> None:
 
 @cli.command()
 @click.argument("clip", type=FileName())
-@click.option("-m", "--model", default=registry.DEFAULT, help="A shipped model's name.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="NAME|FILE",
+    default=registry.DEFAULT,
+    help="A shipped network (see videosr upscale --list-models), or an ONNX file with its .safetensors beside it.",
+)
 @click.option("--frames", type=click.IntRange(min=1), default=60, help="Frames a round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Rounds; the median is told.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

@@ -21,7 +21,9 @@ from videosr.errors import VideosrError, one_line
     help="The outputs' kind: mkv, mp4, mov or webm; of pictures png, jpg or webp.",
 )
 @click.option("--pattern", metavar="GLOB", show_default="the usual suffixes", help="Names to take, as '*.mkv'.")
-@click.option("--jobs", type=int, default=1, help="Files under way at once; they share the CPU's threads.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, help="Files under way at once; they share the CPU's threads."
+)
 @click.option("--dry-run", is_flag=True, help="Look, try a few frames, say what would be done, and do nothing.")
 @click.option("--no-space-check", is_flag=True, help="Begin even if the disk seems too small.")
 @click.option("--no-verify", is_flag=True, help="Do not compare each finished file with its source.")

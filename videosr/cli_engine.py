@@ -48,10 +48,11 @@ def build(
     output: Path | None,
     quiet: bool,
 ) -> None:
-    """Build engines of MODEL, a shipped model's name or a network file: realtime-2x-video if none is named.
+    """Build engines of MODEL: realtime-2x-video if none is named.
 
-    They are tested against the network on the CPU and kept in the cache. With --for, an engine for another GPU is
-    written to a file, without a test: TensorRT-RTX needs no GPU to build.
+    MODEL is a shipped network (see videosr upscale --list-models) or an ONNX file. Engines are tested against the
+    network on the CPU and kept in the cache. With --for, an engine for another GPU is written to a file, without a
+    test: TensorRT-RTX needs no GPU to build.
     """
     shapes = [Shapes.parse(text) for text in (*sizes, *ranges)]
     if not shapes:

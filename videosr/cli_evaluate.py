@@ -111,7 +111,8 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     multiple=True,
     metavar="NAME|FILE",
     show_default="the default networks",
-    help="A shipped network or an ONNX file; may be repeated. Bicubic is always measured beside.",
+    help="A shipped network (see videosr upscale --list-models) or an ONNX file; may be repeated. Bicubic is always "
+    "measured beside.",
 )
 @click.option("--scale", type=click.IntRange(min=2), help="Of bicubic where no network is measured.")
 @click.option("--lr", type=FileName(), metavar="FOLDER", help="Take the small images from here.")

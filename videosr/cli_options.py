@@ -19,6 +19,7 @@ from videosr.errors import UsageError
 from videosr.media.codecs import EncoderSettings
 from videosr.media.deinterlace import Deinterlace
 from videosr.media.limits import DEFAULT_MAX_PIXELS
+from videosr.media.resize import SIDES
 from videosr.media.source import parse_clock
 from videosr.models import registry
 from videosr.options import OnNan, UpscaleOptions
@@ -163,7 +164,7 @@ _OPTIONS = [
     ),
     click.option(
         "--denoise",
-        type=float,
+        type=click.FloatRange(0, 1),
         default=0.0,
         help="How far the whole picture, grain too, is averaged over time: 0, not at all, to 1.",
     ),
@@ -179,11 +180,17 @@ _OPTIONS = [
         help="Interlaced video: auto looks at its pictures, and matches the fields of telecined film.",
     ),
     click.option("--field-rate", is_flag=True, help="Of interlaced video, make a frame of each field."),
-    click.option("--height", type=int, help="Resample the result to this many rows as it is shown, such as 1080."),
-    click.option("--size", type=Size(), help="Resample the result to this size; its shape on the screen stays."),
+    click.option(
+        "--height",
+        type=click.IntRange(*SIDES),
+        help="Resample the result to this many rows as it is shown, such as 1080.",
+    ),
+    click.option(
+        "--size", type=Size(), metavar="WxH", help="Resample the result to this size; its shape on the screen stays."
+    ),
     click.option("--start", type=Clock(), help="Begin at this time: seconds or [HH:]MM:SS."),
     click.option("--duration", type=Clock(), help="Take this much: seconds or [HH:]MM:SS."),
-    click.option("--frames", type=int, help="Take this many frames."),
+    click.option("--frames", type=click.IntRange(min=1), help="Take this many frames."),
     click.option(
         "--codec",
         default="",
@@ -228,7 +235,7 @@ _OPTIONS = [
     ),
     click.option(
         "--tile",
-        type=int,
+        type=click.IntRange(min=0),
         metavar="PIXELS",
         show_default=f"{WINDOWED_EDGE} with window attention, else {PLAIN_EDGE}",
         help="Edge of the tiles in which large pictures go through a network; 0: always whole.",
@@ -239,10 +246,10 @@ _OPTIONS = [
         default="fail",
         help="A frame for which the network gives NaN or infinity, in f32 too: end the run, or interpolate it.",
     ),
-    click.option("--threads", type=int, show_default="all", help="CPU threads of the network."),
+    click.option("--threads", type=click.IntRange(min=1), show_default="all", help="CPU threads of the network."),
     click.option(
         "--max-pixels",
-        type=int,
+        type=click.IntRange(min=1),
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="Refuse sources of larger pictures, before memory is asked for.",

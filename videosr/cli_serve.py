@@ -58,7 +58,11 @@ class BitRate(click.ParamType[int]):
     help="Where to; may be repeated.",
 )
 @click.option(
-    "-m", "--model", metavar="NAME|FILE", show_default="as in upscale", help="A shipped network, or an ONNX file."
+    "-m",
+    "--model",
+    metavar="NAME|FILE",
+    show_default="as in upscale",
+    help="A shipped network (see videosr upscale --list-models), or an ONNX file.",
 )
 @click.option("--temporal", type=click.Choice(["off", "ema", "adaptive"]), default="adaptive", help="As in upscale.")
 @click.option(
@@ -100,7 +104,7 @@ class BitRate(click.ParamType[int]):
     metavar="TYPE",
     help="As in upscale.",
 )
-@click.option("--threads", type=int, show_default="all", help="CPU threads of the network.")
+@click.option("--threads", type=click.IntRange(min=1), show_default="all", help="CPU threads of the network.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def serve(
     source: str,

@@ -65,11 +65,11 @@ class UpscaleOptions:
                 raise UsageError(f"{name} {value!r} is not one of {', '.join(kinds)}")
             object.__setattr__(self, name, kinds(value))
         if not 0 <= self.denoise <= 1:
-            raise UsageError(f"denoise strength {self.denoise} is not between 0 and 1")
+            raise UsageError(f"denoise {self.denoise:g} is not between 0 and 1")
         if self.denoise and self.temporal is Mode.OFF:
             raise UsageError("denoising averages over time: it needs --temporal adaptive or ema")
         if self.threads is not None and self.threads < 1:
-            raise UsageError(f"{self.threads} threads are too few")
+            raise UsageError(f"threads {self.threads} is not positive")
         if self.tile is not None and self.tile < 0:
             raise UsageError(f"tiles of {self.tile} pixels are none: give their edge, or 0 to take pictures whole")
 

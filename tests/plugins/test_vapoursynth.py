@@ -339,7 +339,7 @@ BAD_OPTIONS = [
     ({"engine": "abacus"}, r"'abacus' is not one of native, openvino"),
     ({"device": "tpu"}, r"'tpu' is not one of auto, cpu, cuda"),
     ({"precision": "f8"}, r"'f8' is not one of auto"),
-    ({"threads": 0}, r"0 threads are too few"),
+    ({"threads": 0}, r"threads 0 is not positive"),
     ({"bits": 11}, r"bits=11: .* 8, 10, 12 and 16 are usual"),
     ({"bits": "10"}, r"bits '10' is str, not a whole number"),
     ({"denoise": "0.5"}, r"denoise '0.5' is str, not a number from 0 to 1"),

@@ -81,7 +81,9 @@ class TensorRTEngine(Engine):
         ladder = PRECISIONS if precision == "auto" else (precision,)
         if network.metadata.get("precision") == "fp16":
             if precision == "f32":
-                raise UsageError(f"precision 'f32': {network.path} is in half precision; export it with fp32")
+                raise UsageError(
+                    f"precision 'f32': {network.path} is in half precision; export it with --precision f32"
+                )
             ladder = ("f16",)
         self.network = network
         self._library = Library(library)

@@ -12,6 +12,9 @@ from videosr.errors import UsageError
 from videosr.frame import Frame, StreamInfo
 from videosr.media.planes import PlaneReader, to_av_frame
 
+SIDES = 16, 16384
+"""Least and most columns and rows of what is asked for."""
+
 
 def wanted_size(info: StreamInfo, width: int | None, height: int | None, multiple: int = 2) -> tuple[int, int]:
     """The size asked for; one of the two may be left open and then follows the picture's shape.
@@ -28,7 +31,7 @@ def wanted_size(info: StreamInfo, width: int | None, height: int | None, multipl
         columns and rows of the coded picture.
 
     Raises:
-        UsageError: a size under 16 or over 16384.
+        UsageError: a size beyond `SIDES`.
     """
     if info.rotation % 180 == 90:
         shown = replace(info, width=info.height, height=info.width, rotation=0)
@@ -39,8 +42,8 @@ def wanted_size(info: StreamInfo, width: int | None, height: int | None, multipl
     if height is None:
         height = round(info.height * width / info.width / multiple) * multiple
     for name, value in (("width", width), ("height", height)):
-        if not 16 <= value <= 16384:
-            raise UsageError(f"output {name} {value} is not between 16 and 16384")
+        if not SIDES[0] <= value <= SIDES[1]:
+            raise UsageError(f"output {name} {value} is not between {SIDES[0]} and {SIDES[1]}")
     return width, height
 
 
