@@ -146,7 +146,7 @@ def serve(
     from videosr.live.options import ServeOptions, parse_target
     from videosr.live.serve import Server
     from videosr.media.live_codec import VideoSettings
-    from videosr.media.live_input import SourceSpec
+    from videosr.media.live_source import SourceSpec
     from videosr.options import UpscaleOptions
     from videosr.temporal import Mode
 

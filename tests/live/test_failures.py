@@ -27,7 +27,7 @@ from videosr.live.serve import Server
 from videosr.live.timeline import TIME_BASE
 from videosr.media.decoder import Decoder
 from videosr.media.live_codec import LiveEncoder, Template, VideoSettings
-from videosr.media.live_input import SourceSpec
+from videosr.media.live_source import SourceSpec
 from videosr.options import UpscaleOptions
 
 

@@ -14,7 +14,7 @@ from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.decoder import Decoder
 from videosr.media.live_codec import TIME_BASE, LiveEncoder, Template, VideoSettings
-from videosr.media.live_input import SourceSpec
+from videosr.media.live_source import SourceSpec
 
 
 def captioned(folder):

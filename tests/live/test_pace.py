@@ -14,7 +14,8 @@ import pytest
 from clips import make_clip
 
 from videosr.live.intake import LARGEST_LAG, LONGEST_PAUSE, SOUND_AHEAD, Pace
-from videosr.media.live_input import LiveInput, Picture, Sound, SourceSpec
+from videosr.media.live_input import LiveInput, Picture, Sound
+from videosr.media.live_source import SourceSpec
 
 SECONDS = 6
 START = 1e8

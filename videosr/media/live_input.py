@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import av
 import av.error
 from av.audio.stream import AudioStream
 
-from videosr.errors import InputError, UsageError
+from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.captions import CAPTIONS
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.cropping import Cropping
 from videosr.media.hdr import SideData
 from videosr.media.limits import MAX_PIXELS, MAX_SIDE
-from videosr.media.opening import heeding_signals
+from videosr.media.live_source import LONG_PROBE, READ_TIMEOUT, SHORT_PROBE, Connection, InputLost, SourceSpec
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.rehearsal import describe
@@ -33,7 +28,6 @@ from videosr.media.source import (
     coded_display_matrix,
     compresses,
     fraction,
-    open_input,
     plausible_rate,
     unpack_matrix,
     video_stream,
@@ -44,85 +38,10 @@ if TYPE_CHECKING:
 
     type Packet = av.Packet[Stream]
 
-OPEN_TIMEOUT = 5.0
-READ_TIMEOUT = 5.0
-"""Seconds of silence after which a network source counts as lost."""
-DEVICES = frozenset({"v4l2", "video4linux2", "x11grab", "fbdev", "kmsgrab", "dshow", "gdigrab", "avfoundation"})
-"""FFmpeg's input devices that deliver in real time."""
-LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "rtp", "srt", "rtmpt", "mms"})
-SHORT_PROBE = {"analyzeduration": "1000000"}
-LONG_PROBE = {"analyzeduration": "5000000"}
-"""A second to find out what a stream from the network holds; FFmpeg's five, spent at each reconnection, if need be."""
 ARRIVALS = 256
 """Packets whose arrival is remembered until their frames come; decoders reorder fewer."""
-
-
-class InputLost(InputError):  # noqa: N818 - it is an InputError; the name says which
-    """A live source has gone; it may come back."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceSpec:
-    """What to read.
-
-    Attributes:
-        url: a file, a URL, a device's name, or "-" for standard input.
-        format: FFmpeg's demuxer or input device; "" finds out.
-        options: of the demuxer.
-    """
-
-    url: str
-    format: str = ""
-    options: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def shown(self) -> str:
-        """The URL without a name and a password in it, for messages and logs."""
-        parts = urlsplit(self.url)
-        return self.url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1) if self.remote else self.url
-
-    @property
-    def piped(self) -> bool:
-        """Whether it is a pipe: read once, at the speed of who writes it."""
-        return self.url == "-" or (self._is_path and _mode(self.url, stat.S_ISFIFO))
-
-    @property
-    def live(self) -> bool:
-        """Whether it runs by a clock of its own and cannot be held back; of plain HTTP only opening it tells."""
-        return self.demuxer in DEVICES or urlsplit(self.url).scheme in LIVE_SCHEMES
-
-    @property
-    def remote(self) -> bool:
-        """Whether it comes over a network."""
-        return "://" in self.url and not self.format
-
-    @property
-    def file(self) -> bool:
-        """Whether it is a file, which can be read more than once."""
-        return not (self.demuxer or self.remote or self.piped)
-
-    @property
-    def demuxer(self) -> str:
-        """The demuxer to use; "" finds out."""
-        if not self.format and self._is_path and _mode(self.url, stat.S_ISCHR):
-            return "v4l2"
-        return self.format
-
-    @property
-    def _is_path(self) -> bool:
-        return "://" not in self.url and not self.format
-
-
-def lower_scheme(url: str) -> str:
-    """A URL as FFmpeg takes it: to us the case of its scheme means nothing (RFC 3986, 3.1), to FFmpeg it does."""
-    scheme, colon, rest = url.partition("://")
-    return scheme.lower() + colon + rest if colon else url
-
-
-def _mode(path: str, is_kind: Callable[[int], bool]) -> bool:
-    with suppress(OSError):
-        return is_kind(Path(path).stat().st_mode)
-    return False
+REORDERED = 16
+"""Packets that a decoder may take before it gives a picture (H.264 and H.265)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +96,21 @@ class LiveInput:
         self.wait: Callable[[float, bool], float] | None = None
         self.damaged = 0
         self.note = ""
-        self._container = _open(spec, SHORT_PROBE)
-        if not self._container.streams.video and spec.remote:
-            self._container.close()  # its picture may come later than its sound
-            self._container = _open(spec, LONG_PROBE)
+        self._connection = Connection(spec, SHORT_PROBE)
+        if not self._connection.container.streams.video and spec.remote:
+            self._connection.close()  # its picture may come later than its sound
+            self._connection = Connection(spec, LONG_PROBE)
         try:
-            self._stream = video_stream(self._container, spec.shown)
+            container = self._connection.container
+            self._stream = video_stream(container, spec.shown)
             if spec.file:
-                describe(self._container, spec.shown)
-            self.audio = self._sound()
-            self.live = spec.live or (spec.remote and not self._container.duration and not _whole_file(self._container))
+                describe(container, spec.shown)
+            self.audio = self._sound(container)
+            self.live = self._connection.live
             self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
             self._arrivals: dict[int, float] = {}
+            self._seen: float | None = None  # the moment of the last picture
+            self._blind = 0  # packets since that gave none
             self._reader = PlaneReader()
             self._kinds: dict[tuple[object, ...], tuple[PixelFormat, ColorSpec]] = {}
             context = self._stream.codec_context
@@ -203,7 +125,7 @@ class LiveInput:
             self._held: list[Picture | Sound] = []
             self.info = self._first()
         except BaseException:
-            self._container.close()
+            self.close()
             raise
 
     @property
@@ -211,10 +133,10 @@ class LiveInput:
         """What rides on the frames read so far and is not carried, by what people call it."""
         return self._lost.losses(frozenset({CAPTIONS}))
 
-    def _sound(self) -> AudioStream | None:
+    def _sound(self, container: av.container.InputContainer) -> AudioStream | None:
         """What players choose: of the picture's programme, by preference the default track."""
-        usable = [s for s in self._container.streams.audio if s.codec_context is not None]
-        best = self._container.streams.best("audio", related=self._stream)  # None before the sound has begun
+        usable = [s for s in container.streams.audio if s.codec_context is not None]
+        best = container.streams.best("audio", related=self._stream)  # None before the sound has begun
         return next((s for s in usable if best is not None and s.index == best.index), usable[0] if usable else None)
 
     def _first(self) -> StreamInfo:
@@ -256,16 +178,7 @@ class LiveInput:
 
     def _read(self) -> Iterator[Picture | Sound]:
         streams: list[Stream] = [self._stream, *([self.audio] if self.audio is not None else [])]
-        packets = self._container.demux(streams)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.ExitError as exc:
-                raise InputLost(f"{self._spec.shown}: silent for {READ_TIMEOUT:.0f} s") from exc
-            except (av.error.FFmpegError, OSError) as exc:
-                raise InputLost(f"{self._spec.shown}: {getattr(exc, 'strerror', None) or exc}") from exc
-            if packet is None or packet.size == 0:
-                break
+        for packet in self._connection.packets(streams):
             time_ = packet.dts if packet.dts is not None else packet.pts
             video = packet.stream_index == self._stream.index
             if self.wait is not None and time_ is not None:
@@ -294,13 +207,29 @@ class LiveInput:
             return
         except av.error.FFmpegError:
             self.damaged += 1
-            return
+            pictures = []
+        self._watch(bool(pictures), arrival)
         for picture in map(self._cropping.of, pictures):
             pts = picture.pts if picture.pts is not None else picture.dts
             if pts is None:
                 self.damaged += 1
                 continue
             yield Picture(self._frame(picture, pts), self._arrivals.pop(pts, arrival))
+
+    def _watch(self, seen: bool, now: float) -> None:
+        """Notice that packets give no pictures any more, because another coding has taken the place of the first.
+
+        Not before there was one, which a stream that is joined midway begins with at its next keyframe.
+
+        Raises:
+            InputLost: for too long, of a source that has no end.
+        """
+        if seen:
+            self._blind, self._seen = 0, now
+        elif self.live and self._seen is not None:
+            self._blind += 1
+            if self._blind > REORDERED and now - self._seen > READ_TIMEOUT:
+                raise InputLost(f"{self._spec.shown}: no picture for {READ_TIMEOUT:.0f} s")
 
     def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
         key = (picture.format.name, picture.width, picture.height, picture.colorspace, picture.color_range)
@@ -362,48 +291,4 @@ class LiveInput:
 
     def close(self) -> None:
         """Let go of the source; not while another thread iterates."""
-        self._container.close()
-
-
-def _whole_file(container: av.container.InputContainer) -> bool:
-    """Whether what comes over the network is a file of a known size, not a playlist that may grow."""
-    return (container.size or 0) > 0 and container.format.name not in ("hls", "dash")
-
-
-def _open(spec: SourceSpec, probe: dict[str, str]) -> av.container.InputContainer:
-    if spec.file:
-        return open_input(spec.url, **dict(spec.options))
-    options: dict[str, str] = dict(spec.options)
-    timeout: tuple[float | None, float | None] | None = None
-    if spec.remote:
-        listening = options.get("listen", "0") != "0" or "listen" in urlsplit(spec.url).query
-        timeout = (None if listening else OPEN_TIMEOUT, READ_TIMEOUT)
-        scheme = urlsplit(spec.url).scheme
-        options = probe | ({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}) | options
-    name = "pipe:0" if spec.url == "-" else lower_scheme(spec.url)
-    opening = partial(
-        av.open,
-        name,
-        "r",
-        format=spec.demuxer or None,
-        options={"max_pixels": str(MAX_PIXELS)},
-        container_options=options,
-        timeout=timeout,
-    )
-    try:
-        return heeding_signals(opening) if spec.remote else opening()
-    except (av.error.FFmpegError, OSError) as exc:
-        kind: type[InputError] = InputLost if spec.live else InputError
-        if isinstance(exc, av.error.ProtocolNotFoundError):
-            hint = (
-                f"give it on from a program that has it: ffmpeg -i {spec.shown} -c copy -f mpegts - | videosr serve -"
-            )
-            raise InputError(f"{spec.shown}: PyAV's FFmpeg is built without this protocol; {hint}") from exc
-        if isinstance(exc, av.error.OptionNotFoundError):
-            kind = InputError
-        if isinstance(exc, av.error.InvalidDataError) and not spec.remote:
-            hint = "--format names one that it does not know by itself"
-            raise kind(f"{spec.shown}: is empty, or not a stream that FFmpeg can read; {hint}") from exc
-        raise kind(f"{spec.shown}: cannot be opened: {getattr(exc, 'strerror', None) or exc}") from exc
-    except ValueError as exc:  # PyAV knows no such format
-        raise UsageError(f"--format {spec.demuxer}: {exc}; see `ffmpeg -formats` for names") from exc
+        self._connection.close()

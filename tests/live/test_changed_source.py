@@ -1,0 +1,97 @@
+"""Sources whose sender begins anew in mid-stream: other identifiers (PIDs), another coding."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import av
+import pytest
+from clips import make_clip
+
+from videosr.media import live_input, live_source
+from videosr.media.live_input import LiveInput, Picture, Sound
+from videosr.media.live_source import InputLost, SourceSpec
+
+
+def transport(path: Path, codec: str = "libx264", **muxer: str) -> bytes:
+    """Two seconds of MPEG-TS with sound."""
+    whole = make_clip(
+        path.with_suffix(".mkv"), frames=48, codec=codec, audio=[("aac", "eng")], options={"g": "12", "bf": "0"}
+    )
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="mpegts", container_options=muxer) as out:
+        streams = {s.index: out.add_stream_from_template(s, opaque=True) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    return path.read_bytes()
+
+
+@contextmanager
+def sender(first: bytes, then: bytes) -> Iterator[str]:
+    """The address of one who sends the first once, and the other again and again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            with suppress(OSError):
+                client, _ = server.accept()
+                with client:
+                    client.sendall(first)
+                    while True:
+                        client.sendall(then)
+
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    thread.join()
+
+
+def test_a_stream_goes_on_under_other_identifiers(tmp_path):
+    both = transport(tmp_path / "a.ts") + transport(tmp_path / "b.ts", mpegts_start_pid="512")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_bytes(both), daemon=True).start()
+    with closing(LiveInput(SourceSpec(url=str(pipe)))) as source:
+        events = list(source)
+    assert sum(isinstance(event, Picture) for event in events) >= 94  # of 96, some cut where the parts join
+    assert sum(isinstance(event, Sound) for event in events) > 180
+
+
+def pictures_until_lost(source: LiveInput, why: str) -> int:
+    """How many come before a source is lost for that reason."""
+    pictures: list[Picture] = []
+    with pytest.raises(InputLost, match=why):
+        pictures.extend(event for event in source if isinstance(event, Picture))
+    return len(pictures)
+
+
+def test_a_source_is_lost_if_all_that_comes_is_of_other_streams(tmp_path, monkeypatch):
+    """The programme's table has moved too, so that nothing says which stream has become which."""
+    monkeypatch.setattr(live_source, "READ_TIMEOUT", 1.0)
+    first = transport(tmp_path / "a.ts")
+    then = transport(tmp_path / "b.ts", mpegts_start_pid="512", mpegts_pmt_start_pid="4112")
+    with sender(first, then) as url, closing(LiveInput(SourceSpec(url=url))) as source:
+        assert pictures_until_lost(source, "nothing of its streams for 1 s") >= 45
+
+
+def test_a_source_is_lost_if_another_coding_takes_the_place_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_input, "READ_TIMEOUT", 0.5)
+    first, then = transport(tmp_path / "a.ts"), transport(tmp_path / "b.ts", "libx265")
+    with sender(first, then) as url, closing(LiveInput(SourceSpec(url=url))) as source:
+        assert pictures_until_lost(source, "no picture for 0 s") >= 45
+        assert source.damaged > 0
+
+
+def test_of_a_file_damage_of_any_length_is_passed(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_input, "READ_TIMEOUT", 0.0)
+    path = tmp_path / "whole.ts"
+    first = transport(tmp_path / "a.ts")
+    path.write_bytes(first + transport(tmp_path / "b.ts", "libx265") + first)
+    with closing(LiveInput(SourceSpec(url=str(path)))) as source:
+        assert sum(isinstance(event, Picture) for event in source) >= 95
+        assert source.damaged > 0
