@@ -207,6 +207,8 @@ class LiveAudio:
         self.copied = begun and codec in COPIED and all(_takes(muxer, source) for muxer in muxers)
         """Whether packets are copied; False while they are converted."""
         self._encoder_name = COPIED[codec] if self.copied else "aac"
+        # Said to have no headers outside, packets have to bring their own; muxers add none to those of the encoder.
+        self._adts = self.copied and _is_adts(source)
         self.rate, self._layout = context.sample_rate, context.layout
         if not begun:
             self.rate, self._layout = UNKNOWN
@@ -272,20 +274,58 @@ class LiveAudio:
                 for piece in self._resampler.take(frame):
                     for coded in self._encoder.encode(piece):
                         time = round((coded.pts or 0) * ticks)
-                        made.append(Coded(False, bytes(coded), time, round(piece.samples * ticks), True, arrival))
+                        data = bytes(coded)
+                        if self._adts:
+                            data = adts_header(len(data), self.rate, self._layout.nb_channels) + data
+                        made.append(Coded(False, data, time, round(piece.samples * ticks), True, arrival))
         except av.error.FFmpegError:
             pass  # damaged: what comes next is whole
         return made
 
 
 def _takes(muxer: str, source: AudioStream) -> bool:
-    """Whether a muxer has room for a codec: FLV has none for MP2."""
+    """Whether a muxer has room for a codec: FLV has none for MP2, RTP none for AAC without its headers (RFC 3640)."""
+    if muxer == "rtsp" and _is_adts(source):
+        return False
     with av.open(io.BytesIO(), "w", format=muxer) as container:
         try:
             container.add_stream_from_template(source, opaque=True)
         except ValueError:
             return False
     return True
+
+
+def _is_adts(source: AudioStream) -> bool:
+    """Whether each packet brings its own headers, as AAC's do in MPEG-TS."""
+    return source.codec_context.codec.canonical_name == "aac" and not source.codec_context.extradata
+
+
+ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+"""By their index (ISO/IEC 14496-3, 1.6.3.4)."""
+
+
+def adts_header(size: int, rate: int, channels: int) -> bytes:
+    """What goes before a packet of AAC LC that has nothing else to say what it is (ISO/IEC 14496-3, 1.A.2.2).
+
+    Args:
+        size: of the packet, in bytes.
+        rate: samples a second, one of `ADTS_RATES`.
+        channels: 1 to 6, or 8.
+    """
+    config = {8: 7}.get(channels, channels)
+    length = size + 7
+    low_complexity = 1
+    return bytes(
+        (
+            0xFF,
+            0xF1,  # no checksum
+            low_complexity << 6 | ADTS_RATES.index(rate) << 2 | config >> 2,
+            (config & 3) << 6 | length >> 11,
+            length >> 3 & 0xFF,
+            (length & 7) << 5 | 0x1F,
+            0xFC,
+        )
+    )
 
 
 def _kind(source: AudioStream) -> tuple[object, ...]:
