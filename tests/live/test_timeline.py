@@ -58,6 +58,16 @@ def test_a_new_connection_goes_on_where_the_line_ends():
     assert (audio, video) == (10 * FRAME, 10 * FRAME + 5)
 
 
+def test_a_stream_that_pauses_comes_back_in_sync():
+    """Sound of MPEG-TS lies behind the pictures of its time; here it is silent for 12 s, and the pictures go on."""
+    timeline = Timeline()
+    sound = [(n * FRAME + TICKS // 2, "audio", n * FRAME) for n in range(40 * 25) if not 10 <= n / 25 < 22]
+    pictures = [(n * FRAME, "video", n * FRAME) for n in range(40 * 25)]
+    for _, stream, ticks in sorted(sound + pictures):
+        assert timeline.place(stream, 5 * TICKS + ticks, FRAME) == ticks
+    assert timeline.leaps == 0
+
+
 @given(st.lists(st.tuples(st.sampled_from("va"), st.integers(-WRAP, WRAP), st.integers(0, TICKS), st.booleans())))
 def test_time_never_goes_back_and_never_runs_away(packets):
     timeline = Timeline()

@@ -15,7 +15,7 @@ TIME_BASE = Fraction(1, TICKS)
 WRAP = 2**33
 """Ticks after which MPEG-TS timestamps begin anew (ISO/IEC 13818-1, 2.4.3.7)."""
 FORWARD = 10 * TICKS
-"""A stream whose times leap further than this has begun a new clock; a smaller gap is a gap and stays."""
+"""A source whose times leap further than this has begun a new clock; a smaller gap is a gap and stays."""
 BACKWARD = 1 * TICKS
 """The same for leaps back; smaller ones are disorder."""
 
@@ -69,7 +69,10 @@ class Timeline:
             joins = abs(lane.reached - before) <= FORWARD
         else:
             before = lane.last
-            joins = self._joins(ticks + lane.offset, lane.reached)
+            # Or the stream has paused, while others went on by the same clock to where it comes back.
+            joins = self._joins(ticks + lane.offset, lane.reached) or (
+                lane.offset == self._offset and abs(ticks + lane.offset - self._end) <= FORWARD
+            )
         if not joins:
             lane.offset = self._leap(ticks, before)
             lane.reached = ticks + lane.offset
