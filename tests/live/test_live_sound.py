@@ -129,8 +129,9 @@ def test_of_several_tracks_the_default_one_is_served(tmp_path):
         for packet, stream in sorted((p for p in packets if p[0].size), key=lambda p: p[0].dts * p[0].time_base):
             packet.stream = stream
             out.mux(packet)
-    _, sound, _ = served(tmp_path / "both.mkv", tmp_path)
+    _, sound, said = served(tmp_path / "both.mkv", tmp_path)
     assert sound[0].layout.name == "stereo"
+    assert f"{tmp_path / 'both.mkv'}: one video and one audio stream are served; left out: 1 audio" in said
 
 
 def test_sound_without_pictures_is_in_time_and_in_segments_of_its_own(tmp_path):

@@ -121,6 +121,8 @@ class Intake:
             size = min(MOST, max(2, math.ceil(ledger.budget * rate)))
             self.queue = BoundedQueue(size, self._spill)
         self._tick = round(TICKS / rate)
+        self._noted: set[str] = set()
+        self._tell()
         self._thread = threading.Thread(target=self._run, name="videosr-read", daemon=True)
 
     def start(self) -> None:
@@ -190,10 +192,19 @@ class Intake:
             return True
         return False
 
+    def _tell(self) -> None:
+        """Say what the source has noted, each line once: much of it is the same after a reconnection."""
+        while self._input.notes:
+            line = self._input.notes.pop(0)
+            if line not in self._noted:
+                self._noted.add(line)
+                self._say(line)
+
     def _read(self) -> None:
         for event in self._input:
             if self._stop.is_set():
                 return
+            self._tell()
             if isinstance(event, Picture):
                 self._take(event)
             elif self._audio is not None:

@@ -115,8 +115,6 @@ class Server:
             f"by {forms[0].name}, "
             + (f"within {1000 * options.latency:.0f} ms" if real_time else "held back by its readers, nothing dropped")
         )
-        if source.note:
-            self._say(source.note)
         for lost in source.losses:
             self._say(f"{options.source.shown}: {lost} cannot be kept")
         if coded and source.info.format.bits > 8:

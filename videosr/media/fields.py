@@ -35,6 +35,8 @@ TOLERANCE = Fraction(12, 10000)
 """Seconds by which times may be off: Matroska counts milliseconds."""
 TURNS = 8
 """Changes between two and three fields, one behind the other, that are no accident."""
+VERDICT = "lavfi.idet.multiple.current_frame"
+"""What idet says of a frame in the light of its neighbours: "tff", "bff", "progressive" or "undetermined"."""
 FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 """`AVFieldOrder` by the field shown first: TT, BB, TB (coded top first), BT."""
 
@@ -93,7 +95,7 @@ class _Counts:
         for n, frame in enumerate(frames):
             self.frames += 1
             said = frame.metadata
-            self.orders[said.get("lavfi.idet.multiple.current_frame", "")] += 1
+            self.orders[said.get(VERDICT, "")] += 1
             repeated = said.get("lavfi.idet.repeated.current_frame", "")
             if repeated in phases:
                 phases[repeated][n % 5] += 1
@@ -205,10 +207,10 @@ def _idet(
         if form != (frame.width, frame.height, frame.format.name):
             break
         graph.vpush(frame)
-        yield from _ready(graph)
+        yield from ready(graph)
     if graph is not None:
         graph.vpush(None)
-        yield from _ready(graph)
+        yield from ready(graph)
 
 
 def _some(container: av.container.InputContainer, stream: VideoStream, count: int) -> Iterator[av.VideoFrame]:
@@ -229,7 +231,7 @@ def _some(container: av.container.InputContainer, stream: VideoStream, count: in
                 return
 
 
-def _ready(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+def ready(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
     """What a graph has finished."""
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,6 +20,7 @@ from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.cropping import Cropping
 from videosr.media.hdr import SideData
 from videosr.media.limits import MAX_PIXELS, MAX_SIDE
+from videosr.media.live_fields import Whole
 from videosr.media.live_source import LONG_PROBE, READ_TIMEOUT, SHORT_PROBE, Connection, InputLost, SourceSpec
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
@@ -79,9 +81,10 @@ class LiveInput:
     Attributes:
         info: of the video, from its first frame; frames come upright.
         audio: the audio stream that goes with it, if there is one.
+        began: monotonic seconds at which its first packet was demuxed.
         live: it has no end of its own: an end is a loss.
         damaged: packets that could not be decoded.
-        note: what is done about the first picture, where that is not coded as it is to be shown; else "".
+        notes: lines, not yet said, about what is done to the pictures, and what is left out.
         wait: what paces: called with each packet's time on the source's clock in seconds, and whether it is of the
             video; returns the monotonic seconds at which the packet counts as demuxed.
 
@@ -95,7 +98,7 @@ class LiveInput:
         self._spec = spec
         self.wait: Callable[[float, bool], float] | None = None
         self.damaged = 0
-        self.note = ""
+        self.notes: list[str] = []
         self._connection = Connection(spec, SHORT_PROBE)
         if not self._connection.container.streams.video and spec.remote:
             self._connection.close()  # its picture may come later than its sound
@@ -121,9 +124,11 @@ class LiveInput:
             self._orientation = Orientation.of(self._matrix) or UPRIGHT
             context.thread_type = "SLICE"  # frame threads would each hold a frame back
             context.options = {"max_pixels": str(MAX_PIXELS)}
+            self._whole = Whole(spec, context, self._note)
             self._events = self._read()
             self._held: list[Picture | Sound] = []
             self.info = self._first()
+            self.began = self._held[0].arrival
         except BaseException:
             self.close()
             raise
@@ -132,6 +137,10 @@ class LiveInput:
     def losses(self) -> list[str]:
         """What rides on the frames read so far and is not carried, by what people call it."""
         return self._lost.losses(frozenset({CAPTIONS}))
+
+    def _note(self, line: str) -> None:
+        if line:
+            self.notes.append(f"{self._spec.shown}: {line}")
 
     def _sound(self, container: av.container.InputContainer) -> AudioStream | None:
         """What players choose: of the picture's programme, by preference the default track."""
@@ -146,7 +155,8 @@ class LiveInput:
                 self._held.append(event)
                 if isinstance(event, Picture):
                     frame, stream = event.frame, self._stream
-                    self.note = self._turning()
+                    self._note(self._turning())
+                    self._note(self._left_out())
                     rates = map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate))
                     return StreamInfo(
                         width=frame.width,
@@ -177,6 +187,14 @@ class LiveInput:
         yield from self._events
 
     def _read(self) -> Iterator[Picture | Sound]:
+        try:
+            yield from self._demuxed()
+        except InputLost:
+            yield from self._pictures(self._whole.flush(), time.monotonic())
+            raise
+        yield from self._pictures(self._whole.flush(), time.monotonic())
+
+    def _demuxed(self) -> Iterator[Picture | Sound]:
         streams: list[Stream] = [self._stream, *([self.audio] if self.audio is not None else [])]
         for packet in self._connection.packets(streams):
             time_ = packet.dts if packet.dts is not None else packet.pts
@@ -214,7 +232,11 @@ class LiveInput:
             if pts is None:
                 self.damaged += 1
                 continue
-            yield Picture(self._frame(picture, pts), self._arrivals.pop(pts, arrival))
+            yield from self._pictures(self._whole.take(self._frame(picture, pts)), arrival)
+
+    def _pictures(self, frames: Iterator[Frame], arrival: float) -> Iterator[Picture]:
+        for frame in frames:
+            yield Picture(self._orientation.frame(frame), self._arrivals.pop(frame.pts, arrival))
 
     def _watch(self, seen: bool, now: float) -> None:
         """Notice that packets give no pictures any more, because another coding has taken the place of the first.
@@ -253,7 +275,7 @@ class LiveInput:
         rides = self._side_data.of(picture)
         self._lost.of(rides)
         self._orient(picture, rides)
-        coded = Frame(
+        return Frame(
             planes=self._reader.read(picture, fmt),
             format=fmt,
             pts=pts,
@@ -261,10 +283,10 @@ class LiveInput:
             duration=max(0, picture.duration),
             color=color,
             sar=fraction(self._stream.sample_aspect_ratio) or Fraction(1),
+            interlaced=picture.interlaced_frame,
             key=picture.key_frame,
             side_data=tuple((kind, data) for kind, data in rides.items() if kind == CAPTIONS),
         )
-        return self._orientation.frame(coded)
 
     def _orient(self, picture: av.VideoFrame, rides: Mapping[str, bytes]) -> None:
         """Find out how a picture is to be shown.
@@ -284,10 +306,19 @@ class LiveInput:
         if orientation is None:
             a, b, _, c, d, *_ = (entry / 65536 for entry in self._matrix or ())
             return (
-                f"{self._spec.shown}: its display matrix ({a:g} {b:g} {c:g} {d:g}) asks for more than quarter turns "
+                f"its display matrix ({a:g} {b:g} {c:g} {d:g}) asks for more than quarter turns "
                 "and mirroring: pictures stay as they are coded; turn them with FFmpeg's rotate filter"
             )
-        return "" if orientation == UPRIGHT else f"{self._spec.shown}: turned upright, as its display matrix says"
+        return "" if orientation == UPRIGHT else "turned upright, as its display matrix says"
+
+    def _left_out(self) -> str:
+        """A line about the streams that are not served."""
+        used = {self._stream.index, self.audio.index if self.audio is not None else -1}
+        others = Counter(stream.type for stream in self._connection.container.streams if stream.index not in used)
+        counts = ", ".join(
+            f"{count} {kind}" for kind, count in others.items() if kind in ("video", "audio", "subtitle")
+        )
+        return f"one video and one audio stream are served; left out: {counts}" if counts else ""
 
     def close(self) -> None:
         """Let go of the source; not while another thread iterates."""
