@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,8 +26,9 @@ from videosr.live.options import ServeOptions, parse_target
 from videosr.live.outputs import Push
 from videosr.live.serve import Server
 from videosr.live.timeline import TIME_BASE
+from videosr.media import live_output
 from videosr.media.decoder import Decoder
-from videosr.media.live_codec import LiveEncoder, Template, VideoSettings
+from videosr.media.live_codec import Coded, LiveEncoder, Template, VideoSettings
 from videosr.media.live_source import SourceSpec
 from videosr.options import UpscaleOptions
 
@@ -88,6 +90,39 @@ def test_whatever_fails_in_the_thread_that_reads_is_raised(tmp_path, clip):
     with pytest.raises(ValueError, match="no such layout"):
         server.run()
     assert not server.intake.connected
+
+
+def test_what_fails_at_the_end_is_an_error(tmp_path, clip):
+    """The last segment is written when nothing more comes."""
+    (tmp_path / "live-1.ts").mkdir()
+    server, said = serve(clip, str(tmp_path / "live.m3u8"))
+    with pytest.raises(OutputError, match="no output is left"):
+        server.run()
+    assert [line for line in said if "cannot be written" in line and "live-1.ts" in line] == said[-2:-1]
+
+
+def test_what_outputs_have_lost_is_in_the_last_line(tmp_path, clip):
+    with socket.create_server(("127.0.0.1", 0)) as away:
+        address = f"rtmp://127.0.0.1:{away.getsockname()[1]}"
+    server, said = serve(clip, f"{address}/live/x", str(tmp_path / "live.m3u8"))
+    server.run()
+    (last,) = [line for line in said if "frames in" in line]
+    assert re.search(rf"; {address} lost 48 pictures and \d+ packets of sound; latency", last)
+
+
+def test_a_peer_that_takes_nothing_is_said_to(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr(live_output, "TIMEOUT", 1.0)
+    template = Template()
+    info = StreamInfo(width=64, height=48, format=PixelFormat.parse("yuv420p"), time_base=TIME_BASE, rate=Fraction(24))
+    LiveEncoder(info, VideoSettings(), template)
+    template.settle()
+    with socket.create_server(("127.0.0.1", 0)) as peer:
+        url = f"tcp://127.0.0.1:{peer.getsockname()[1]}"
+        container = av.open(url, "w", format="mpegts", timeout=(1.0, 1.0))
+        muxer = live_output.Muxer(container, template)
+        picture = b"\0\0\0\1\x65" + bytes(100_000)
+        with pytest.raises(OutputError, match=r"^took nothing for 1 s$"):
+            deque((muxer.write(Coded(True, picture, 3750 * n, 3750, True, 0.0)) for n in range(1000)), maxlen=0)
 
 
 # -- the page's process ---------------------------------------------------------------------------------------

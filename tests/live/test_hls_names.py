@@ -76,3 +76,41 @@ def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path, data):
     with pytest.raises(OutputError, match=r"live-1\.ts: cannot be written"):
         folder.take(Chunk(data, True, 2 * TICKS))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live-0.ts", "live-1.ts", "live.m3u8"]
+
+
+def test_segments_of_an_earlier_run_into_the_same_playlist_are_removed_and_nothing_else(tmp_path, data):
+    written(tmp_path / "live.m3u8", data, 9)
+    others = {"live-x.ts", "live-1.mkv", "other-1.ts", "xlive-1.ts"}
+    for name in others:
+        (tmp_path / name).touch()
+    HlsFolder(tmp_path / "live.m3u8", Segmenter())
+    assert {path.name for path in tmp_path.iterdir()} == others
+    (tmp_path / "new-1.ts").touch()
+    HlsFolder(tmp_path / "new.m3u8", Segmenter())
+    assert (tmp_path / "new-1.ts").exists(), "no playlist says that it was ours"
+
+
+def test_all_segments_of_a_whole_film_stay_and_are_listed(tmp_path, data):
+    folder = HlsFolder(tmp_path / "film.m3u8", Segmenter(whole=True))
+    for n in range(KEPT + 6):
+        folder.take(Chunk(data, True, n * TICKS))
+    assert "#EXT-X-PLAYLIST-TYPE:EVENT" in (tmp_path / "film.m3u8").read_text()
+    folder.end(KEPT * TICKS + 6 * TICKS)
+    lines = (tmp_path / "film.m3u8").read_text().splitlines()
+    names = [line for line in lines if line.endswith(".ts")]
+    assert names == [f"film-{n}.ts" for n in range(KEPT + 6)]
+    assert all((tmp_path / name).read_bytes() == data for name in names)
+    assert lines[-3:] == ["#EXTINF:1.000000,", f"film-{KEPT + 5}.ts", "#EXT-X-ENDLIST"]
+
+
+def test_a_segment_outlasts_its_playlists(tmp_path, data):
+    """Off the list it stays for its length and that of the longest playlist that had it (RFC 8216, 6.2.2)."""
+    folder = HlsFolder(tmp_path / "live.m3u8", Segmenter())
+    left: dict[str, int] = {}
+    for n in range(3 * KEPT):
+        folder.take(Chunk(data, True, n * TICKS))
+        if n:
+            listed = (tmp_path / "live.m3u8").read_text().splitlines()
+            for name in {f"live-{k}.ts" for k in range(n)} - set(listed):
+                left.setdefault(name, n)
+            assert all((tmp_path / name).exists() for name, since in left.items() if n - since <= 6 + 1)

@@ -134,11 +134,12 @@ def test_metrics_are_well_formed():
         "losses": 0,
         "viewers": 0,
         "latency": {"counts": Latency().counts, "total": 0.0},
-        "outputs": [{"name": 'odd "name"\\\n', "taken": 3, "written": 3, "dropped": 0}],
+        "outputs": [{"name": 'odd "name"\\\n', "taken": 3, "written": 3, "dropped": 0, "silenced": 4}],
     }
     lines = prometheus(status).splitlines()
     assert 'videosr_frames_dropped_total{reason="late"} 2' in lines
     assert 'videosr_output_frames_written_total{output="odd \\"name\\"\\\\\\n"} 3' in lines
+    assert 'videosr_output_sound_dropped_total{output="odd \\"name\\"\\\\\\n"} 4' in lines
     for line in lines:
         assert line.startswith(("# HELP videosr_", "# TYPE videosr_", "videosr_"))
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]

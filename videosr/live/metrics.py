@@ -28,6 +28,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     for what in ("taken", "written", "dropped"):
         rows = [(f'{{output="{_escaped(o["name"])}"}}', o[what]) for o in status["outputs"]]
         yield from _family(f"output_frames_{what}_total", "counter", f"Frames an output has {what}.", rows)
+    rows = [(f'{{output="{_escaped(o["name"])}"}}', o["silenced"]) for o in status["outputs"]]
+    yield from _family("output_sound_dropped_total", "counter", "Packets of sound an output has dropped.", rows)
     counts, total = status["latency"]["counts"], status["latency"]["total"]
     yield "# HELP videosr_latency_seconds From demuxed to encoded packet."
     yield "# TYPE videosr_latency_seconds histogram"

@@ -169,11 +169,14 @@ class Output(ABC):
         except OutputError as exc:
             self.fail(exc)
         finally:
-            self.gone.set()
             for entry in self.queue.drain():
                 self._lose(entry)
-            with suppress(OSError):
+            try:
                 self._close()
+            except OutputError as exc:
+                self.fail(exc)
+            finally:
+                self.gone.set()
 
     @abstractmethod
     def _write(self, entry: Entry) -> bool:
@@ -181,7 +184,7 @@ class Output(ABC):
 
     @abstractmethod
     def _close(self) -> None:
-        """Finish the container."""
+        """Finish the container. Raises OutputError if what was written is not complete."""
 
 
 class Pipe(Output):
@@ -335,7 +338,7 @@ class Chunks(Output):
 
     Args:
         take: called with each chunk, in this output's thread.
-        end: called at the end.
+        end: called at the end, with the pts at which the last packet ends.
     """
 
     def __init__(
@@ -343,7 +346,7 @@ class Chunks(Output):
         name: str,
         template: Template,
         take: Callable[[Chunk], None],
-        end: Callable[[], None],
+        end: Callable[[int], None],
         *,
         wait: bool,
         say: Callable[[str], None],
@@ -352,11 +355,12 @@ class Chunks(Output):
         super().__init__(name, wait=wait, say=say, stop=stop)
         self._stream = TransportStream(template)
         self._take, self._end = take, end
-        self._pts = self._key_pts = 0
+        self._pts = self._key_pts = self._until = 0
 
     def _write(self, entry: Entry) -> bool:
         assert isinstance(entry, Coded)
         self._pts = entry.pts
+        self._until = max(self._until, entry.pts + entry.duration)
         if entry.video and entry.key:
             self._key_pts = entry.pts
         self._pass_on(self._stream.mux(entry))
@@ -368,11 +372,11 @@ class Chunks(Output):
 
     def _close(self) -> None:
         self._pass_on(self._stream.finish())
-        self._end()
+        self._end(self._until)
 
 
 class HlsFolder:
-    """HLS as files: a playlist and its segments, each complete when its name appears.
+    """HLS as files: a playlist and its segments, each complete when its name appears. Those of an earlier run go.
 
     Segments are named after the playlist. Characters that mean something in a URL (RFC 8216, 4.1) are replaced in their
     names rather than escaped in the playlist: FFmpeg and others that read it as a file do not undo escapes.
@@ -387,9 +391,16 @@ class HlsFolder:
 
     def __init__(self, path: Path, segmenter: Segmenter) -> None:
         self._path, self._segmenter = path, segmenter
-        self._segment = f"{_plain(path.stem)}-{{}}.ts"
+        stem = _plain(path.stem)
+        self._segment = f"{stem}-{{}}.ts"
+        earlier = path.exists()
         self._write(path, b"")
         path.unlink(missing_ok=True)
+        if earlier:
+            for old in path.parent.iterdir():
+                if re.fullmatch(rf"{re.escape(stem)}-\d+\.ts", old.name):
+                    with suppress(OSError):  # if it is in the way, that will be said when it is
+                        old.unlink()
 
     def take(self, chunk: Chunk) -> None:
         """Write what a chunk completes. Raises OutputError."""
@@ -401,12 +412,12 @@ class HlsFolder:
         folder = self._path.parent
         self._write(folder / self._segment.format(segment.number), segment.data)
         self._write(self._path, self._segmenter.playlist(self._segment, ended=ended).encode())
-        if segment.number >= KEPT:
+        if segment.number >= KEPT and not self._segmenter.whole:
             (folder / self._segment.format(segment.number - KEPT)).unlink(missing_ok=True)
 
-    def end(self) -> None:
-        """Say that nothing more comes. Raises OutputError."""
-        self._store(self._segmenter.finish(), ended=True)
+    def end(self, until: int = 0) -> None:
+        """Say that nothing more comes, and at which pts the last packet ends. Raises OutputError."""
+        self._store(self._segmenter.finish(until), ended=True)
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -12,8 +12,9 @@ from videosr.live.timeline import TICKS
 
 LISTED = 6
 """Segments in the playlist."""
-KEPT = 12
-"""Segments that can still be fetched: a client may be reading an older playlist."""
+KEPT = 2 * LISTED + 2
+"""Segments that can still be fetched: each for its own length and that of a playlist after the last one that lists it
+(RFC 8216, 6.2.2), and one to spare, as lengths differ."""
 SHORTEST = 9 * TICKS // 10
 """What a segment has at least, in 1/90000 s; keyframes come every second."""
 BEYOND = 49 * TICKS // 100
@@ -75,17 +76,18 @@ class Segmenter:
     Args:
         epoch: seconds since 1970 at pts 0.
         target: the target duration in seconds.
+        whole: list all segments from the first on, and keep none of their data.
     """
 
-    def __init__(self, epoch: float = 0.0, target: int = 1) -> None:
-        self._epoch, self._target = epoch, target
+    def __init__(self, epoch: float = 0.0, target: int = 1, *, whole: bool = False) -> None:
+        self._epoch, self._target, self.whole = epoch, target, whole
         self._longest = target * TICKS + BEYOND
         self._open: list[bytes] = []
         self._start: int | None = None
         self._last = 0
         self._number = self._leaps_before = 0
         self._leaps = False
-        self.segments: deque[Segment] = deque(maxlen=KEPT)
+        self.segments: deque[Segment] = deque(maxlen=None if whole else KEPT)
 
     def add(self, chunk: Chunk) -> Segment | None:
         """Take a chunk; the segment it completes."""
@@ -103,9 +105,13 @@ class Segmenter:
         self._open.append(chunk.data)
         return done
 
-    def finish(self) -> Segment | None:
-        """Nothing more is coming: the last segment, if there is something in it."""
-        return self._close(max(self._last, self._start + 1)) if self._start is not None else None
+    def finish(self, until: int = 0) -> Segment | None:
+        """Nothing more is coming: the last segment, if there is something in it.
+
+        Args:
+            until: pts at which the last packet ends.
+        """
+        return self._close(max(self._last, until, self._start + 1)) if self._start is not None else None
 
     def _close(self, end: int) -> Segment:
         assert self._start is not None
@@ -115,7 +121,7 @@ class Segmenter:
         self._number += 1
         self._leaps_before += self._leaps
         self._open.clear()
-        self.segments.append(segment)
+        self.segments.append(replace(segment, data=b"") if self.whole else segment)
         return segment
 
     def find(self, number: int) -> Segment | None:
@@ -129,7 +135,7 @@ class Segmenter:
             name: of a segment as a URL, "{}" where its number goes.
             ended: nothing more is coming.
         """
-        listed = list(self.segments)[-LISTED:]
+        listed = list(self.segments)[0 if self.whole else -LISTED :]
         lines = [
             "#EXTM3U",
             "#EXT-X-VERSION:3",
@@ -137,6 +143,8 @@ class Segmenter:
             f"#EXT-X-MEDIA-SEQUENCE:{listed[0].number if listed else self._number}",
             f"#EXT-X-DISCONTINUITY-SEQUENCE:{listed[0].leaps_before if listed else self._leaps_before}",
         ]
+        if self.whole:
+            lines.append("#EXT-X-PLAYLIST-TYPE:EVENT")
         for segment in listed:
             if segment.leaps:
                 lines.append("#EXT-X-DISCONTINUITY")

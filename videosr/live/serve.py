@@ -127,7 +127,10 @@ class Server:
         audio = self._open_audio(source, template, pushed)
         template.settle()
         self.ledger = Ledger(budget)
-        side = self._open_outputs(options, source.info, info, template, wait=not real_time)
+        # Of what is live the first picture came before the forms were measured, and the others go on from there.
+        epoch = time.time() - (time.monotonic() - source.began if source.live else 0.0)
+        whole = not real_time and (options.source.file or options.source.remote)
+        side = self._open_outputs(options, source.info, info, template, epoch, wait=not real_time, whole=whole)
         fanout = Fanout(self._outputs, encoder, options.latency)
         self.intake = Intake(
             options.source,
@@ -158,14 +161,22 @@ class Server:
             return None
 
     def _open_outputs(
-        self, options: ServeOptions, source: StreamInfo, info: StreamInfo, template: Template, *, wait: bool
+        self,
+        options: ServeOptions,
+        source: StreamInfo,
+        info: StreamInfo,
+        template: Template,
+        epoch: float,
+        *,
+        wait: bool,
+        whole: bool,
     ) -> SideStream | None:
-        epoch, segments = time.time(), target_duration(source.rate)
+        segments = target_duration(source.rate)
         common: dict[str, Any] = {"wait": wait, "say": self._say, "stop": self._stop}
         side, front = None, self._front
         if front is not None:
             front.begin(epoch, segments)
-            self._served = Chunks(front.name, template, front.taker("upscaled"), lambda: None, **common)
+            self._served = Chunks(front.name, template, front.taker("upscaled"), lambda until: None, **common)
             self._outputs.append(self._served)
             if any(target.kind == "http" for target in options.targets):
                 side = SideStream(source, options.video, front, self._say)
@@ -177,7 +188,7 @@ class Server:
                 name = f"{public_url(target.text)}{f' #{pushed + 1}' if pushed else ''}"
                 self._outputs.append(Push(name, target.text, template, **common))
             elif target.kind == "hls":
-                folder = HlsFolder(Path(target.path), Segmenter(epoch, segments))
+                folder = HlsFolder(Path(target.path), Segmenter(epoch, segments, whole=whole))
                 self._outputs.append(Chunks(target.text, template, folder.take, folder.end, **common))
         return side
 
@@ -218,15 +229,14 @@ class Server:
         self.pipeline.start()
         try:
             self._watch()
-            by_itself = self.pipeline.ended.is_set() and not self._waiting
+            by_itself = self.pipeline.ended.is_set() and not self._waiting  # not by whoever asked for it
         finally:
             self._finish()
         if self.intake.error is not None:
             raise self.intake.error
-        if by_itself:  # not by whoever asked for it
-            self._tell_of_lost()  # with the last frames
-            if len(self._lost) == len(self._outputs):
-                raise OutputError("no output is left")
+        if len(self._lost) == len(self._outputs):
+            raise OutputError("no output is left")
+        if by_itself:
             self._check_reached()
         return self.ledger.account
 
@@ -293,6 +303,7 @@ class Server:
                 self._side.close()
             if self._front is not None:
                 self._front.close()
+            self._tell_of_lost()  # with the last frames
             self._say(self.summary())
 
     def summary(self) -> str:
@@ -304,8 +315,9 @@ class Server:
         if self.intake.damaged:
             text += f"; {self.intake.damaged} damaged packets of the source gave no frame"
         for output in self._outputs:
-            if output.silenced:
-                text += f"; {output.name} lost {output.silenced} packets of sound"
+            lost = {"pictures": output.dropped, "packets of sound": output.silenced}
+            if any(lost.values()):
+                text += f"; {output.name} lost {' and '.join(f'{n} {what}' for what, n in lost.items() if n)}"
         p95 = self.ledger.latency.percentile(0.95)
         return text + (f"; latency p95 {1000 * p95:.0f} ms" if p95 is not None else "")
 

@@ -81,6 +81,8 @@ class Muxer:
 def _mapped() -> Iterator[None]:
     try:
         yield
+    except av.error.ExitError as exc:
+        raise OutputError(f"took nothing for {TIMEOUT:.0f} s") from exc
     except (av.error.FFmpegError, OSError) as exc:
         raise OutputError(getattr(exc, "strerror", None) or str(exc)) from exc
 
