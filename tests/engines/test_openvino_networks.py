@@ -93,3 +93,29 @@ def test_damaged_files_of_the_cache_are_made_anew(tmp_path):
     before = blob.stat().st_ino, blob.stat().st_mtime_ns
     compiled()
     assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == before
+
+
+@pytest.mark.skipif(openvino_core.fcntl is None, reason="there is no cache without file locks")
+def test_a_cache_does_not_grow_with_the_sizes_that_one_process_meets(tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino_core, "_KEPT", 2)
+    monkeypatch.setattr(openvino_core, "_MOST", 4)
+    core = openvino_core.CachingCore(tmp_path)
+    path = networks.nearest(tmp_path / "network.onnx")
+
+    def compiled(size):
+        model = core.read_model(path)
+        model.reshape([1, 3, size, size])
+        assert core.compile_model(model, "CPU", {}).inputs
+        found = {kind: {path.stem for path in tmp_path.glob(f"*.{kind}")} for kind in ("blob", "sum")}
+        assert found["blob"] == found["sum"]
+        return found["blob"]
+
+    first = compiled(16)
+    for size in range(17, 28):
+        assert len(compiled(size)) <= 5
+    assert not first & compiled(27)
+    assert first < compiled(16), "what went is made again, and vouched for"
+    blob = next(tmp_path.glob(f"{first.pop()}.blob"))
+    before = blob.stat().st_ino, blob.stat().st_mtime_ns
+    compiled(16)
+    assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == before

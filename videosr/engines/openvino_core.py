@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ except ImportError:  # no such locks on this system: then there is no cache eith
     fcntl = None  # type: ignore[assignment]
 
 _KEPT = 50  # compiled models kept between runs, some 100 KB each; every size and format of a picture makes one
+_MOST = 2 * _KEPT  # kept while a run goes on
 
 
 class CachingCore(ov.Core):  # type: ignore[misc]  # OpenVINO is not typed
@@ -42,38 +43,53 @@ class CachingCore(ov.Core):  # type: ignore[misc]  # OpenVINO is not typed
     def compile_model(self, model: Any, device: str, options: dict[str, Any]) -> ov.CompiledModel:
         """See `openvino.Core.compile_model`."""
         with _alone(self.folder) as cached:
-            if self.folder is None or not cached or not self._without_damaged(self.folder):
+            if self.folder is None or not cached or not self._tidied(self.folder):
                 return super().compile_model(model, device, {**options, "CACHE_DIR": ""})
             compiled = super().compile_model(model, device, options)
             self._vouch(self.folder)
             return compiled
 
-    def _without_damaged(self, folder: Path) -> bool:
-        """Remove the files that are not as they were written; whether that could be done."""
+    def _tidied(self, folder: Path) -> bool:
+        """Remove the files that are not as they were written, and the oldest if there are many; whether that worked."""
         try:
-            self._remove_damaged(folder)
+            blobs = list(folder.glob("*.blob"))
+            if len(blobs) > _MOST:
+                blobs = _prune(blobs)
+            names = {blob.name for blob in blobs}
+            self._sound = {name: state for name, state in self._sound.items() if name in names}
+            for blob in blobs:
+                self._check(blob)
         except OSError:
             return False
         return True
 
-    def _remove_damaged(self, folder: Path) -> None:
-        for blob in folder.glob("*.blob"):
-            stat = blob.stat()
-            state = stat.st_mtime_ns, stat.st_size
-            if self._sound.get(blob.name) == state:
-                continue
-            stated = blob.with_suffix(".sum")
-            if stated.is_file() and stated.read_bytes() == _sum(blob):
-                self._sound[blob.name] = state
-            else:
-                self._sound.pop(blob.name, None)
-                blob.unlink()
+    def _check(self, blob: Path) -> None:
+        """Remove a file that is not as it was written."""
+        stat = blob.stat()
+        state = stat.st_mtime_ns, stat.st_size
+        if self._sound.get(blob.name) == state:
+            return
+        stated = blob.with_suffix(".sum")
+        if stated.is_file() and stated.read_bytes() == _sum(blob):
+            self._sound[blob.name] = state
+        else:
+            self._sound.pop(blob.name, None)
+            blob.unlink()
 
     def _vouch(self, folder: Path) -> None:
         for blob in folder.glob("*.blob"):
             if blob.name not in self._sound:
                 with suppress(OSError):  # without it, the file goes next time
                     write_atomically(blob.with_suffix(".sum"), _sum(blob))
+
+
+def _prune(blobs: Iterable[Path]) -> list[Path]:
+    """Remove all but the youngest `_KEPT`; which are left. Raises OSError."""
+    by_age = sorted(blobs, key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[_KEPT:]:
+        old.unlink()
+        old.with_suffix(".sum").unlink(missing_ok=True)
+    return by_age[:_KEPT]
 
 
 def _sum(path: Path) -> bytes:
@@ -107,10 +123,8 @@ def core() -> ov.Core:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root) as alone:
-            blobs = sorted(root.glob("*.blob"), key=lambda path: path.stat().st_mtime, reverse=True)
-            for old in blobs[_KEPT:] if alone else ():
-                old.unlink()
-                old.with_suffix(".sum").unlink(missing_ok=True)
+            if alone:
+                _prune(root.glob("*.blob"))
     except OSError:
         return CachingCore(None)  # a read-only home costs some start-up time, nothing else
     return CachingCore(root)
