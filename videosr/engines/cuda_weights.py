@@ -229,6 +229,10 @@ def _constants(network: Network, variant: str, scale: int) -> Weights:
     """
     path, found = network.path, network.constants()
     weights = {LIMIT: found[LIMIT].astype(np.float64)} if LIMIT in found else {}
+    if LIMIT in found and not (found[LIMIT].size == 1 and found[LIMIT].item() > 0):
+        raise NetworkError(
+            f"{path}: {LIMIT} is not one positive number: use --engine tensorrt_rtx, tensorrt or openvino"
+        )
     wanted = shapes(_CHANNELS[variant], scale, _block_names(variant), gated=variant == "stream")
     for name, shape in wanted.items():
         if name not in found:

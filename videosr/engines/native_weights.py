@@ -69,10 +69,12 @@ def read(network: Network) -> Layers:
     blocks = tuple(f"body.{group}.blocks.{block}" for group, block in names)
     gated = any(f"{name}.proj.weight" in found for name in blocks)
     found.pop("product.min", None)  # the same with the other sign
-    limit = float(found.pop(LIMIT, np.array(np.inf)).item()) if gated else 0.0
+    limits = found.pop(LIMIT, np.array([np.inf])) if gated else np.zeros(1)
     c, scale = len(found.get("conv_in.bias", ())), network.number("scale", 0)
     wanted = shapes(c, scale, blocks, gated=gated)
     same = found.keys() == wanted.keys() and all(found[n].size == np.prod(shape) for n, shape in wanted.items())
+    if gated and not (limits.size == 1 and limits.item() > 0):
+        raise NetworkError(f"{path}: {LIMIT} is not one positive number: use --engine openvino")
     if not same or c % 4 or not 0 < len(blocks) <= MAX_BLOCKS:
         variant = facts.get("variant", "this one")
         raise NetworkError(
@@ -80,7 +82,7 @@ def read(network: Network) -> Layers:
             "openvino"
         )
     constants = {name: found[name].astype(np.float64).reshape(shape) for name, shape in wanted.items()}
-    return Layers(constants, blocks, c, scale, limit)
+    return Layers(constants, blocks, c, scale, float(limits.item()))
 
 
 @dataclass(frozen=True, slots=True)
