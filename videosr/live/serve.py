@@ -119,6 +119,8 @@ class Server:
             self._say(f"{options.source.shown}: {lost} cannot be kept")
         if coded and source.info.format.bits > 8:
             self._say(f"{options.source.shown}: has {source.info.format.bits} bits, coded outputs get 8")
+        if info.sar != 1 and any(target.form == "nut" for target in options.targets):
+            self._say(f"nut: cannot be told that pixels are {info.sar.numerator}:{info.sar.denominator}; y4m can")
         if len(forms) > 1:
             self._say(f"if the machine cannot keep up: {', then '.join(form.name for form in forms[1:])}")
         template = Template()

@@ -119,6 +119,8 @@ class LiveInput:
             context = self._stream.codec_context
             self._cropping, self._side_data = Cropping(context), FrameSideData(context)
             self._lost = SideData(context)
+            self._stated_sar = fraction(self._stream.sample_aspect_ratio)
+            self._sar_is_the_containers = self._stated_sar != fraction(context.sample_aspect_ratio)
             self._stated = coded_display_matrix(context)
             self._matrix = self._stated
             self._orientation = Orientation.of(self._matrix) or UPRIGHT
@@ -282,11 +284,16 @@ class LiveInput:
             time_base=self._time_base,
             duration=max(0, picture.duration),
             color=color,
-            sar=fraction(self._stream.sample_aspect_ratio) or Fraction(1),
+            sar=self._sar(),
             interlaced=picture.interlaced_frame,
             key=picture.key_frame,
             side_data=tuple((kind, data) for kind, data in rides.items() if kind == CAPTIONS),
         )
+
+    def _sar(self) -> Fraction:
+        """Of the last picture: the container's, where that says another than the coded video did, which may change."""
+        coded = fraction(self._stream.codec_context.sample_aspect_ratio)
+        return (self._stated_sar if self._sar_is_the_containers else coded or self._stated_sar) or Fraction(1)
 
     def _orient(self, picture: av.VideoFrame, rides: Mapping[str, bytes]) -> None:
         """Find out how a picture is to be shown.

@@ -29,9 +29,10 @@ class Rescaler:
         target = self._target
         same = (frame.width, frame.height) == (target.width, target.height)
         coded = (frame.color.matrix, frame.color.range) == (target.color.matrix, target.color.range)
-        if same and coded and frame.format == target.format:
+        shaped = same and frame.sar == target.sar
+        if shaped and coded and frame.format == target.format:
             return frame
-        if not same and fitted(frame, target) != (target.width, target.height):
+        if not shaped and fitted(frame, target) != (target.width, target.height):
             (framed,) = self._conformer.process(frame)
             return framed
         if frame.color.matrix != target.color.matrix:
