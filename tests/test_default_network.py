@@ -21,6 +21,8 @@ MARKED = {
     "VP9": ("a.webm", "yuv420p", "libvpx-vp9", {}),
     "MPEG-2": ("a.ts", "yuv420p", "mpeg2video", {}),
     "MPEG-4": ("a.avi", "yuv420p", "mpeg4", {}),
+    "Motion JPEG": ("a.avi", "yuv420p", "mjpeg", {"strict": "unofficial"}),
+    "WebP": ("a.webp", "yuv420p", "libwebp", {"quality": "80"}),
 }
 UNMARKED = {
     "lossless H.264": ("a.mp4", "yuv420p", "libx264", {"qp": "0"}),
@@ -28,7 +30,7 @@ UNMARKED = {
     "Ut Video": ("a.avi", "yuv420p", "utvideo", {}),
     "uncompressed": ("a.nut", "yuv420p", "rawvideo", {}),
     "ProRes": ("a.mov", "yuv422p10le", "prores_ks", {}),
-    "Motion JPEG": ("a.avi", "yuv420p", "mjpeg", {"strict": "unofficial"}),
+    "lossless WebP": ("a.webp", "bgra", "libwebp", {"lossless": "1"}),
 }
 
 

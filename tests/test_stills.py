@@ -232,3 +232,12 @@ def test_an_image_says_which_other_pictures_it_leaves_out(tmp_path, videosr):
     done = videosr("upscale", source, tmp_path / "out.png", "--model", "light-2x")
     assert done.code == 0, done.err
     assert "stream 1 (video, ffv1): drop" in done.err
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_picture_passes_verification(videosr, tmp_path, suffix):
+    source = make_clip(tmp_path / "in.jpg", codec="mjpeg", pix_fmt="yuvj420p", frames=1)
+    output = tmp_path / f"out{suffix}"
+    assert videosr("upscale", source, output, "--model", "light-2x").code == 0
+    found = videosr("verify", source, output)
+    assert found.code == 0, found.out

@@ -99,8 +99,8 @@ def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
 
 
 DEFAULT_FOR = {
-    registry.DEFAULT: " (default for pictures and lossless video)",
-    registry.DEFAULT_COMPRESSED: " (default for compressed video)",
+    registry.DEFAULT: " (default for what is lossless)",
+    registry.DEFAULT_COMPRESSED: " (default for what is compressed)",
 }
 
 
@@ -146,7 +146,7 @@ _OPTIONS = [
         metavar="NAME|FILE",
         default=registry.AUTO,
         help=f"A shipped network (see --list-models), or an ONNX file; auto is {registry.DEFAULT_COMPRESSED} for "
-        f"compressed video, {registry.DEFAULT} for lossless video and pictures.",
+        f"compressed video and pictures, {registry.DEFAULT} for lossless ones.",
     ),
     click.option(
         "--list-models",

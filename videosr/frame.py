@@ -314,8 +314,8 @@ class StreamInfo:
         color: as resolved.
         sar: sample aspect ratio.
         rotation: degrees counter-clockwise to turn the picture for display (FFmpeg's display matrix).
-        codec: FFmpeg's name of the codec.
-        compressed: it loses detail, frame by frame of what came before: nearly all video that people have.
+        codec: FFmpeg's name of the codec, or "heif".
+        compressed: the codec has left its marks, as in nearly all video and photographs that people have.
     """
 
     width: int

@@ -25,8 +25,8 @@ class UpscaleOptions:
     """How to upscale.
 
     Attributes:
-        model: a shipped model's name or the path of a network file; "auto" is one network for compressed video and
-            another for everything else (see `of`).
+        model: a shipped model's name or the path of a network file; "auto" is one network for what is compressed
+            and another for everything else (see `of`).
         engine: one of `engines.ENGINES`, or "auto" (see `engines.choice`).
         device: "cpu", "cuda", "cuda:N" or "auto".
         precision: "auto", "f32", "bf16" or "f16".

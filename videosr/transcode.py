@@ -140,9 +140,7 @@ def _film(
         with _journal(film, output, progress) as journal:
             resumed = sum(segment.frames for segment in journal.segments())
             if options.upscale.model == registry.AUTO:
-                progress.note(
-                    f"the network is {film.upscaler.options.model}, as the video is {_kind(film.decoder.info)}"
-                )
+                progress.note(_suited(film.upscaler, film.decoder.info, "video"))
             progress.note(film.upscaler.chosen)
             progress.begin(film.expected, film.coded.rate, resumed)
 
@@ -189,9 +187,10 @@ def _film(
     )
 
 
-def _kind(info: StreamInfo) -> str:
-    """Whether a video is compressed, and by which codec, in words."""
-    return f"{'compressed' if info.compressed else 'lossless or made for editing'} ({info.codec})"
+def _suited(upscaler: Upscaler, info: StreamInfo, what: str) -> str:
+    """Which network was chosen for a video or picture, and why."""
+    kind = "compressed" if info.compressed else "lossless or made for editing"
+    return f"the network is {upscaler.options.model}, as the {what} is {kind} ({info.codec})"
 
 
 @contextmanager
@@ -242,6 +241,8 @@ def _still(
         report.losses([*image_losses(output, settings, info), *_other_pictures(source)])
         upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
         upscaler = _upscaler(upscale)
+        if options.upscale.model == registry.AUTO:
+            progress.note(_suited(upscaler, decoder.info, "picture"))
         progress.note(upscaler.chosen)
         resizer, info = None, upscaler.output_info(info)
         if options.width or options.height:
@@ -283,7 +284,7 @@ def _upscaler(options: UpscaleOptions) -> Upscaler:
 
 
 def _other_pictures(source: Path) -> list[str]:
-    """What an image does not keep of a file with several pictures, as AVIF's alpha plane is one; one line each."""
+    """What an image does not keep of a file with several pictures, as bursts are; one line each."""
     return [str(plan) for plan in plan_streams(source, "image").streams if plan.type == "video" and plan.action == DROP]
 
 

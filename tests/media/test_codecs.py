@@ -209,3 +209,15 @@ def test_alpha_that_vp9_would_have_beside_its_packets_is_lost_by_name():
     settings = resolve(EncoderSettings(codec="libvpx-vp9"), info, "webm")
     assert settings.pix_fmt == "yuv420p"
     assert any("alpha" in line for line in alpha_note(settings, info))
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx265", (("x265-params", "bitrate=300:pass=1"),)),
+        ("libx264", (("x264-params", "bitrate=300:pass=2:stats=a.log"),)),
+    ],
+)
+def test_two_passes_are_refused(codec, options):
+    with pytest.raises(UsageError, match="-x pass: videosr encodes once"):
+        resolve(EncoderSettings(codec=codec, options=options), INFO, "matroska")

@@ -489,3 +489,13 @@ def test_sound_that_only_says_how_many_channels_it_has_is_converted(tmp_path, su
     assert verify(source, output).problems == []
     with av.open(str(output)) as container:
         assert container.streams.audio[0].layout.name == "mono"
+
+
+@pytest.mark.parametrize(("profile", "tag"), [("0", "apco"), ("2", "apcn"), ("3", "apch")])
+def test_prores_is_tagged_with_its_profile(videosr, tmp_path, profile, tag):
+    source = make_clip(tmp_path / "in.mkv", frames=3)
+    output = tmp_path / "out.mov"
+    done = videosr("upscale", source, output, "--model", "light-2x", "--codec", "prores_ks", "-x", f"profile={profile}")
+    assert done.code == 0, done.err
+    with av.open(str(output)) as container:
+        assert container.streams.video[0].codec_context.codec_tag == tag

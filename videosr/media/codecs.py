@@ -32,10 +32,12 @@ LEAST_LOOKAHEAD = 10
 _SLICE_SAMPLES = 2**27 // (17 * 4)
 
 WHOLE_FILE = frozenset(
-    {"b", "minrate", "maxrate", "bufsize", "pass", "stats", "passlogfile", "rc_init_occupancy", "crf_max"}
+    {"b", "minrate", "maxrate", "bufsize", "rc_init_occupancy", "crf_max"}
     | {"bitrate", "vbv-maxrate", "vbv-bufsize", "vbv-init", "nal-hrd", "strict-cbr", "rc", "tbr", "mbr", "buf-sz"}
 )
 """Options and library parameters of rate modes whose state spans the whole file."""
+TWO_PASS = frozenset({"pass", "stats", "passlogfile"})
+"""Those of encoding a file twice, which leaves another file lying about."""
 
 _NO_NVENC = ("Cannot load", "No capable devices", "OpenEncodeSession", "unsupported device", "cuInit", "driver")
 """What FFmpeg says where the machine has no encoder, and not where a setting is wrong."""
@@ -143,6 +145,8 @@ def resolve(
     pix_fmt = _pixel_format(settings.pix_fmt, codec, family, formats, info)
     options = dict(settings.options)
     _check_names(codec, family, options)
+    if twice := next((key for key, value in _flat_options(settings) if key in TWO_PASS and value not in ("", "0")), ""):
+        raise UsageError(f"-x {twice}: videosr encodes once; make --codec ffv1, and encode that with two passes")
     rate_mode = not settings.segmented
     crf = _quality(settings.crf, codec, family, rate_mode)
     preset = settings.preset or family.preset

@@ -23,11 +23,11 @@ import av.error
 
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
+from videosr.media import heif
 from videosr.media.colorinfo import INEXACT, changes, color_of
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
-from videosr.media.heif import further_pictures
 from videosr.media.joined import joined
 from videosr.media.limits import DEFAULT_MAX_PIXELS, check_size
 from videosr.media.pictures import Pictures, check_refused
@@ -157,8 +157,10 @@ class Decoder:
         self._side_data = SideData(context)
         self._demuxer = pictures.container.format.name
         self._pages = further_pages(self.name) if context.codec.name == "tiff" else []
-        if "matroska" in self._demuxer:  # which a HEIF picture may have become: elsewhere its others are streams
-            self._pages = further_pictures(self.name)
+        # Which may have become Matroska: elsewhere the others of its pictures are streams.
+        self._heif = heif.read(self.name) if "matroska" in self._demuxer else None
+        if self._heif is not None:
+            self._pages = self._heif.further
         self.display_matrix = coded_display_matrix(context)
 
         self._source = iter(pictures)
@@ -205,8 +207,8 @@ class Decoder:
             color=color,
             sar=fraction(sar) or Fraction(1),
             rotation=first.rotation,
-            codec=context.codec.canonical_name,
-            compressed=compresses(context),
+            codec="heif" if self._heif is not None else context.codec.canonical_name,
+            compressed=self._heif is not None or compresses(context),
         )
         self._tick = max(1, round(1 / (rate * self._time_base))) if rate else 1
         self._coded = info

@@ -160,12 +160,6 @@ def rides(path: str | os.PathLike[str]) -> dict[str, bytes]:
     return heif.rides() if heif is not None else {}
 
 
-def further_pictures(path: str | os.PathLike[str]) -> list[str]:
-    """What a HEIF file shows beside its picture (`Heif.further`); of other files nothing."""
-    heif = read(path)
-    return heif.further if heif is not None else []
-
-
 def _top(file: BinaryIO) -> dict[bytes, bytes]:
     """The file's own boxes (ISO/IEC 14496-12, 4.2), of those for media nothing but that they are there."""
     found: dict[bytes, bytes] = {}

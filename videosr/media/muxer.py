@@ -268,8 +268,12 @@ class _Mux:
         """The video stream as the segments describe it."""
         header: SegmentHeader = self._header
         with av.open(io.BytesIO(self._template())) as template:
-            stream = self._out.add_stream_from_template(template.streams.video[0], opaque=True)
+            model = template.streams.video[0]
+            stream = self._out.add_stream_from_template(model, opaque=True)
+            tag = model.codec_context.codec_tag
         context = stream.codec_context
+        if context.codec.canonical_name == "prores":
+            context.codec_tag = tag  # by which editors tell 4444 and Proxy from HQ
         context.extradata = header.extradata_bytes or None
         context.pix_fmt = header.pix_fmt
         context.sample_aspect_ratio = Fraction(*header.sar)

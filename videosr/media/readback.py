@@ -286,7 +286,8 @@ def _read_video(
     if undated <= LEADING and (first := file.pts[undated] if file.pts else None) is not None:
         file.pts[:undated] = times_before(first, file.durations[:undated])
     if file.pts and file.pts[-1] is not None:
-        file.durations[-1] = last_duration(container, stream, file.pts[-1], file.durations[-1])
+        whole = like is not None  # it was made by videosr
+        file.durations[-1] = last_duration(container, stream, file.pts[-1], file.durations[-1], whole=whole)
     return file
 
 

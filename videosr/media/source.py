@@ -30,6 +30,8 @@ MEZZANINE = frozenset({"prores", "prores_raw", "cfhd"})
 """Codecs for editing of which FFmpeg's descriptors do not say that every frame stands alone."""
 MOST_STREAMS = "65536"
 """Of a file, attachments among them; FFmpeg leaves out what comes after the first thousand."""
+MARKING = frozenset({"mjpeg", "mjpegb", "dnxhd"})
+"""Codecs of which every frame stands alone, and that mark pictures at all usual rates."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -177,12 +179,17 @@ def codec_name(stream: av.stream.Stream) -> str:
 
 
 def compresses(context: av.VideoCodecContext) -> bool:
-    """Whether the codec loses detail and predicts frames from others: no lossless, mezzanine or picture codec does.
+    """Whether the codec has left marks, so that a network for compressed video does better (docs/quality.md).
 
-    Lossless H.264 of fewer chroma samples than 4:4:4 is known by its profile (ITU-T H.264, A.2.7: no other has the
-    transform bypass).
+    No lossless codec has, nor has one for editing but for `MARKING`. Lossless WebP is of R'G'B' (RFC 9649, 3). Lossless
+    H.264 of fewer chroma samples than 4:4:4 is known by its profile (ITU-T H.264, A.2.7: no other has the transform
+    bypass).
     """
     codec = context.codec
+    if codec.canonical_name == "webp":
+        return (context.pix_fmt or "").startswith("yuv")
+    if codec.canonical_name in MARKING:
+        return True
     if not codec.lossy or codec.intra_only or codec.canonical_name in MEZZANINE:
         return False
     return context.profile != "High 4:4:4 Predictive" or "444" in (context.pix_fmt or "")
@@ -222,7 +229,9 @@ def video_stream(container: av.container.InputContainer, name: str, index: int |
     return chosen
 
 
-def last_duration(container: av.container.InputContainer, stream: VideoStream, pts: int, duration: int) -> int:
+def last_duration(
+    container: av.container.InputContainer, stream: VideoStream, pts: int, duration: int, *, whole: bool = False
+) -> int:
     """Ticks for which the last frame of a stream stays.
 
     MP4 and QuickTime keep no frame's duration but steps from one decoding time to the next (ISO/IEC 14496-12, 8.6.1.2),
@@ -234,12 +243,13 @@ def last_duration(container: av.container.InputContainer, stream: VideoStream, p
         pts: of that frame, in ticks.
         duration: of it as FFmpeg states it. An end that asks for twice as much is that of a file that was cut short;
             where frames are hidden, as FFmpeg's `-ss` with `-c copy` leaves them, the track ends with its sound.
+        whole: the file is one that was completed: its end counts however long the frame then stays.
     """
     if "mov" not in container.format.name.split(",") or not stream.duration:
         return duration
     rest = (stream.start_time or 0) + stream.duration - pts
     longest = duration if stated_frames(container, stream) < stream.frames else 2 * duration - 1
-    return rest if 0 < rest <= longest else duration
+    return rest if rest > 0 and (whole or rest <= longest) else duration
 
 
 def stated_frames(container: av.container.InputContainer, stream: VideoStream) -> int:
