@@ -139,8 +139,8 @@ def serve(
       http://HOST:PORT/        a page with player and figures; beside it
                                upscaled.m3u8, live.ts, metrics, healthz
 
-    A file into a pipe waits for its reader and loses nothing. Everything else runs in real time: frames that would be
-    late are dropped, and counted.
+    A file into pipes or HLS files waits for its readers and loses nothing. Everything else runs in real time: frames
+    that would be late are dropped, and counted.
     """
     from videosr.errors import UsageError, one_line
     from videosr.live.options import ServeOptions, parse_target

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import av
 import pytest
 from clips import make_clip
 
+from videosr.live import serve
+from videosr.live.options import ServeOptions, parse_target
+from videosr.live.serve import Server
 from videosr.media import live_input, live_source
 from videosr.media.live_input import LiveInput, Picture, Sound
 from videosr.media.live_source import InputLost, SourceSpec
+from videosr.options import UpscaleOptions
 
 
 def transport(path: Path, codec: str = "libx264", **muxer: str) -> bytes:
@@ -35,11 +43,13 @@ def transport(path: Path, codec: str = "libx264", **muxer: str) -> bytes:
 @contextmanager
 def sender(first: bytes, then: bytes) -> Iterator[str]:
     """The address of one who sends the first once, and the other again and again."""
+    clients: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def send() -> None:
             with suppress(OSError):
                 client, _ = server.accept()
+                clients.append(client)
                 with client:
                     client.sendall(first)
                     while True:
@@ -48,6 +58,9 @@ def sender(first: bytes, then: bytes) -> Iterator[str]:
         thread = threading.Thread(target=send, daemon=True)
         thread.start()
         yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        for client in clients:
+            with suppress(OSError):  # it has been closed
+                client.shutdown(socket.SHUT_RDWR)
     thread.join()
 
 
@@ -95,3 +108,34 @@ def test_of_a_file_damage_of_any_length_is_passed(tmp_path, monkeypatch):
     with closing(LiveInput(SourceSpec(url=str(path)))) as source:
         assert sum(isinstance(event, Picture) for event in source) >= 95
         assert source.damaged > 0
+
+
+def test_dates_in_playlists_are_those_at_which_pictures_came(tmp_path, monkeypatch):
+    measured: list[float] = []
+
+    def warm_up(*arguments):
+        measured.append(time.time())
+        return real(*arguments)
+
+    real = serve.warm_up
+    monkeypatch.setattr(serve, "warm_up", warm_up)
+    playlist = tmp_path / "live.m3u8"
+    data = transport(tmp_path / "a.ts")
+    with sender(data, data) as url:
+        wanted = ServeOptions(
+            source=SourceSpec(url=url),
+            targets=(parse_target(str(playlist)),),
+            upscale=UpscaleOptions(model="light-2x"),
+            latency=60,
+            steps=False,
+        )
+        server = Server(wanted, lambda _: None)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(server.run)
+            while not playlist.exists():
+                time.sleep(0.01)
+            found = re.search("#EXT-X-PROGRAM-DATE-TIME:(.*)", playlist.read_text())
+            server.stop()
+            running.result()
+    assert found is not None
+    assert datetime.fromisoformat(found[1]).timestamp() <= measured[0] + 0.001
