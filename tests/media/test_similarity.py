@@ -3,9 +3,11 @@
 import av
 import numpy as np
 import pytest
+from clips import make_clip
 
 from videosr.media.readback import read_file
 from videosr.media.similarity import MOST, Samples, compare
+from videosr.media.verify import verify
 
 
 def scene(n, height=72, width=128):
@@ -79,3 +81,16 @@ def test_samples_of_a_long_video_are_few_and_the_same_in_every_one():
     assert small.pictures.keys() == large.pictures.keys()
     assert MOST <= sum(n % small.step == 0 for n in small.pictures) <= 2 * MOST
     assert max(small.pictures) > 4900
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "pix_fmt", "compared"), [(4, 6, "yuv420p", False), (64, 48, "yuv411p", True)]
+)
+def test_copies_of_few_samples_are_no_false_alarm(tmp_path, videosr, width, height, pix_fmt, compared):
+    clip = make_clip(
+        tmp_path / "a.mkv", frames=12, width=width, height=height, pix_fmt=pix_fmt, codec="ffv1", noise=30.0
+    )
+    assert videosr("upscale", clip, tmp_path / "b.mkv").code == 0
+    report = verify(clip, tmp_path / "b.mkv")
+    assert report.problems == []
+    assert (report.facts["likeness"] is not None) == compared

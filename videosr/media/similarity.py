@@ -19,6 +19,8 @@ from videosr.media.colorinfo import color_of
 from videosr.media.planes import planar_format
 
 WIDTH, HEIGHT = 64, 36
+SMALLEST = 8
+"""Columns and rows that pictures must have: of smaller ones the copies are what is at an edge of something."""
 MOST = 192
 """Samples that are kept at least, where there are as many frames; at most twice as many."""
 LEAST_PSNR = 20.0
@@ -39,7 +41,7 @@ class Samples:
     """Small copies of some frames of a video and of their neighbours: of the same ones in every video of a length.
 
     Attributes:
-        size: (columns, rows) of the copies; None: at most `WIDTH` x `HEIGHT` and half the first frame's.
+        size: (columns, rows) of the copies; None: at most `WIDTH` x `HEIGHT`, half the first frame's and its chroma's.
         parity: take the first (0) or second (1) of each two rows alone, a field of interlaced video; None: all rows.
         codec: FFmpeg's name of it, for what the frames do not say of their colours.
         step: every frame whose number this divides is a sample.
@@ -66,7 +68,9 @@ class Samples:
 
     def _small(self, frame: av.VideoFrame) -> Array:
         if self.size is None:
-            self.size = min(WIDTH, max(2, frame.width // 2)), min(HEIGHT, max(2, frame.height // 2))
+            width, height, fmt = frame.width, frame.height, frame.format
+            columns = max(2, min(width // 2, fmt.chroma_width(width)))  # 4:1:1 has fewer of chroma
+            self.size = min(WIDTH, columns), min(HEIGHT, max(2, min(height // 2, fmt.chroma_height(height))))
         matrix, range_ = _colour(frame, self.codec)
         columns, rows = self.size
         small = self._reformatter.reformat(

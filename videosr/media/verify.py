@@ -40,7 +40,7 @@ from videosr.media.probe import (
 )
 from videosr.media.readback import HASH, Reading, Track, read_file
 from videosr.media.riders import Riders
-from videosr.media.similarity import compare
+from videosr.media.similarity import SMALLEST, compare
 from videosr.media.source import clean_text, open_input, video_stream
 from videosr.media.tags import content_tags, missing, plain
 
@@ -214,7 +214,8 @@ class _Check:
 
     def likeness(self, a: Reading, b: Reading, fields: int = 1) -> None:
         """Pictures, by small copies of sampled frames (`similarity`)."""
-        if a.changed:  # where the picture changes its shape, the two are not cut alike
+        # Where the picture changes its shape, the two are not cut alike.
+        if a.changed or min(a.width, a.height) < SMALLEST:
             self.facts["likeness"] = None
             return
         # A deinterlaced frame shows the moment of its first field, one that was left interlaced those of both.
