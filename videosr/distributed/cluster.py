@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import videosr
+from videosr import __version__
 from videosr.distributed.crew import fill
 from videosr.distributed.piece import MakePiece, Unfit
 from videosr.distributed.pool import Done, Failed, Outcome, Told, outcome
@@ -307,13 +307,12 @@ def _node_died(errors: Any, exc: Exception) -> bool:
 # -- on the nodes -----------------------------------------------------------------------------------------------------
 
 
-def source_mark() -> str:
-    """What tells one state of this package from another with the same version: a hash of its source."""
+def source_mark(home: Path = Path(__file__).parents[1]) -> str:
+    """What tells one state of this package from another with the same version: a hash of its source, which lies there."""
     digest = hashlib.sha256()
-    home = Path(videosr.__file__).parent
     for path in sorted(path for path in home.rglob("*") if path.suffix in _SOURCES):
         digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{videosr.__version__} {digest.hexdigest()[:12]}"
+    return f"{__version__} {digest.hexdigest()[:12]}"
 
 
 def _by_value() -> Callable[..., Iterator[Any]]:
