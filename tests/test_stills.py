@@ -236,7 +236,7 @@ def test_an_image_says_which_other_pictures_it_leaves_out(tmp_path, videosr):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_a_picture_passes_verification(videosr, tmp_path, suffix):
-    source = make_clip(tmp_path / "in.jpg", codec="mjpeg", pix_fmt="yuvj420p", frames=1)
+    source = make_clip(tmp_path / "in.jpg", codec="mjpeg", color=(5, 2, 2, 2, 0), frames=1)
     output = tmp_path / f"out{suffix}"
     assert videosr("upscale", source, output, "--model", "light-2x").code == 0
     found = videosr("verify", source, output)

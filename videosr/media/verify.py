@@ -146,10 +146,12 @@ class _Check:
             self._differ(f"video: rotation {b.rotation} (matrix {b.matrix}), expected {a.rotation} (matrix {a.matrix})")
         for name, value in a.color.items():
             stated = value not in ((0,) if name in ("range", "siting") else (0, 2, 3))
-            if name == "range" and (_is_rgb(a) or _is_rgb(b) or (value, b.color.get(name)) == (1, 0)):
+            if name == "range" and (_is_rgb(a) or (value, b.color.get(name)) == (1, 0)):
                 stated = False  # R'G'B' has none, and "limited" is what readers assume where none is stated (QuickTime)
-            if (name == "matrix" and 0 in (value, b.color.get(name))) or name == ASSUMED.get(b.codec):
+            if (name == "matrix" and value == 0) or name == ASSUMED.get(b.codec):
                 stated = False  # the encoder sets its own; `likeness` checks that the pictures look the same
+            if name in ("matrix", "range") and self._plan.container == "image":
+                stated = False  # each kind of file has but one
             if stated and name != "siting" and b.color.get(name) != value:
                 self._differ(f"video: colour {name} {b.color.get(name)}, expected {value}")
         self.facts["color"] = b.color
