@@ -177,7 +177,8 @@ _OPTIONS = [
         "--deinterlace",
         type=click.Choice([d.value for d in Deinterlace]),
         default="auto",
-        help="Interlaced video: auto looks at its pictures, and matches the fields of telecined film.",
+        help="Interlaced video: auto looks at its pictures, and matches the fields of telecined film; film does that "
+        "whatever they show.",
     ),
     click.option("--field-rate", is_flag=True, help="Of interlaced video, make a frame of each field."),
     click.option(

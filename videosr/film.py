@@ -94,7 +94,7 @@ class TranscodeOptions:
             raise UsageError(f"--size {self.width}x{self.height} is not positive")
         if self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels} is not positive")
-        if self.field_rate and self.deinterlace is Deinterlace.OFF:
+        if self.field_rate and self.deinterlace in (Deinterlace.OFF, Deinterlace.FILM):
             raise UsageError("--field-rate makes frames of fields: it needs --deinterlace auto or bwdif")
 
     @property

@@ -154,6 +154,23 @@ def test_fields_of_telecined_film_find_their_frames(clips):
     assert len(after) // 5 - 2 <= repeats <= len(after) // 5 + 1
 
 
+def test_film_that_is_not_recognised_can_be_named(tmp_path):
+    """Drawings on threes: of five frames hardly one repeats a field that the pulldown repeats."""
+    shown = telecined(48)
+    path = write(tmp_path / "threes.mkv", woven([moment // 3 for moment in shown]), rate=Fraction(30000, 1001))
+    assert detect(path).scan is Scan.INTERLACED
+    after, said = frames(path, "film")
+    assert "to be taken for film" in said
+    assert "fields matched" in said
+    interpolated, _ = frames(path)
+    wanted = [{moment // 3 for moment in pair} for pair in zip(shown[::2], shown[1::2], strict=True)]
+
+    def worst(found):
+        return max(min(error(f, m) for m in moments) for f, moments in list(zip(found, wanted, strict=True))[4:-4])
+
+    assert worst(after) < 0.1 < worst(interpolated)
+
+
 def test_film_in_interlaced_clothes_is_left_alone(clips):
     before, _ = frames(clips["film"], "off")
     after, said = frames(clips["film"])

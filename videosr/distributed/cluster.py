@@ -308,7 +308,7 @@ def _node_died(errors: Any, exc: Exception) -> bool:
 
 
 def source_mark(home: Path = Path(__file__).parents[1]) -> str:
-    """What tells one state of this package from another with the same version: a hash of its source, which lies there."""
+    """What tells one state of this package from another of the same version: a hash of its source, which lies there."""
     digest = hashlib.sha256()
     for path in sorted(path for path in home.rglob("*") if path.suffix in _SOURCES):
         digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())

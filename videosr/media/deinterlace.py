@@ -30,6 +30,7 @@ class Deinterlace(StrEnum):
 
     AUTO = "auto"
     BWDIF = "bwdif"
+    FILM = "film"
     OFF = "off"
 
 
@@ -84,9 +85,11 @@ def deinterlacing(wanted: Deinterlace, found: Callable[[], Fields], *, double: b
         marked = f"marked as interlaced, but the picture is not ({fields.seen}): left as it is"
         return None, marked if fields.marked else ""
     what = "not found to be interlaced" if fields.scan is Scan.PROGRESSIVE else str(fields.scan)
-    film = wanted is Deinterlace.AUTO and fields.scan is Scan.TELECINE and not double
+    film = wanted is Deinterlace.FILM or (wanted is Deinterlace.AUTO and fields.scan is Scan.TELECINE and not double)
     if fields.scan is Scan.TELECINE:
         what = "telecined film (3:2 pulldown)"
+    elif wanted is Deinterlace.FILM:
+        what += ", to be taken for film"
     how = "fields matched to the film's frames, the repeats kept" if film else f"deinterlaced by bwdif, {rate}"
     return Plan(order=fields.order, film=film, double=double), f"{what}, {order} field first ({fields.seen}): {how}"
 
