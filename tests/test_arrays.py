@@ -133,7 +133,7 @@ def test_dlpack_is_asked_before_the_interface_that_names_no_stream(monkeypatch):
 
 def test_a_missing_cupy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(MissingExtraError, match=r"videosr\[cuda\]"):
+    with pytest.raises(MissingExtraError, match=r"--extra cuda "):
         native(OnGpu())
 
 

@@ -375,8 +375,8 @@ def test_models_are_listed(videosr):
     done = videosr("upscale", "--list-models")
     assert done.code == 0
     assert "realtime-2x" in done.out
-    assert "(default for pictures and lossless video)" in done.out
-    assert "(default for compressed video)" in done.out
+    assert "(default for what is lossless)" in done.out
+    assert "(default for what is compressed)" in done.out
 
 
 def test_upscaling_sends_nothing_home():

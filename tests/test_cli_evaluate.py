@@ -99,7 +99,7 @@ def test_perceptual_measures_are_named_and_say_what_they_need(monkeypatch: pytes
     with pytest.raises(UsageError, match="'vmaf' is not one of lpips, dists, topiq, ssim-c"):
         Perceptual(["lpips", "vmaf"])
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(MissingExtraError, match=r"lpips needs .*videosr\[iqa\]"):
+    with pytest.raises(MissingExtraError, match=r"lpips needs .*--extra iqa "):
         Perceptual(["lpips"])
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
-from clips import make_clip
+from clips import make_clip, picture
 
-from videosr.frame import StreamInfo
+from videosr.frame import PixelFormat, StreamInfo
 from videosr.media.decoder import Decoder
+from videosr.media.planes import to_av_frame
 from videosr.models import registry
 from videosr.options import UpscaleOptions
 from videosr.upscaler import Upscaler
@@ -30,7 +32,6 @@ UNMARKED = {
     "Ut Video": ("a.avi", "yuv420p", "utvideo", {}),
     "uncompressed": ("a.nut", "yuv420p", "rawvideo", {}),
     "ProRes": ("a.mov", "yuv422p10le", "prores_ks", {}),
-    "lossless WebP": ("a.webp", "bgra", "libwebp", {"lossless": "1"}),
 }
 
 
@@ -60,6 +61,19 @@ def test_what_is_lossless_or_made_for_editing_is_not_marked(tmp_path, kind):
     info = info_of(tmp_path, *UNMARKED[kind])
     assert not info.compressed
     assert UpscaleOptions().of(info).model == registry.DEFAULT
+
+
+def test_lossless_webp_is_not_marked(tmp_path):
+    """As which codec it is the same as the other one."""
+    fmt = PixelFormat.parse("gbrp")
+    with av.open(str(tmp_path / "a.webp"), "w") as out:
+        stream = out.add_stream("libwebp", rate=1, options={"lossless": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgra"
+        frame = to_av_frame(picture(0, fmt, 48, 64), fmt).reformat(format="bgra")
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    with Decoder(tmp_path / "a.webp") as decoder:
+        assert decoder.info.codec == "webp"
+        assert not decoder.info.compressed
 
 
 def test_a_network_that_was_named_stays(tmp_path):

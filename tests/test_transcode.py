@@ -387,7 +387,7 @@ def test_a_failure_leaves_the_old_output(rich, videosr, monkeypatch):
 
 def test_a_failure_while_joining_costs_no_frame(rich, videosr, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("videosr.media.muxer._publish", lambda part, target: part.replace(target / "not a folder"))
+        patch.setattr("videosr.media.muxer._publish", lambda part, target, *_: part.replace(target / "not a folder"))
         done = videosr("upscale", rich, rich.with_name("out.mkv"), *FAST)
     assert done.code == 1
     assert "out.mkv: cannot be written" in done.err.splitlines()[-1]

@@ -497,7 +497,7 @@ def test_recurrent_networks_take_frames_in_order_alone(tmp_path):
         ({"denoise": 0.5, "temporal": "off"}, "--temporal"),
         ({"temporal": "often"}, "temporal 'often' is not one of off, ema, adaptive"),
         ({"on_nan": "black"}, "on_nan 'black' is not one of fail, bicubic"),
-        ({"threads": 0}, "0 threads"),
+        ({"threads": 0}, "threads 0 is not positive"),
     ],
 )
 def test_impossible_options_are_refused(bad, said):

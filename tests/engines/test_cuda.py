@@ -348,7 +348,7 @@ def test_what_it_cannot_do_is_said(paragon, monkeypatch):
         load(paragon.deploy, "cuda", device="cpu")
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.delitem(sys.modules, "videosr.engines.gpu_cupy", raising=False)
-    with pytest.raises(MissingExtraError, match=r"the cuda engine.*videosr\[cuda\]"):
+    with pytest.raises(MissingExtraError, match=r"the cuda engine.*--extra cuda "):
         load(paragon.deploy, "cuda", device="cuda")
 
 

@@ -19,6 +19,7 @@ from clips import make_clip
 
 from videosr.live import serve
 from videosr.live.options import ServeOptions, parse_target
+from videosr.live.segments import Segmenter
 from videosr.live.serve import Server
 from videosr.media import live_input, live_source
 from videosr.media.live_input import LiveInput, Picture, Sound
@@ -112,6 +113,13 @@ def test_of_a_file_damage_of_any_length_is_passed(tmp_path, monkeypatch):
 
 def test_dates_in_playlists_are_those_at_which_pictures_came(tmp_path, monkeypatch):
     measured: list[float] = []
+    epochs: list[float] = []
+
+    def segmenter(epoch, *arguments, **options):
+        epochs.append(epoch)
+        return Segmenter(epoch, *arguments, **options)
+
+    monkeypatch.setattr(serve, "Segmenter", segmenter)
 
     def warm_up(*arguments):
         measured.append(time.time())
@@ -138,4 +146,5 @@ def test_dates_in_playlists_are_those_at_which_pictures_came(tmp_path, monkeypat
             server.stop()
             running.result()
     assert found is not None
-    assert datetime.fromisoformat(found[1]).timestamp() <= measured[0] + 0.001
+    assert epochs[0] <= measured[0]
+    assert datetime.fromisoformat(found[1]).timestamp() >= epochs[0] - 0.001  # of the first segment that is listed

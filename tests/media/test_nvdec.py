@@ -334,7 +334,7 @@ def test_a_context_that_cannot_be_made_is_told(monkeypatch):
 
 def test_a_missing_cupy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(MissingExtraError, match=r"decoding on the GPU.*videosr\[cuda\]"):
+    with pytest.raises(MissingExtraError, match=r"decoding on the GPU.*--extra cuda "):
         nvdec.cuda_reader(0)
 
 
