@@ -157,7 +157,7 @@ def resolve(
     if codec == "libvpx-vp9" and not rate_mode:
         merged.setdefault("b", "0")
     if codec == "ffv1":
-        merged.setdefault("slices", str(_slices(info)))
+        merged.setdefault("slices", str(ffv1_slices(info.width, info.height)))
     if codec == "prores_ks":
         merged.setdefault("profile", "3" if pix_fmt.startswith("yuv422") else "4")
     if codec == "dnxhd":  # of DNxHD proper, only a few sizes and rates are allowed
@@ -177,14 +177,14 @@ def resolve(
     return full
 
 
-def _slices(info: StreamInfo) -> int:
+def ffv1_slices(width: int, height: int) -> int:
     """FFV1's slices: what FFmpeg's encoder takes, so many as its threads can share, more where each would be too large.
 
     FFmpeg refuses slices of more than 2^27 / ((bits + 1) planes) samples (`ff_ffv1_encode_determine_slices`), where 1.9
     million are not too many for any format.
     """
     rows, columns = 4, 6
-    while -(-info.width // columns) * -(-info.height // rows) > _SLICE_SAMPLES:
+    while -(-width // columns) * -(-height // rows) > _SLICE_SAMPLES:
         rows = columns = max(columns, rows + 1)
     return rows * columns
 

@@ -23,7 +23,6 @@ import av.error
 
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
-from videosr.media import heif
 from videosr.media.colorinfo import INEXACT, changes, color_of
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.fields import Pulldown
@@ -158,7 +157,7 @@ class Decoder:
         self._demuxer = pictures.container.format.name
         self._pages = further_pages(self.name) if context.codec.name == "tiff" else []
         # Which may have become Matroska: elsewhere the others of its pictures are streams.
-        self._heif = heif.read(self.name) if "matroska" in self._demuxer else None
+        self._heif = pictures.heif if "matroska" in self._demuxer else None
         if self._heif is not None:
             self._pages = self._heif.further
         self.display_matrix = coded_display_matrix(context)

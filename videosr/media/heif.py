@@ -130,39 +130,24 @@ def read(path: str | os.PathLike[str]) -> Heif | None:
     Raises:
         InputError: its boxes are damaged.
     """
-    file = Path(path)
+    found = Heif(Path(path))
     try:
-        with file.open("rb") as opened:
-            if opened.read(8)[4:] != b"ftyp":
-                return None
-            opened.seek(0)
-            found = Heif(file)
-            boxes = _top(opened)
+        with found.path.open("rb") as file:
+            meta = _meta(file)
     except OSError:
         return None  # who opens it says so
-    brands = boxes.get(b"ftyp", b"")
-    if (
-        b"meta" not in boxes
-        or b"moov" in boxes
-        or _BRANDS.isdisjoint(brands[i : i + 4] for i in range(0, len(brands), 4))
-    ):
+    if meta is None:
         return None
     try:
-        _fill(found, boxes[b"meta"][4:])
+        _fill(found, meta[4:])
     except (struct.error, IndexError, KeyError) as exc:
-        raise InputError(f"{file}: the list of its pictures is damaged; copy or download it again") from exc
+        raise InputError(f"{found.path}: the list of its pictures is damaged; copy or download it again") from exc
     return found if found.primary in found.items else None
 
 
-def rides(path: str | os.PathLike[str]) -> dict[str, bytes]:
-    """What belongs to the picture of a HEIF file (`Heif.rides`); of other files nothing."""
-    heif = read(path)
-    return heif.rides() if heif is not None else {}
-
-
-def _top(file: BinaryIO) -> dict[bytes, bytes]:
-    """The file's own boxes (ISO/IEC 14496-12, 4.2), of those for media nothing but that they are there."""
-    found: dict[bytes, bytes] = {}
+def _meta(file: BinaryIO) -> bytes | None:
+    """What the `meta` box of a HEIF file holds (ISO/IEC 14496-12, 4.2), None of others: films are not gone through."""
+    meta: bytes | None = None
     at, end = 0, os.fstat(file.fileno()).st_size
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
@@ -170,15 +155,17 @@ def _top(file: BinaryIO) -> dict[bytes, bytes]:
         if size == 1:
             size = int.from_bytes(file.read(8))
             begin += 8
-        if kind in (b"ftyp", b"meta") and begin - at <= size <= _MOST:
-            found.setdefault(kind, file.read(size - (begin - at)))
-        else:
-            found.setdefault(kind, b"")
+        data = file.read(size - (begin - at)) if kind in (b"ftyp", b"meta") and begin - at <= size <= _MOST else b""
+        other = not at and (kind != b"ftyp" or _BRANDS.isdisjoint(data[i : i + 4] for i in range(0, len(data), 4)))
+        if other or kind == b"moov":
+            return None
+        if kind == b"meta" and meta is None:
+            meta = data
         at += size
         if size < 8 or at >= end:  # the first goes to the end, or is damaged
             break
         file.seek(at)
-    return found
+    return meta
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.captions import CAPTIONS
-from videosr.media.colorinfo import resolve_color, tagged_color
+from videosr.media.colorinfo import color_of
 from videosr.media.cropping import Cropping
 from videosr.media.hdr import SideData
 from videosr.media.limits import MAX_PIXELS, MAX_SIDE
@@ -262,16 +262,7 @@ class LiveInput:
                 raise InputError(f"{self._spec.shown}: {picture.width}x{picture.height} is too large")
             self._kinds.clear()
             fmt = planar_format(picture.format.name, opaque=True)
-            tagged = tagged_color(
-                picture.colorspace,
-                picture.color_range,
-                picture.color_primaries,
-                picture.color_trc,
-                picture.chroma_location,
-            )
-            full = picture.format.name.startswith("yuvj")
-            codec = self._stream.codec_context.codec.canonical_name
-            color, _ = resolve_color(tagged, fmt, picture.height, picture.width, codec=codec, full_range_format=full)
+            color, _ = color_of(picture, fmt, self._stream.codec_context.codec.canonical_name)
             self._kinds[key] = fmt, color
         fmt, color = self._kinds[key]
         rides = self._side_data.of(picture)

@@ -22,11 +22,11 @@ from av.codec.context import Flags
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
+from videosr.media import heif
 from videosr.media.avi import PictureTimes
 from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
 from videosr.media.decoders import host_decoder
-from videosr.media.heif import rides
 from videosr.media.jpegs import CODECS, STRICT, Concealing
 from videosr.media.limits import check_size
 from videosr.media.logs import captured
@@ -54,6 +54,7 @@ class Pictures:
         container: that is read.
         clock: makes one time line of the file's timestamps.
         stream: of it.
+        heif: the items of the file, if it is HEIF.
         first_pts: the first frame wanted, in the stream's time base; None: the very first.
         lead: how many frames before that one are wanted too, if there are as many.
         early: how many of those were given.
@@ -91,7 +92,9 @@ class Pictures:
             self._index = self.stream.index
             context = self.stream.codec_context
             self._context = host_decoder(self.stream)
-            self.cropping, self.side_data = Cropping(context), FrameSideData(context, rides(path))
+            self.heif = heif.read(path)
+            rides = self.heif.rides() if self.heif is not None else {}
+            self.cropping, self.side_data = Cropping(context), FrameSideData(context, rides)
             self.coded_format, self._size = context.pix_fmt or "", (context.width, context.height)
             self.clock = clock_of(self.container)
         except BaseException:

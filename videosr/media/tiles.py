@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from videosr.color import from_rgb, to_rgb
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
+from videosr.media.codecs import ffv1_slices
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.decoders import other_decoder
 from videosr.media.heif import Heif, read
@@ -31,14 +32,13 @@ from videosr.media.limits import check_size
 from videosr.media.orientation import Orientation
 from videosr.media.planes import PlaneReader, planar_format, to_av_frame
 
-_MATRICES = {0: (1, 0, 0, 1), 1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}
-"""Display matrices, the first two entries of both rows, of `irot`: quarters anticlockwise (6.5.10)."""
-_MIRRORS = {0: (1, 0, 0, -1), 1: (-1, 0, 0, 1)}
-"""Of `imir`: top and bottom, left and right change places (6.5.12)."""
+_TURNS = {
+    b"irot": tuple(Orientation(*how) for how in ((False,) * 3, (True, False, True), (False, True, True), (True, True))),
+    b"imir": (Orientation(inverted=True), Orientation(mirrored=True)),
+}
+"""What properties do to a picture: quarters anticlockwise (6.5.10); the axis of a reflection (6.5.12)."""
 _PACKED = {"gbrp": "bgr0", "gbrap": "bgra"}
 """Formats that FFV1 takes in place of ours."""
-_FEW_SLICES = 2**24
-"""Pixels above which FFV1's own choice of slices may be fewer than FFmpeg takes."""
 _DEPTH = 8
 """Items that may stand between a picture and the coded ones that it is made of."""
 
@@ -186,11 +186,8 @@ class _Maker:
                     frame = replace(frame, color=color)
                 elif kind == b"clap":
                     frame = _cropped(frame, struct.unpack_from(">IIIIiIiI", data))
-                elif kind in (b"irot", b"imir"):
-                    a, b, c, d = (_MATRICES if kind == b"irot" else _MIRRORS)[data[0] & (3 if kind == b"irot" else 1)]
-                    orientation = Orientation.of((a, b, 0, c, d, 0, 0, 0, 1))
-                    assert orientation is not None
-                    frame = orientation.frame(frame)
+                elif (turns := _TURNS.get(kind)) is not None:
+                    frame = turns[data[0] % len(turns)].frame(frame)
         except (struct.error, IndexError, ZeroDivisionError) as exc:
             raise self._damaged(number) from exc
         return frame
@@ -249,8 +246,7 @@ def _film(frame: Frame) -> io.BytesIO:
         context.colorspace, context.color_range = int(color.matrix), int(color.range)
         context.color_primaries, context.color_trc = color.primaries, color.transfer
         context.chroma_sample_location = int(color.siting)
-        if picture.width * picture.height > _FEW_SLICES:
-            context.options = {"slices": "64"}
+        context.options = {"slices": str(ffv1_slices(picture.width, picture.height))}
         out.mux([*context.encode(picture), *context.encode(None)])
     made.seek(0)
     return made
