@@ -18,6 +18,9 @@ hypothesis.settings.load_profile("videosr")
 # The engines' caches of compiled models go where nobody's own are.
 _CACHE = tempfile.TemporaryDirectory(prefix="videosr-tests-", ignore_cleanup_errors=True)
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+# Workers share the cores: threads of torch that spin while they wait for each other would take them from other workers.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whoever runs the tests in the background may have had signals ignored; tests send them, to this process and to others.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("SIGTERM", "SIGHUP"):
