@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
@@ -22,11 +23,12 @@ from videosr.cli_batch import batch
 from videosr.cli_compare import compare
 from videosr.cli_engine import doctor, engine
 from videosr.cli_evaluate import evaluate
-from videosr.cli_options import Device, FileName, ray_option, transcode_options, wanted
+from videosr.cli_options import Device, FileName, framerate_option, ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
 from videosr.errors import MissingExtraError, UsageError, VideosrError, one_line
-from videosr.media.containers import container_format
+from videosr.media.containers import IMAGES, container_format
+from videosr.media.numbered import RATE, Numbered
 from videosr.media.opening import under_way
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
@@ -34,6 +36,8 @@ from videosr.models import registry
 from videosr.progress import Progress
 from videosr.transcode import Crew, picture_losses, transcode
 
+RAW = (".y4m", ".yuv", ".raw", ".rgb")
+"""Suffixes of video without a container, which `videosr serve` writes."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
@@ -61,6 +65,7 @@ def cli(debug: bool) -> None:
 @cli.command()
 @click.argument("source", type=FileName())
 @click.argument("output", type=FileName())
+@framerate_option
 @transcode_options
 @click.option(
     "--jobs",
@@ -76,17 +81,35 @@ def cli(debug: bool) -> None:
     help="Tell of progress as JSON lines on stdout: begin, progress, note, warning, done, error.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-def upscale(source: Path, output: Path, jobs: int, ray: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
+def upscale(
+    source: Path,
+    output: Path,
+    framerate: Fraction | None,
+    jobs: int,
+    ray: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Upscale a video, or an image.
 
     SOURCE is any file that FFmpeg reads. OUTPUT ends in .mkv .mp4 .mov .webm, or .png .jpg .webp for an image.
 
+    Either may be numbered pictures, as scan/%05d.png: in, from the first number that is there; out, from 1, or with the
+    numbers of those that went in.
+
     Audio, subtitles, chapters, attachments, tags, timestamps and colour arrive as they were; what the output cannot
-    hold is named before work starts. The output appears when it is complete.
+    hold is named before work starts. The output appears when it is complete, a numbered picture when that one is.
     """
     progress = Progress(source.name, as_json=as_json, quiet=quiet)
     try:
-        result = transcode(source, output, wanted(**options), progress, _crew(jobs, ray))
+        if output.name == "-" or output.suffix.lower() in RAW:
+            serve = f"videosr serve {shlex.quote(str(source))} -o -"
+            to = "| ..." if output.name == "-" else f"> {shlex.quote(str(output))}"
+            raise UsageError(f"{output}: upscale writes whole files; for raw video (y4m): {serve} {to}")
+        numbered = Numbered.of(output) if output.suffix.lower() in IMAGES else None
+        request = replace(wanted(**options), framerate=framerate)
+        result = transcode(source, numbered or output, request, progress, _crew(jobs, ray))
         size, mended, replaced = f"{result.width}x{result.height}", result.mended, result.replaced
         progress.done(output, size, result.frames, result.reused, mended=mended, replaced=replaced)
     except (Exception, KeyboardInterrupt) as exc:
@@ -147,8 +170,9 @@ def probe(file: Path, to: str, as_json: bool) -> None:
 @click.argument("source", type=FileName())
 @click.argument("output", type=FileName())
 @click.option("--scale", type=click.IntRange(min=1), help="The picture must be exactly this many times as large.")
+@framerate_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None:
+def verify(source: Path, output: Path, scale: int | None, framerate: Fraction | None, as_json: bool) -> None:
     """Check that an output holds all that its source does.
 
     Compares frames and their times, colour, streams, chapters and tags, and decodes OUTPUT to its end. Exit code 1 if
@@ -156,7 +180,7 @@ def verify(source: Path, output: Path, scale: int | None, as_json: bool) -> None
     """
     from videosr.media.verify import verify as compare
 
-    report = compare(source, output, scale=scale)
+    report = compare(source, output, scale=scale, framerate=framerate or RATE)
     facts = report.facts
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2, default=_jsonable))

@@ -19,6 +19,7 @@ from videosr.errors import UsageError
 from videosr.media.codecs import EncoderSettings
 from videosr.media.deinterlace import Deinterlace
 from videosr.media.limits import DEFAULT_MAX_PIXELS
+from videosr.media.numbered import RATE
 from videosr.media.resize import SIDES
 from videosr.media.source import parse_clock
 from videosr.models import registry
@@ -56,6 +57,19 @@ class Clock(click.ParamType[Fraction]):
             if found is None or any(float(part) >= 60 for part in value.split(":")[1:]):
                 self.fail(f"{value!r} is neither seconds nor [HH:]MM:SS", param, ctx)
             return found
+
+
+class Rate(click.ParamType[Fraction]):
+    """Frames a second."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Parse; exact, never through a float."""
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not of the form 24, 23.976 or 24000/1001", param, ctx)
 
 
 class Size(click.ParamType[tuple[int, int]]):
@@ -266,6 +280,14 @@ def transcode_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command = option(command)
     return command
 
+
+framerate_option = click.option(
+    "--framerate",
+    type=Rate(),
+    show_default=str(RATE),
+    help="Of numbered pictures, as scan/%05d.png: frames a second, also as 24000/1001.",
+)
+"""Of commands that take them."""
 
 ray_option = click.option(
     "--ray",

@@ -30,13 +30,19 @@ def hold(path: Path) -> ExitStack:
         return stack.pop_all()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, folder: Path | None = None) -> None:
     """Write a file beside its name, let the disk have it, and rename it.
+
+    Args:
+        path: its name.
+        data: what it holds.
+        folder: on the same disk, where it is written; a process that is killed leaves it there.
 
     Raises:
         OutputError: it cannot be written; what was under the name is still there.
     """
-    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}")  # names are limited, and path's may be long
+    # Names are limited, and path's may be long.
+    temporary = (folder or path.parent) / f".{path.name[:50]}.{secrets.token_hex(4)}"
     try:
         try:
             with temporary.open("xb") as file:

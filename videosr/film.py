@@ -26,17 +26,21 @@ from videosr.graph import Graph, Stage, Timing
 from videosr.journal import Gap, fingerprint, segment_name
 from videosr.media.codecs import EncoderSettings, canonical_name, output_info, resolve
 from videosr.media.conform import Conformer
+from videosr.media.containers import IMAGES
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, deinterlacing
 from videosr.media.dolby import Fit, carried
 from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.encoders import NVENC
 from videosr.media.fields import detect
+from videosr.media.images import image_settings, working_format
 from videosr.media.limits import DEFAULT_MAX_PIXELS
+from videosr.media.numbered import RATE
 from videosr.media.nvenc import takes_gpu_frames
 from videosr.media.resize import Resizer, wanted_size
 from videosr.media.riders import Riders
 from videosr.media.segments import SegmentRule
+from videosr.media.sequence import RUN, PictureEncoder
 from videosr.options import UpscaleOptions
 from videosr.temporal import HISTORY
 from videosr.upscaler import Upscaler
@@ -54,6 +58,7 @@ class TranscodeOptions:
         start: seconds into the source at which to begin.
         duration: seconds to take.
         frames: frames to take.
+        framerate: of numbered pictures, frames a second; None: `numbered.RATE`.
         deinterlace: what to do about interlaced video.
         field_rate: make a frame of each field of interlaced video, not of both.
         segments: where the work is cut into pieces that are encoded apart.
@@ -69,6 +74,7 @@ class TranscodeOptions:
     start: Fraction | None = None
     duration: Fraction | None = None
     frames: int | None = None
+    framerate: Fraction | None = None
     deinterlace: Deinterlace = Deinterlace.AUTO
     field_rate: bool = False
     segments: SegmentRule = field(default_factory=SegmentRule)
@@ -86,6 +92,8 @@ class TranscodeOptions:
             raise UsageError(f"--start {float(self.start):g} lies before the beginning")
         if self.duration is not None and self.duration <= 0:
             raise UsageError(f"--duration {float(self.duration):g} is not positive")
+        if self.framerate is not None and not Fraction(1, 100) <= self.framerate <= 300:
+            raise UsageError(f"--framerate {float(self.framerate):g} is not from 0.01 to 300")
         if self.frames is not None and self.frames < 1:
             raise UsageError(f"--frames {self.frames} is not positive")
         if self.height is not None and self.width is None and self.height < 1:
@@ -129,7 +137,7 @@ class SegmentSink:
 
     def __init__(self, folder: Path, film: Film, first: int) -> None:
         self._folder, self._film, self._next = folder, film, first
-        self._encoder: SegmentEncoder | None = None
+        self._encoder: SegmentEncoder | PictureEncoder | None = None
         self._frames = 0  # in the open segment
 
     def write(self, frame: Frame) -> None:
@@ -137,8 +145,7 @@ class SegmentSink:
         if self._encoder is not None and self._film.closes(self._frames, frame.scene_start):
             self.finish()
         if self._encoder is None:
-            path = self._folder / segment_name(self._next)
-            self._encoder = SegmentEncoder(path, self._film.settings, self._film.coded, self._film.riders)
+            self._encoder = self._film.encoder(self._folder / segment_name(self._next))
             self._frames = 0
         self._encoder.encode(frame)
         self._frames += 1
@@ -165,13 +172,14 @@ class Film:
 
     Args:
         source: what PyAV can read.
-        container: of the output, by FFmpeg's name.
+        container: of the output, by FFmpeg's name; or the suffix of numbered pictures (`sequence`).
         options: what to make of it.
 
     Attributes:
         source: the file.
         container: of the output.
         options: as given.
+        pictures: the output is numbered pictures.
         decoder: gives the frames that are to be upscaled.
         upscaler: of them.
         settings: of the encoder, resolved.
@@ -186,6 +194,7 @@ class Film:
 
     def __init__(self, source: Path, container: str, options: TranscodeOptions) -> None:
         self.source, self.container, self.options = source, container, options
+        self.pictures = container in IMAGES
         self.timings: list[Timing] = []
         self.decoder = open_source(source, options)
         try:
@@ -205,12 +214,22 @@ class Film:
             self.decoder = decoder = open_on_gpu(decoder, options, device.index)
         info = upscaler.output_info(decoder.info)
         if resized:
-            info = Resizer(info, *wanted_size(info, options.width, options.height)).info
-        self.settings: EncoderSettings = resolve(options.encoder, info, self.container, hdr=decoder.hdr)
+            size = wanted_size(info, options.width, options.height, multiple=1 if self.pictures else 2)
+            info = Resizer(info, *size).info
+        self.settings: EncoderSettings
+        if self.pictures:
+            self.settings = image_settings(self.container, options.encoder, decoder.info)
+            pix_fmt = working_format(self.settings).name
+        else:
+            self.settings = resolve(options.encoder, info, self.container, hdr=decoder.hdr)
+            pix_fmt = self.settings.pix_fmt
         # Only now the encoder's pixel format is known: the upscaler makes that, with the engine that is loaded.
-        self.upscaler = Upscaler(replace(options.upscale, pix_fmt=self.settings.pix_fmt), upscaler.engine)
+        self.upscaler = Upscaler(replace(options.upscale, pix_fmt=pix_fmt), upscaler.engine)
         self.upscaler.chosen = upscaler.chosen
         self.coded: StreamInfo = output_info(self.settings, info)
+        if self.pictures:
+            made = self.upscaler.output_info(decoder.info)
+            self.coded = replace(info, format=made.format, color=made.color)
         self.riders = riders_of(decoder, self.settings, self.coded, self.container)
         conformer = Conformer(self.upscaler.output_info(decoder.info))
         self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
@@ -225,7 +244,7 @@ class Film:
         self.job: dict[str, Any] = {
             "videosr": __version__,
             "input": fingerprint(self.source),
-            **{name: _text(getattr(options, name)) for name in ("start", "duration", "frames")},
+            **{name: _text(getattr(options, name)) for name in ("start", "duration", "frames", "framerate")},
             "deinterlace": _text(decoder.deinterlace),
             "size": f"{self.coded.width}x{self.coded.height}",
             **asdict(self.settings),
@@ -242,8 +261,16 @@ class Film:
         """Frames that will come, as far as the container says."""
         return expected_frames(self.decoder.info, self.options)
 
+    def encoder(self, segment: Path) -> SegmentEncoder | PictureEncoder:
+        """What makes a segment of consecutive frames. Raises OutputError."""
+        if self.pictures:
+            return PictureEncoder(segment, self.settings, self.coded, self.decoder.display_matrix)
+        return SegmentEncoder(segment, self.settings, self.coded, self.riders)
+
     def closes(self, frames: int, cut: bool) -> bool:
         """Whether a segment of so many frames closes before the next one (`SegmentRule.closes`)."""
+        if self.pictures:
+            return frames >= RUN
         return self.settings.segmented and self.options.segments.closes(frames, cut)
 
     def fill(self, gaps: Iterable[Gap], folder: Path, told: Callable[[int], None]) -> None:
@@ -338,6 +365,7 @@ def open_source(source: Path, options: TranscodeOptions) -> Decoder:
 
     Raises:
         InputError: see `Decoder`.
+        UsageError: a frame rate is given of what has one.
     """
     most = options.max_pixels
     wanted, why = deinterlacing(options.deinterlace, lambda: detect(source, max_pixels=most), double=options.field_rate)
@@ -346,10 +374,14 @@ def open_source(source: Path, options: TranscodeOptions) -> Decoder:
         start=options.start,
         duration=options.duration,
         frames=options.frames,
+        rate=options.framerate or RATE,
         deinterlace=wanted,
         max_pixels=most,
         follow=not options.strict,
     )
+    if options.framerate is not None and decoder.numbered is None:
+        decoder.close()
+        raise UsageError(f"--framerate is for numbered pictures: {source} says itself when its frames are shown")
     if why:
         decoder.warnings.append(why)
     return decoder
@@ -371,6 +403,7 @@ def open_on_gpu(decoder: Decoder, options: TranscodeOptions, index: int) -> Deco
         start=options.start,
         duration=options.duration,
         frames=options.frames,
+        rate=options.framerate or RATE,
         max_pixels=options.max_pixels,
         follow=not options.strict,
         device=index,

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Self
 
 from videosr.errors import InputError, OutputError, UsageError
 from videosr.files import hold, write_atomically
+from videosr.media.numbered import Numbered
 from videosr.media.segments import Segment
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
@@ -32,9 +33,14 @@ _LONG = 80  # letters of two values from which on only what differs in them is t
 def fingerprint(path: Path) -> str:
     """What an input is, by content and not by name: its size and a hash over 4 MiB spread evenly over it.
 
+    Of numbered pictures it is their number, sizes and times of change too: a picture that was made anew often has the
+    same size.
+
     Raises:
         InputError: it cannot be read, or is something that has no beginning and end, such as a pipe.
     """
+    if (pictures := Numbered.of(path)) is not None:
+        return _of_pictures(pictures.files())
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # to open a pipe is to wait for its other end
             raise InputError(f"{path}: is a pipe or device, which can be read only once; store it in a file first")
@@ -47,6 +53,23 @@ def fingerprint(path: Path) -> str:
     except OSError as exc:
         raise InputError(f"{path}: cannot be read: {exc.strerror}") from exc
     return f"{size} bytes, {digest.hexdigest()[:32]}"
+
+
+def _of_pictures(files: Sequence[Path]) -> str:
+    """The fingerprint of numbered pictures."""
+    file = files[0]
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            state = file.stat()
+            digest.update(f"{state.st_size} {state.st_mtime_ns} ".encode())
+        for n in range(_SAMPLES):
+            file = files[(len(files) - 1) * n // (_SAMPLES - 1)]
+            with file.open("rb") as opened:
+                digest.update(opened.read(_SAMPLE_BYTES))
+    except OSError as exc:
+        raise InputError(f"{file}: cannot be read: {exc.strerror}") from exc
+    return f"{len(files)} pictures, {digest.hexdigest()[:32]}"
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], *, names: tuple[str, str] = ("then", "now")) -> str:

@@ -1,11 +1,12 @@
 """File to file: a film is upscaled into segments, which are joined with everything else that the source holds.
 
 `_film` plans the streams, opens the journal, has the missing segments made (`Film.fill`, or a `Crew` of processes) and
-muxes. `_still` does a single picture.
+muxes. `_numbered` writes a picture for each frame instead, and `_still` does a single picture.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from videosr.errors import InputError, OutputError, StrictError, UsageError, Vid
 from videosr.film import Film, TranscodeOptions, open_source, riders_of
 from videosr.frame import StreamInfo
 from videosr.graph import Timing
-from videosr.journal import Journal, fingerprint
+from videosr.journal import Finished, Journal, fingerprint
 from videosr.media.codecs import EncoderSettings, alpha_note, notes, output_info, resolve
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
@@ -35,8 +36,11 @@ from videosr.media.images import (
 )
 from videosr.media.immersive import describable
 from videosr.media.muxer import mux
+from videosr.media.numbered import RATE, Numbered
+from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.probe import DROP, plan_streams
 from videosr.media.resize import Resizer, wanted_size
+from videosr.media.sequence import PictureFiles
 from videosr.models import registry
 from videosr.options import UpscaleOptions
 from videosr.progress import Progress
@@ -89,15 +93,15 @@ class Crew(Protocol):
 
 def transcode(
     source: Path,
-    output: Path,
+    output: Path | Numbered,
     options: TranscodeOptions,
     progress: Progress,
     crew: Crew | None = None,
     permit: Callable[[], None] | None = None,
 ) -> Result:
-    """Upscale a video file, or a still image, into a new file.
+    """Upscale a video file, or a still image, into a new file, or a video into numbered pictures.
 
-    The output appears under its name only when it is complete.
+    The output appears under its name only when it is complete; so does each of numbered pictures.
 
     Args:
         source: what PyAV can read.
@@ -106,11 +110,14 @@ def transcode(
         progress: is told of frames and warnings.
         crew: makes the segments; None: this process does, one after the other. The output is the same.
         permit: is called before anything is made and again before the output gets its name, and may raise; by default
-            what is under that name then must not be there, or `options` say to replace it.
+            what is under that name then must not be there, or `options` say to replace it. Not for numbered pictures.
 
     Raises:
         VideosrError: see the tree in `errors`; nothing is left behind.
     """
+    if isinstance(output, Numbered):
+        _check_paths(source, output.path)
+        return _numbered(source, output, options, progress, crew)
     container = container_format(output)
     _check_paths(source, output)
     permit = permit or partial(_check_free, output, options.overwrite)
@@ -137,28 +144,11 @@ def _film(
         alpha = alpha_note(film.settings, film.decoder.info)
         report = _Report(progress, film.decoder, kept, options.strict, alpha)
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
+        if film.decoder.numbered is not None and options.framerate is None:
+            progress.note(f"the pictures are taken to be {RATE} a second; --framerate says otherwise")
         with _journal(film, output, progress) as journal:
-            resumed = sum(segment.frames for segment in journal.segments())
-            if options.upscale.model == registry.AUTO:
-                progress.note(_suited(film.upscaler, film.decoder.info, "video"))
-            progress.note(film.upscaler.chosen)
-            progress.begin(film.expected, film.coded.rate, resumed)
-
-            def told(made: int) -> None:
-                progress.frames(resumed + made)
-                report.losses([])  # of what begins in mid-film, such as captions: at once, not at the end
-
-            if crew is None:
-                film.fill(journal.gaps(), journal.folder, told)
-            else:
-                crew.fill(film, journal, progress)
-            report.losses([])
-            report.warnings(_not_finite(film.upscaler))
-            if _changed(film):
-                raise InputError(f"{source}: was changed or cut short while it was read; run again")
+            resumed = _fill(film, options, journal, report, progress, crew, lambda: report.losses([]))
             segments = journal.segments()
-            if not segments:
-                raise InputError(f"{source}: no frame lies in the part that was asked for; it may be too short")
             # In the journal's folder, where the next run tidies up after one that was killed.
             paths = [segment.path for segment in segments]
             made = mux(
@@ -174,14 +164,123 @@ def _film(
                 permit=permit,
             )
             report.warnings(made)
+    return _result(film, film.coded, segments, resumed, report)
+
+
+def _numbered(
+    source: Path, output: Numbered, options: TranscodeOptions, progress: Progress, crew: Crew | None
+) -> Result:
+    """Upscale frames into a picture for each."""
+    suffix = output.path.suffix.lower()
+    with Film(source, suffix, options) as film:
+        decoder = film.decoder
+        coded = (Orientation.of(decoder.display_matrix) or UPRIGHT).info(film.coded)
+        check_image_size(output.path, film.settings, coded.width, coded.height)
+        report = _Report(progress, decoder, picture_data_kept(film.settings, decoder.first_data), options.strict)
+        report.losses([*plan_streams(source, "image").losses, *image_losses(suffix, film.settings, decoder.info)])
+        first = decoder.first_number
+        before = _in_the_way(source, output, first, film)
+        with _journal(film, output.path, progress) as journal:
+            files = PictureFiles(output, first, journal.folder)
+            known = journal.segments()
+            known_numbers = {first + at + n for at, frames, _ in known for n in range(frames)}
+            if not options.overwrite and (others := [n for n in before if n not in known_numbers]):
+                raise UsageError(f"{output.name(others[0])} exists; choose another name or give --overwrite")
+            files.forget_missing(known)
+
+            def written() -> None:
+                files.write()
+                report.losses([_UNEVEN] if files.uneven else [])
+
+            resumed = _fill(film, options, journal, report, progress, crew, written)
+            segments = journal.segments()
+        end = first + sum(segment.frames for segment in segments)
+        if behind := [number for number in before if number >= end]:
+            report.warnings([f"{output.name(behind[0])} and what is behind it was there before, and stays"])
+    return _result(film, coded, segments, resumed, report)
+
+
+_UNEVEN = "how long each frame is shown is lost: that differs here, and numbered pictures have no times"
+
+
+def _in_the_way(source: Path, output: Numbered, first: int, film: Film) -> list[int]:
+    """The numbers of pictures that are there and are to be made.
+
+    Raises:
+        UsageError: one of them belongs to the source.
+        OutputError: the output's folder cannot be looked into.
+    """
+    known = film.decoder.numbered is not None and film.expected is not None
+    end = first + (film.expected or 0) if known else math.inf
+    try:
+        there = [number for number in output.there() if first <= number < end]
+    except OSError as exc:
+        raise OutputError.writing(output.path, exc) from exc
+    own = {file.resolve() for file in ([source] if film.decoder.numbered is None else film.decoder.numbered.files())}
+    if mixed := next((number for number in there if output.name(number).resolve() in own), None):
+        raise UsageError(f"{output.name(mixed)} belongs to the input; choose another output")
+    return there
+
+
+def _fill(
+    film: Film,
+    options: TranscodeOptions,
+    journal: Journal,
+    report: _Report,
+    progress: Progress,
+    crew: Crew | None,
+    meanwhile: Callable[[], None],
+) -> int:
+    """Have all segments made that a journal lacks.
+
+    Args:
+        film: just opened.
+        options: with which it was.
+        journal: of its output.
+        report: is told of what goes wrong.
+        progress: is told of frames.
+        crew: makes them; None: this process does.
+        meanwhile: is called every now and then, and at the end; may raise.
+
+    Returns:
+        Frames that an earlier run had finished.
+
+    Raises:
+        VideosrError: something could not be made, there is nothing to make, or the source has changed.
+    """
+    resumed = sum(segment.frames for segment in journal.segments())
+    if options.upscale.model == registry.AUTO:
+        progress.note(_suited(film.upscaler, film.decoder.info, "video"))
+    progress.note(film.upscaler.chosen)
+    progress.begin(film.expected, film.coded.rate, resumed)
+
+    def told(made: int) -> None:
+        progress.frames(resumed + made)
+        meanwhile()  # of what begins in mid-film, such as captions, the user hears at once, not at the end
+
+    if crew is None:
+        film.fill(journal.gaps(), journal.folder, told)
+    else:
+        crew.fill(film, journal, progress)
+    meanwhile()
+    report.warnings(_not_finite(film.upscaler))
+    if _changed(film):
+        raise InputError(f"{film.source}: was changed or cut short while it was read; run again")
+    if not journal.segments():
+        raise InputError(f"{film.source}: no frame lies in the part that was asked for; it may be too short")
+    return resumed
+
+
+def _result(film: Film, shown: StreamInfo, segments: list[Finished], resumed: int, report: _Report) -> Result:
+    """What was made of a film; `shown` has the size of its pictures."""
     return Result(
         frames=sum(segment.frames for segment in segments),
         resumed=resumed,
         reused=film.upscaler.reused,
         mended=film.upscaler.mended,
         replaced=film.upscaler.replaced,
-        width=film.coded.width,
-        height=film.coded.height,
+        width=shown.width,
+        height=shown.height,
         timings=tuple(film.timings),
         warnings=tuple(report.said),
     )
@@ -235,10 +334,10 @@ def _still(
             raise UsageError(f"{source} is a video: give {output} a video suffix, or take one picture with --frames 1")
         frame = without_idle_alpha(frames[0])
         info = replace(decoder.info, format=frame.format)
-        settings = image_settings(output, options.encoder, info)
-        kept = picture_data_kept(settings, frame)
+        settings = image_settings(output.suffix.lower(), options.encoder, info)
+        kept = picture_data_kept(settings, frame.side_data)
         report = _Report(progress, decoder, kept, options.strict)
-        report.losses([*image_losses(output, settings, info), *_other_pictures(source)])
+        report.losses([*image_losses(output.suffix.lower(), settings, info), *_other_pictures(source)])
         upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
         upscaler = _upscaler(upscale)
         if options.upscale.model == registry.AUTO:
@@ -298,15 +397,15 @@ def picture_losses(source: Path, suffix: str) -> list[str]:
     Raises:
         VideosrError: `source` has no picture, or there are no such outputs.
     """
-    output = Path(f"output.{suffix.removeprefix('.')}")
+    output = Path(f"output.{suffix.removeprefix('.').lower()}")
     container = container_format(output)
     with Decoder(source) as decoder:
         info = decoder.info
         if container == "image":
             frame = without_idle_alpha(next(iter(decoder)))
             info = replace(info, format=frame.format)
-            settings = image_settings(output, EncoderSettings(), info)
-            found, kept = image_losses(output, settings, info), picture_data_kept(settings, frame)
+            settings = image_settings(output.suffix, EncoderSettings(), info)
+            found, kept = image_losses(output.suffix, settings, info), picture_data_kept(settings, frame.side_data)
         else:
             doubled = replace(info, width=2 * info.width, height=2 * info.height)
             settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)

@@ -220,8 +220,8 @@ def broken_video(folder):
 
 BAD = {
     "missing": (lambda f: f / "nothing.mkv", "No such file"),
-    "folder": (lambda f: f, r"is a folder; .*`videosr batch`.*ffmpeg .*/%05d\.png"),
-    "numbered pictures": (lambda f: f / "a b%04d.png", r"no file of that name; .*-i '.*/a b%04d\.png' -c copy"),
+    "folder": (lambda f: f, r"is a folder; .*`videosr batch`.*`videosr upscale .*/%05d\.png"),
+    "numbered pictures": (lambda f: f / "a b%04d.png", r"no file of that name, nor are there pictures numbered"),
     "empty": (lambda f: written(f, "empty.mkv", b""), "is empty"),
     "text": (lambda f: written(f, "letter.mkv", b"Dear Sir or Madam,\n" * 99), "is not a media file"),
     "text as text": (

@@ -33,6 +33,7 @@ from videosr.errors import InputError, MissingExtraError, OutputError, UsageErro
 from videosr.film import Film
 from videosr.journal import Journal, fingerprint
 from videosr.machine import cores
+from videosr.media.numbered import Numbered
 from videosr.progress import Progress
 
 SHARE = 8
@@ -289,6 +290,10 @@ class _Cluster:
             return
         self._parcels = []
         for path in self._files:
+            if Numbered.of(path) is not None:
+                raise InputError(
+                    f"{path}: numbered pictures are not sent to nodes; put them where every node finds them"
+                )
             parcel = _Parcel(path.name, self._marks[path])
             try:
                 with path.open("rb") as file:

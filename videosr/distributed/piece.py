@@ -18,6 +18,7 @@ from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import Frame, StreamInfo
 from videosr.journal import differences, segment_name
 from videosr.media.decoder import Decoder
+from videosr.media.numbered import RATE
 from videosr.media.segments import Segment
 from videosr.upscaler import Upscaler
 
@@ -165,6 +166,7 @@ class MakePiece:
         return Decoder(
             self.source,
             start=max(start, Fraction(0)),
+            rate=self.options.framerate or RATE,
             deinterlace=film.decoder.deinterlace,
             max_pixels=self.options.max_pixels,
             follow=not self.options.strict,

@@ -29,6 +29,7 @@ from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
 from videosr.media.joined import joined
 from videosr.media.limits import DEFAULT_MAX_PIXELS, check_size
+from videosr.media.numbered import RATE
 from videosr.media.pictures import Pictures, check_refused
 from videosr.media.planes import planar_format
 from videosr.media.source import (
@@ -85,6 +86,7 @@ class Decoder:
         start: seconds after the beginning of the file at which to begin; frames shown earlier are skipped.
         duration: seconds after `start` at which to end.
         frames: end after that many frames.
+        rate: frames a second of numbered pictures; of other files it is not asked for.
         deinterlace: how interlaced frames are made whole; None leaves them as they are.
         max_pixels: pictures of more are refused before memory is asked for.
         follow: a picture that changes its size, format or colour in mid-stream comes as it is, with a warning, instead
@@ -97,7 +99,9 @@ class Decoder:
         info: describes the frames as they come: after deinterlacing, with what was not tagged filled in.
         deinterlace: as given.
         origin: the timestamp with which the file begins, in seconds.
+        numbered: the files, if each picture has its own (`numbered`).
         warnings: one line for each kind of thing that was repaired, guessed or concealed.
+        first_data: the side data of the first frame.
         transparent: something in the frames read so far is not opaque.
         display_matrix: FFmpeg's 3x3 display matrix as nine integers, None where there is none.
 
@@ -113,6 +117,7 @@ class Decoder:
         start: Fraction | None = None,
         duration: Fraction | None = None,
         frames: int | None = None,
+        rate: Fraction = RATE,
         deinterlace: Plan | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         follow: bool = False,
@@ -131,18 +136,19 @@ class Decoder:
             device = None
             self._warn("device", "decoded on the CPU, where deinterlacing is done")
         self._pictures = Pictures(path, max_pixels=max_pixels, threads=threads, device=device, note=self._warn)
+        self.numbered = self._pictures.numbered
         try:
-            self._open(start, duration)
+            self._open(start, duration, rate)
         except BaseException:
             self._pictures.close()
             raise
 
-    def _open(self, start: Fraction | None, duration: Fraction | None) -> None:
+    def _open(self, start: Fraction | None, duration: Fraction | None, rate: Fraction) -> None:
         pictures = self._pictures
         context = pictures.stream.codec_context
         check_size(self.name, context.width, context.height, self._max_pixels)
         base = pictures.stream.time_base
-        self._time_base = Fraction(base.num, base.den)
+        self._time_base = Fraction(base.num, base.den) if self.numbered is None else 1 / rate  # their times are 0, 1, 2
         self.origin = origin = Fraction(pictures.container.start_time or 0, 1_000_000)
         self._end_pts: int | None = None
         begin = origin - _ROUNDED + (start or 0)
@@ -155,7 +161,7 @@ class Decoder:
         context = pictures.stream.codec_context
         self._side_data = SideData(context)
         self._demuxer = pictures.container.format.name
-        self._pages = further_pages(self.name) if context.codec.name == "tiff" else []
+        self._pages = further_pages(self._file(0)) if context.codec.name == "tiff" else []
         # Which may have become Matroska: elsewhere the others of its pictures are streams.
         self._heif = pictures.heif if "matroska" in self._demuxer else None
         if self._heif is not None:
@@ -189,11 +195,12 @@ class Decoder:
             self._warn("crop", f"cropped to {first.width}x{first.height}, as the container says")
         sar = stream.sample_aspect_ratio
         rides = self._pictures.side_data.of(first)
-        self._side_data.of(rides)
+        self.first_data = self._side_data.of(rides)
         if self.display_matrix is None and "DISPLAYMATRIX" in rides:
             self.display_matrix = unpack_matrix(rides["DISPLAYMATRIX"])
-        rate = next(
-            (r for r in map(plausible_rate, (stream.average_rate, stream.guessed_rate, stream.base_rate)) if r), None
+        rates = stream.average_rate, stream.guessed_rate, stream.base_rate
+        rate = (
+            next((r for r in map(plausible_rate, rates) if r), None) if self.numbered is None else 1 / self._time_base
         )
         info = StreamInfo(
             width=first.width,
@@ -212,6 +219,10 @@ class Decoder:
         self._tick = max(1, round(1 / (rate * self._time_base))) if rate else 1
         self._coded = info
         self.info = self.deinterlace.info(info) if self.deinterlace else info
+
+    def _file(self, pts: int) -> str:
+        """The name of the file that holds the picture of that time."""
+        return self.name if self.numbered is None else str(self.numbered.at(pts))
 
     def _look(
         self, picture: av.VideoFrame, before: ColorSpec | None = None
@@ -263,6 +274,11 @@ class Decoder:
     def _joined(self) -> list[str]:
         # Not on opening: a search that may go through all of the file, and parts of a film each open it.
         return joined(self.name, self._demuxer)
+
+    @property
+    def first_number(self) -> int:
+        """The number of the first frame's picture, 1 where it has none."""
+        return 1 if self.numbered is None else self.numbered.numbers[self._pictures.first_pts or 0]
 
     @property
     def hdr(self) -> tuple[tuple[str, bytes], ...]:
@@ -382,7 +398,10 @@ class Decoder:
         self, picture: av.VideoFrame, form: _Form, pts: int, sar: Fraction | None
     ) -> tuple[PixelFormat, Fraction]:
         """Format and sample aspect ratio of a picture that differs from the first one; says so, or refuses it."""
-        at = f"at {float(pts * self._time_base):.3f} s"
+        at = f"at {float(pts * self._time_base):.3f} s" if self.numbered is None else f"in {self._file(pts)}"
+        if self.numbered is not None and form[:2] != self._form[:2]:
+            was, now = (f"{f.width}x{f.height}" for f in (self._form, form))
+            raise InputError(f"{self._file(pts)}: is {now}, and the pictures before it {was}; bring it to their size")
         colors = changes(self._form.color, form.color)
         if form[:3] == self._form[:3] and sar is None:
             kind, change = "recolour", f"the colour changes {at} ({', '.join(colors.values())})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,26 +38,26 @@ _MAX_SIDE = {"mjpeg": 65500, "libwebp": 16383}
 """What FFmpeg's encoder of JPEG and the format WebP (RFC 9649, 2.5) hold."""
 
 
-def image_settings(output: Path, wanted: EncoderSettings, info: StreamInfo) -> EncoderSettings:
+def image_settings(suffix: str, wanted: EncoderSettings, info: StreamInfo) -> EncoderSettings:
     """The encoder and pixel format of a still image.
 
     Args:
-        output: its suffix names the format.
+        suffix: of the output, one of `IMAGES`.
         wanted: `pix_fmt` and, for jpg and webp, the quality in `crf` may be given.
         info: of the source.
 
     Raises:
         UsageError: settings that belong to video, or a value that the format does not have.
     """
-    codec = IMAGES[output.suffix.lower()]
+    codec = IMAGES[suffix]
     if wanted.codec or wanted.preset or wanted.options:
-        raise UsageError(f"{output}: --codec, --preset and -x are for video, not for a still image")
+        raise UsageError(f"--codec, --preset and -x are for video, not for {suffix}")
     if wanted.pix_fmt and wanted.pix_fmt not in _FORMATS[codec]:
-        raise UsageError(f"--pix-fmt {wanted.pix_fmt}: {output.suffix} has {', '.join(_FORMATS[codec])}")
+        raise UsageError(f"--pix-fmt {wanted.pix_fmt}: {suffix} has {', '.join(_FORMATS[codec])}")
     low, high, quality = _QUALITY.get(codec, (0.0, 0.0, None))
     if wanted.crf is not None and (quality is None or not low <= wanted.crf <= high):
         allowed = f"({low:g} to {high:g})" if quality is not None else "(it is lossless: leave --crf out)"
-        raise UsageError(f"--crf {wanted.crf:g}: out of range for {output.suffix} {allowed}")
+        raise UsageError(f"--crf {wanted.crf:g}: out of range for {suffix} {allowed}")
     source = info.format
     if codec == "mjpeg":
         pix_fmt = "yuv420p" if source.log2_w and source.log2_h else "yuv422p" if source.log2_w else "yuv444p"
@@ -71,20 +71,24 @@ def image_settings(output: Path, wanted: EncoderSettings, info: StreamInfo) -> E
     )
 
 
-def image_losses(output: Path, settings: EncoderSettings, info: StreamInfo) -> list[str]:
+def image_losses(suffix: str, settings: EncoderSettings, info: StreamInfo) -> list[str]:
     """What the file cannot keep of the picture, one line each."""
     lines = []
     if info.format.alpha and not settings.format.alpha:
-        keep = ".png keeps" if output.suffix == ".png" else ".png and .webp keep"
+        keep = ".png keeps" if suffix == ".png" else ".png and .webp keep"
         lines.append(f"the alpha plane is lost: {settings.pix_fmt} has none ({keep} it)")
     if info.format.bits > settings.format.bits:
         lines.append(f"{info.format.bits} bits become {settings.format.bits} bits (.png keeps up to 16)")
+    if info.sar != 1 and settings.codec == "libwebp":
+        lines.append(
+            f"the pixels' shape of {info.sar.numerator}:{info.sar.denominator} is lost (.png and .jpg keep it)"
+        )
     return lines
 
 
-def picture_data_kept(settings: EncoderSettings, frame: Frame) -> frozenset[str]:
+def picture_data_kept(settings: EncoderSettings, side_data: Iterable[tuple[str, bytes]]) -> frozenset[str]:
     """The side data of a frame that is written into the file (see `picturedata`)."""
-    return picturedata.kept(settings.codec, settings.format.family == "gray", dict(frame.side_data))
+    return picturedata.kept(settings.codec, settings.format.family == "gray", dict(side_data))
 
 
 def check_image_size(output: Path, settings: EncoderSettings, width: int, height: int) -> None:
@@ -122,15 +126,36 @@ def write_image(
 
     Args:
         output: file name.
-        frame: in `working_format`.
+        frame: see `encode_image`, as for all others.
         settings: from `image_settings`.
-        display_matrix: how the picture is to be turned for display (see `Decoder.display_matrix`).
+        display_matrix: how the picture is to be turned.
 
     Returns:
         The frame as it was written: upright.
 
     Raises:
         OutputError: the encoder failed or the file cannot be written.
+    """
+    data, frame = encode_image(frame, settings, display_matrix)
+    write_atomically(output, data)
+    return frame
+
+
+def encode_image(
+    frame: Frame, settings: EncoderSettings, display_matrix: Sequence[int] | None = None
+) -> tuple[bytes, Frame]:
+    """A frame as the file of a picture.
+
+    Args:
+        frame: in `working_format`.
+        settings: from `image_settings`.
+        display_matrix: how the picture is to be turned for display (see `Decoder.display_matrix`).
+
+    Returns:
+        The file, and the frame as it is in it: upright.
+
+    Raises:
+        OutputError: the encoder failed.
     """
     frame = (Orientation.of(display_matrix) or UPRIGHT).frame(frame)
     fmt, color = settings.format, _COLOR[settings.codec]
@@ -143,7 +168,7 @@ def write_image(
     picture = to_av_frame(planes, fmt)
     if settings.codec == "png":
         picture = picture.reformat(format=_PACKED.get(fmt.name, fmt.name))  # only moves samples
-    keep = picture_data_kept(settings, frame)
+    keep = picture_data_kept(settings, frame.side_data)
     data = {kind: payload for kind, payload in frame.side_data if kind in keep}
     picture.colorspace, picture.color_range = int(color.matrix), int(color.range)
     picture.color_primaries, picture.color_trc = frame.color.primaries, frame.color.transfer
@@ -161,6 +186,5 @@ def write_image(
             context.options = {"quality": f"{settings.crf:g}"}
         coded = b"".join(bytes(packet) for f in (picture, None) for packet in context.encode(f))
     except av.error.FFmpegError as exc:
-        raise OutputError(f"{output}: {settings.codec} failed: {exc.strerror}") from exc
-    write_atomically(output, picturedata.attach(coded, settings.codec, data, picture.width, picture.height))
-    return frame
+        raise OutputError(f"{settings.codec}: encoding failed: {exc.strerror}") from exc
+    return picturedata.attach(coded, settings.codec, data, picture.width, picture.height), frame

@@ -113,7 +113,8 @@ def mux(
             open_described(source) as (described, _),
             contextlib.closing(clock_of(container)) as clock,
         ):
-            job = _Mux(pieces, container, described.streams, clock, part, plan, trimmed, matrix, says or {})
+            name = os.fspath(source)
+            job = _Mux(name, pieces, container, described.streams, clock, part, plan, trimmed, matrix, says or {})
             if accept is not None:
                 accept(job.warnings)
             warnings = job.run()
@@ -142,6 +143,7 @@ class _Mux:
 
     def __init__(
         self,
+        name: str,
         pieces: list[Segment],
         source: av.container.InputContainer,
         described: StreamContainer,
@@ -155,7 +157,7 @@ class _Mux:
         self._matrix, self._says = matrix, says
         self._pieces = pieces
         self._path = part
-        self._name = source.name.removeprefix("file:")
+        self._name = name
         self._header = pieces[0].header
         self._source, self._clock = source, clock
         self._plan = plan
@@ -298,6 +300,8 @@ class _Mux:
         """The frame rate to state: the source's if its frames last as long as it says, else what they last."""
         usual, _ = Counter(duration for _, duration in self._decode_order).most_common(1)[0]
         stated = plausible_rate(source.average_rate)
+        if self._source.format.name == "image2":  # it has none of its own
+            stated = plausible_rate(Fraction(*self._header.rate)) if all(self._header.rate) else None
         if not usual or (stated is not None and abs(1 / stated - usual * self._tick) <= self._tick):
             return stated
         return plausible_rate(1 / (usual * self._tick))

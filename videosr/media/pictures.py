@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import av
@@ -30,6 +31,7 @@ from videosr.media.decoders import host_decoder
 from videosr.media.jpegs import CODECS, STRICT, Concealing
 from videosr.media.limits import check_size
 from videosr.media.logs import captured
+from videosr.media.numbered import Numbered
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
@@ -55,6 +57,7 @@ class Pictures:
         clock: makes one time line of the file's timestamps.
         stream: of it.
         heif: the items of the file, if it is HEIF.
+        numbered: the files, if each picture has its own.
         first_pts: the first frame wanted, in the stream's time base; None: the very first.
         lead: how many frames before that one are wanted too, if there are as many.
         early: how many of those were given.
@@ -79,6 +82,7 @@ class Pictures:
         note: Callable[[str, str], None],
     ) -> None:
         self.name = os.fspath(path)
+        self.numbered = Numbered.of(path)
         self.first_pts: int | None = None
         self.lead = self.early = self.bad_packets = 0
         self._jpegs: Concealing | None = None
@@ -330,11 +334,14 @@ class Pictures:
         """Every frame from where the container stands."""
         packets, times = self.clock.demux(self.container, self.stream), PictureTimes(self.container)
         reached = number = 0
+        file: Path | None = None  # of a numbered picture
         self._sars.clear()
         while True:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as exc:
+                if self.numbered is not None:
+                    raise InputError(f"{file or self.name}: the next picture cannot be read: {exc.strerror}") from exc
                 self._disk.check(0)
                 self._note("read", f"reading stopped early: {exc.strerror}; the file is damaged or truncated")
                 packet = None
@@ -344,6 +351,8 @@ class Pictures:
             else:
                 reached = max(reached, (packet.pos or 0) + packet.size)
                 packet.opaque = number = number + 1
+                if self.numbered is not None:
+                    file = self.numbered.at(packet.pts or 0)
             try:
                 for picture in self._decoded(None if flushing else packet):
                     times.correct(picture)
@@ -356,6 +365,8 @@ class Pictures:
                     return
                 if self.on_device and not isinstance(exc, av.error.InvalidDataError):
                     self._failure = exc.strerror or str(exc)
+                if file is not None and self._certain:  # else it may be one of those before, on another thread
+                    raise InputError(f"{file}: cannot be decoded: {exc.strerror}; make or copy it again") from exc
                 # FFmpeg could not use this packet at all; the next ones may be fine.
                 self.bad_packets += 1
             if flushing:

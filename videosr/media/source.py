@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import struct
 import sys
 from collections.abc import Mapping
@@ -20,11 +19,11 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError
 from videosr.media.limits import MAX_PIXELS
+from videosr.media.numbered import RATE, Numbered
 from videosr.media.program_stream import probe_options
 from videosr.media.tiles import put_together
 
 _BLOCK = 1 << 20
-_NUMBERED = re.compile(r"%0?\d*d")
 _CLOCK = re.compile(r"(\d{1,9}):(\d{1,9}):(\d{1,9}(?:\.\d{0,99})?)", re.ASCII)
 MEZZANINE = frozenset({"prores", "prores_raw", "cfhd"})
 """Codecs for editing of which FFmpeg's descriptors do not say that every frame stands alone."""
@@ -41,25 +40,28 @@ def open_input(
     """Open a media file for reading.
 
     Args:
-        path: the file, or an address.
+        path: the file, an address, or a pattern of numbered pictures.
         max_pixels: of a picture; larger ones are not decoded to find out about the streams.
         hwaccel: decodes its video.
         options: of FFmpeg's demuxer.
 
     Raises:
-        InputError: it does not exist, is a folder, is empty, may not or cannot be read, or is no media file.
+        InputError: it does not exist, is a folder, is empty, may not or cannot be read, or is no media file; one
+            of numbered pictures is missing.
     """
     name = os.fspath(path)
-    if "://" not in name:
+    pictures = Numbered.of(path)
+    if pictures is not None:
+        options = {"framerate": str(RATE), "start_number": str(pictures.numbers[0])} | options
+        name = f"file:{pictures.ffmpegs_name}"
+    elif "://" not in name:
         file = Path(name)
         try:
             size = file.stat().st_size
         except OSError as exc:
-            if _NUMBERED.search(file.name):
-                raise InputError(f"{name}: no file of that name; {_joined(name)}") from exc
             raise InputError(f"{name}: {exc.strerror}; check the path") from exc
         if file.is_dir():
-            how = f"`videosr batch` takes folders; {_joined(f'{name}/%05d.png')}"
+            how = f"`videosr batch` takes folders, `videosr upscale {name}/%05d.png ...` numbered pictures"
             raise InputError(f"{name}: is a folder; give one video file ({how})")
         if not file.is_file():
             raise InputError(f"{name}: is a pipe or device, which can be read only once; store it in a file first")
@@ -71,12 +73,13 @@ def open_input(
             options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
     limit = {"max_pixels": str(max_pixels)}
     try:
-        container = av.open(name, "r", options=limit, container_options=options, hwaccel=hwaccel)
+        demuxer = None if pictures is None else "image2"
+        container = av.open(name, "r", demuxer, options=limit, container_options=options, hwaccel=hwaccel)
         if container.format.name == "mpeg" and name.startswith("file:") and (deep := probe_options(os.fspath(path))):
             container.close()
             container = av.open(name, "r", options=limit, container_options=options | deep, hwaccel=hwaccel)
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        if _is_no_media(exc, os.fspath(path)):
+        if pictures is None and _is_no_media(exc, os.fspath(path)):
             check_readable(path)
         raise _open_error(os.fspath(path), exc) from exc
     if container.format.name == "tty":
@@ -92,11 +95,6 @@ def open_input(
             container.close()
             container = av.open(made, "r", options=limit)
     return container
-
-
-def _joined(pattern: str) -> str:
-    """The command that makes a lossless video of numbered pictures."""
-    return f"numbered pictures: ffmpeg -framerate 24 -i {shlex.quote(pattern)} -c copy pictures.mkv"
 
 
 def check_readable(path: str | os.PathLike[str], first: int = 0, end: int = sys.maxsize) -> None:
@@ -129,12 +127,13 @@ class Disk:
     """Sees that it is not the disk's fault where a file looks damaged, or ends; no byte is read twice for that.
 
     Args:
-        path: the file.
+        path: the file. Of numbered pictures FFmpeg says what it cannot read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
-        self._readable = sys.maxsize  # from this byte on the file was read to its end without an error of the system
+        # From this byte on the file was read to its end without an error of the system.
+        self._readable = sys.maxsize if Numbered.of(path) is None else 0
 
     def check(self, first: int = 0) -> None:
         """Read what has not been read yet.

@@ -28,6 +28,7 @@ from videosr.media.fields import Scan, detect
 from videosr.media.hdr import FURTHER_SIDE_DATA, LATER, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
 from videosr.media.immersive import as_said, describable
+from videosr.media.numbered import RATE, Numbered
 from videosr.media.planes import planar_format
 from videosr.media.probe import (
     CONVERT,
@@ -72,7 +73,13 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
-def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, scale: int | None = None) -> Report:
+def verify(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    scale: int | None = None,
+    framerate: Fraction = RATE,
+) -> Report:
     """Compare an output with what it was made from.
 
     Frames are counted and timed by decoding both files, and sampled ones compared; every other stream is compared
@@ -82,6 +89,7 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
         source: the input video.
         output: the file made from its whole length.
         scale: if given, the picture must be exactly this many times as large.
+        framerate: with which numbered pictures were made into that file.
 
     Raises:
         InputError: one of the files cannot be opened at all.
@@ -95,11 +103,13 @@ def verify(source: str | os.PathLike[str], output: str | os.PathLike[str], *, sc
         interlaced = scan.scan is not Scan.PROGRESSIVE
         parity = ("tff", "bff").index(scan.order) if interlaced else None
         before = read_file(source, plan.video, parity=parity, shown=container not in EDITED)
+        if Numbered.of(source) is not None:
+            before.tick = 1 / framerate
         after = read_file(output, main, like=before, decode_audio=True)
         check.picture(before, after, scale)
         # Each field of interlaced video may have become a frame.
         fields = 2 if interlaced and before.pts and len(after.pts) == 2 * len(before.pts) else 1
-        check.times(before, after, fields)
+        check.times(before, after, fields, timed=Numbered.of(output) is None)
         check.likeness(before, after, fields)
         check.riders(before, after, fields)
         check.streams(a, b, main, before, after)
@@ -172,8 +182,11 @@ class _Check:
         if b.errors or b.corrupt:
             self._differ(f"video: {b.errors} decoding errors, {b.corrupt} damaged frames")
 
-    def times(self, a: Reading, b: Reading, fields: int = 1) -> None:
-        """Number, presentation times and last duration of the frames, `fields` of them for each of the input."""
+    def times(self, a: Reading, b: Reading, fields: int = 1, timed: bool = True) -> None:
+        """Number, presentation times and last duration of the frames, `fields` of them for each of the input.
+
+        Of numbered pictures it is their number alone: they are not `timed`.
+        """
         was_pts, was_durations = _in_fields(a, fields)
         tick = a.tick / fields
         self.facts |= {
@@ -182,7 +195,7 @@ class _Check:
         }  # fmt: skip
         if len(was_pts) != len(b.pts):
             self._differ(f"video: {len(b.pts)} frames, expected {len(was_pts)}")
-        if not a.pts or not b.pts or a.pts[0] is None or b.pts[0] is None:
+        if not timed or not a.pts or not b.pts or a.pts[0] is None or b.pts[0] is None:
             return
         # Times were rounded to the output's ticks, the first frame's too. So the shift of the whole file is only known
         # to lie in an interval [low, high], which every frame's time narrows.
