@@ -263,6 +263,47 @@ def disks(bench: Bench, size: int) -> list[str] | None:
     return found
 
 
+def picture_disks(bench: Bench, size: int) -> list[str] | None:
+    """The problems with numbered pictures on a disk of that size; None where none can be made."""
+
+    def run(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "videosr",
+            "upscale",
+            str(bench.film),
+            str(folder / "%d.png"),
+            "--frames",
+            "60",
+        ]
+        return subprocess.run([*command, "--threads", "1", "-q"], capture_output=True, text=True, timeout=600)
+
+    def pictures(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+    found: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(dir=bench.folder) as straight,
+        tempfile.TemporaryDirectory(dir=bench.folder) as name,
+        small_disk(Path(name), f"size={size}") as there,
+    ):
+        if not there:
+            return None
+        done = run(Path(name))
+        if done.returncode != 1 or len(done.stderr.splitlines()) != 1 or "free some space" not in done.stderr:
+            found.append(f"exit code {done.returncode}: {done.stderr.strip()}")
+        run(Path(straight))
+        right = pictures(Path(straight))
+        if not pictures(Path(name)).items() <= right.items():
+            found.append("a picture is not whole")
+        subprocess.run(["mount", "-o", "remount,size=1g", name], check=True)
+        again = run(Path(name))
+        if again.returncode or pictures(Path(name)) != right or len(list(Path(name).iterdir())) != len(right):
+            found.append(f"with space: exit code {again.returncode}, or other files: {again.stderr.strip()}")
+    return found
+
+
 def read_only(bench: Bench) -> list[str] | None:
     """The problems with an output on a disk that may only be read; None where none can be made."""
     with tempfile.TemporaryDirectory(dir=bench.folder) as name, small_disk(Path(name), "ro") as there:
@@ -351,6 +392,10 @@ def main() -> int:
             name = f"disk of {max(size // 4096, 1) * 4096} bytes"
             wanted = chosen(name) and size >= 4096
             if wanted and (found := disks(bench, max(size // 4096, 1) * 4096)) is not None:
+                row(name, found)
+        for size in (1, 10, 40, 70):
+            name = f"numbered pictures on a disk of {size * 4096} bytes"
+            if chosen(name) and (found := picture_disks(bench, size * 4096)) is not None:
                 row(name, found)
     if not count:
         parser.error(f"no fault has {' or '.join(args.only)} in its name")
