@@ -165,7 +165,7 @@ def test_a_start_beyond_the_end(clip, tmp_path, videosr):
 
 
 def test_a_mistake_in_videosr_is_one_line_too(clip, tmp_path, videosr, monkeypatch):
-    monkeypatch.setattr("videosr.transcode.plan_streams", lambda *a: 1 // 0)
+    monkeypatch.setattr("videosr.transcode.plan_streams", lambda *a, **k: 1 // 0)
     done = videosr("upscale", clip, tmp_path / "out.mkv")
     assert done.code == 1
     (line,) = done.err.splitlines()

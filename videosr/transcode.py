@@ -138,7 +138,7 @@ def _film(
 ) -> Result:
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
-        plan = plan_streams(source, container)
+        plan = plan_streams(source, container, trimmed=options.trimmed)
         says = _says(film.decoder, container)
         kept = film.riders.kinds | says.keys()
         alpha = alpha_note(film.settings, film.decoder.info)

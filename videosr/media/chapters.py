@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import av
 
 from videosr.media.copies import EDITED
-from videosr.media.matroska import children, elements, payloads
+from videosr.media.matroska import ATOM, CHAPTERS, DISPLAY, EDITION, children, elements, payloads
 from videosr.media.source import clean_tags, clean_text
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from videosr.media.part import Window
 
-CHAPTERS, EDITION, ATOM, DISPLAY = 0x1043A770, 0x45B9, 0xB6, 0x80
 FLAGS = {
     (EDITION, 0x45DD): "that they are to be played in another order (ordered edition)",
     (EDITION, 0x45BD): "that an edition is hidden",

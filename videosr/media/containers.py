@@ -16,6 +16,8 @@ CONTAINERS = {".mkv": "matroska", ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", "
 """FFmpeg's muxer by file suffix."""
 IMAGES = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".webp": "libwebp"}
 """FFmpeg's encoder by suffix of a still image."""
+BOOKKEEPING = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Global metadata that describes the old file rather than its content."""
 
 
 def container_format(path: str | os.PathLike[str]) -> str:

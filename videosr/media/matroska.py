@@ -8,7 +8,7 @@ empty space (an EBML Void) in the same entry, so nothing else in the file has to
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,16 @@ from typing import NamedTuple
 
 SEGMENT, INFO, TRACKS, TRACK_ENTRY, VIDEO = 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE0
 CRC32, VOID, CLUSTER = 0xBF, 0xEC, 0x1F43B675
-SEEK_HEAD, SEEK_ID, SEEK_POSITION = 0x114D9B74, 0x53AB, 0x53AC
+SEEK_HEAD, SEEK, SEEK_ID, SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
+CHAPTERS, EDITION, ATOM, DISPLAY, CHAPTER_TRACK = 0x1043A770, 0x45B9, 0xB6, 0x80, 0x8F
+TAGS, TAG, TARGETS, SIMPLE_TAG, TAG_NAME, TAG_STRING = 0x1254C367, 0x7373, 0x63C0, 0x67C8, 0x45A3, 0x4487
+ATTACHMENTS = 0x1941A469
+TITLE, CHAPTER_STRING = 0x7BA9, 0x85
+MASTERS = frozenset({TRACK_ENTRY, SEEK, EDITION, ATOM, DISPLAY, CHAPTER_TRACK, TAG, TARGETS, SIMPLE_TAG})
+"""Elements of which `tree` gives what is in them."""
+TEXTS = frozenset({TITLE, CHAPTER_STRING, TAG_NAME, TAG_STRING})
+DEEPEST = 50
+"""Levels that elements are nested at most."""
 LARGEST = 1 << 24
 """Bytes of a payload that are read at most."""
 DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
@@ -36,6 +45,32 @@ class Element(NamedTuple):
     start: int
     data: int
     end: int
+
+
+class Node(NamedTuple):
+    """An element apart from any file.
+
+    Attributes:
+        id: with its marker bits.
+        value: the payload; of `MASTERS` the elements in it.
+    """
+
+    id: int
+    value: bytes | tuple[Node, ...]
+
+    @property
+    def inside(self) -> tuple[Node, ...]:
+        """The elements in it."""
+        return self.value if isinstance(self.value, tuple) else ()
+
+    @property
+    def data(self) -> bytes:
+        """Its payload, where it holds no elements."""
+        return self.value if isinstance(self.value, bytes) else b""
+
+    def with_inside(self, nodes: Iterable[Node]) -> Node:
+        """The same element with others in it."""
+        return self._replace(value=tuple(nodes))
 
 
 def display_size(width: int, height: int, sar: Fraction) -> tuple[int, int]:
@@ -144,34 +179,88 @@ def _edit_entry(head: bytearray, entry: Element, size: tuple[int, int]) -> bool:
         length_bytes = video.data - video.start - 1
         if len(payload) >= (1 << (7 * length_bytes)) - 1:
             length_bytes += 1
-        made = bytes([VIDEO]) + _size(len(payload), length_bytes) + payload
+        made = bytes([VIDEO]) + sized(len(payload), length_bytes) + payload
         left = room - (len(made) - (video.end - video.start))
         if left == 0 or left >= 2:
             break
     else:
         return False
-    filler = (
-        b""
-        if left == 0
-        else bytes([VOID])
-        + (_size(left - 2, 1) + bytes(left - 2) if left < 120 else _size(left - 9, 8) + bytes(left - 9))
-    )
     between = bytes(head[video.end : void.start])
-    head[video.start : void.end] = made + between + filler
+    head[video.start : void.end] = made + between + filler(left)
     return True
+
+
+def filler(room: int) -> bytes:
+    """What says nothing in that many bytes; there is none of one byte."""
+    if room == 0:
+        return b""
+    return bytes([VOID]) + (
+        sized(room - 2, 1) + bytes(room - 2) if room < 120 else sized(room - 9, 8) + bytes(room - 9)
+    )
 
 
 def _number(identifier: int, value: int, longest: int) -> bytes:
     width = max(longest, (value.bit_length() + 7) // 8)
-    return identifier.to_bytes(2, "big") + _size(width, 1) + value.to_bytes(width, "big")
+    return identifier.to_bytes(2, "big") + sized(width, 1) + value.to_bytes(width, "big")
 
 
-def element(identifier: int, payload: bytes) -> bytes:
-    """An element; its size takes eight bytes."""
-    return identifier.to_bytes((identifier.bit_length() + 7) // 8, "big") + _size(len(payload), 8) + payload
+def element(identifier: int, payload: bytes, length: int = 8) -> bytes:
+    """An element; its size takes so many bytes."""
+    return identifier.to_bytes((identifier.bit_length() + 7) // 8, "big") + sized(len(payload), length) + payload
 
 
-def _size(value: int, length: int) -> bytes:
+def tree(data: bytes, depth: int = 0) -> tuple[Node, ...]:
+    """Elements with what is in those of `MASTERS`, without checksums and empty space. Texts are made UTF-8.
+
+    Raises:
+        ValueError: they do not fill the data to its end, or are nested without reason.
+    """
+    made, end = [], 0
+    for found in elements(bytearray(data), 0, len(data)):
+        end, inside = found.end, data[found.data : found.end]
+        if found.id in (CRC32, VOID):
+            continue
+        if found.id in MASTERS:
+            if depth == DEEPEST:
+                raise ValueError("elements are nested too deep")
+            made.append(Node(found.id, tree(inside, depth + 1)))
+        else:
+            made.append(Node(found.id, _utf8(inside) if found.id in TEXTS else inside))
+    if end != len(data):
+        raise ValueError("elements are cut short")
+    return tuple(made)
+
+
+def coded(nodes: Iterable[Node]) -> bytes:
+    """Elements as bytes."""
+    parts = []
+    for node in nodes:
+        payload = node.value if isinstance(node.value, bytes) else coded(node.value)
+        parts.append(element(node.id, payload, len(payload).bit_length() // 7 + 1))
+    return b"".join(parts)
+
+
+def summed(identifier: int, nodes: Iterable[Node]) -> bytes:
+    """An element of the Segment that begins with a checksum of the others in it."""
+    payload = coded(nodes)
+    return element(identifier, element(CRC32, zlib.crc32(payload).to_bytes(4, "little"), 1) + payload)
+
+
+def number(data: bytes) -> int:
+    """An unsigned integer as an element has it."""
+    return int.from_bytes(data, "big")
+
+
+def _utf8(text: bytes) -> bytes:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return text.decode("cp1252", "replace").encode()  # as `source.clean_text` reads it
+    return text
+
+
+def sized(value: int, length: int) -> bytes:
+    """The size of an element in so many bytes."""
     return (value | 1 << (7 * length)).to_bytes(length, "big")
 
 

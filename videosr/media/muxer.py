@@ -1,8 +1,8 @@
 """The final file: the joined segments, and everything else of the source as it was.
 
 `_Mux.__init__` writes the header (streams, tags, chapters). `run` then merges two sources of packets by decoding time:
-the segments (`_video_packets`) and the source's other streams, copied or converted (`_other_packets`). What FFmpeg can
-only set afterwards, Matroska's display size, is patched into the file at the end.
+the segments (`_video_packets`) and the source's other streams, copied or converted (`_other_packets`). What FFmpeg does
+not write, Matroska's display size and what `matroska_more` carries, is put into the finished file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from videosr.errors import InputError, OutputError
 from videosr.media import dolby, immersive
 from videosr.media.chapters import moved_chapters
 from videosr.media.clock import FORMATS, Clock, clock_of
+from videosr.media.containers import BOOKKEEPING
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import EDITED, StreamCopy, add_copy, cover_attachment, hides_sound, is_hidden
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
+from videosr.media.matroska_more import carry, more_of
 from videosr.media.part import Part, Window
-from videosr.media.probe import BOOKKEEPING, CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
+from videosr.media.probe import CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
 from videosr.media.rehearsal import open_described
 from videosr.media.segments import Segment, SegmentHeader, decode_times
 from videosr.media.source import (
@@ -196,6 +198,7 @@ class _Mux:
         if says and plan.container == "mp4":
             options["strict"] = "unofficial"  # else FFmpeg leaves out what the standard does not know
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
+        self._tracks: dict[int, tuple[str, ...]] = {}  # in the output's order: stream of the source, `_stale` of it
         self._copies: dict[int, StreamCopy] = {}
         self._hidden: Counter[int] = Counter()
         self._converters: dict[int, Converter] = {}
@@ -208,14 +211,13 @@ class _Mux:
 
     def _add_streams(self, described: StreamContainer) -> Stream:
         video: Stream | None = None
-        tracks = 0
         for entry, stream in zip(self._plan.streams, described, strict=True):
             if entry.action == DROP or entry.target in REMADE:
                 continue
             if entry.action == UPSCALE:
                 made: Stream = self._add_video(stream)
                 video = made
-                self._video_index, self._video_track = made.index, tracks
+                self._video_index, self._video_track = made.index, len(self._tracks)
             elif entry.action == CONVERT:
                 converter = add_converted(self._out, stream, entry.target)
                 self._converters[stream.index] = converter
@@ -232,7 +234,8 @@ class _Mux:
             made.metadata.update(self._stream_tags(stream, entry.action))
             if made.type != "attachment":
                 made.disposition = stream.disposition
-            tracks += made.type != "attachment"
+            if made.type != "attachment":
+                self._tracks[stream.index] = self._stale(entry.action)
         if video is None:
             raise InputError(f"{self._name}: the plan upscales no video stream")
         return video
@@ -253,9 +256,12 @@ class _Mux:
             tags.setdefault("title", tags.pop("name"))
         if action == UPSCALE and (self._plan.container == "webm" or immersive.STEREO in self._says):
             tags.pop("stereo_mode", None)  # FFmpeg writes it by itself; WebM does not hold all of them
-        stale = STALE_TAGS if action != COPY else STATISTICS if self._part is not None else ()
-        tags = {k: v for k, v in tags.items() if not k.lower().startswith(stale)}
+        tags = {k: v for k, v in tags.items() if not k.lower().startswith(self._stale(action))}
         return self._part.tags(tags, f"stream {stream.index}") if self._part is not None else tags
+
+    def _stale(self, action: str) -> tuple[str, ...]:
+        """How the names of a track's tags begin that are not kept."""
+        return STALE_TAGS if action != COPY else STATISTICS if self._part is not None else ()
 
     def _template(self) -> bytes:
         """The header that the video stream is made after."""
@@ -346,6 +352,7 @@ class _Mux:
             self._refused += 1  # one of the last packets; the file itself has been finished
         self._check_refused()
         self._write_aspect()
+        self._write_more()
         if self._says and self._plan.container == "mp4":
             immersive.without_vexu(self._path)
         self.warnings += [
@@ -397,6 +404,14 @@ class _Mux:
             return  # the coded video says it better than whole pixels can
         if not set_display_size(self._path, self._video_track, size):
             self.warnings.append(f"the sample aspect ratio {sar} could not be written into the container")
+
+    def _write_more(self) -> None:
+        """Write into a finished Matroska file what FFmpeg leaves of the source's."""
+        if self._plan.container != "matroska":
+            return
+        delay = self._delay if self._part is None else None
+        if not carry(self._path, more_of(self._source), self._tracks, delay):
+            self.warnings.append("chapters, tags and languages are kept only as far as FFmpeg knows them: no room")
 
     def _video_packets(self) -> Iterator[tuple[Fraction, Packet]]:
         """The joined segments in decoding order, each with the seconds at which it is decoded."""

@@ -15,8 +15,10 @@ from av.stream import Disposition, Stream
 from videosr.errors import InputError
 from videosr.media import heif
 from videosr.media.chapters import Chapter, chapters_of, lost_times, unread
+from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
+from videosr.media.matroska_more import lost, more_of
 from videosr.media.program_stream import unseen
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
 from videosr.media.source import codec_name, is_attached_picture, open_input, video_stream
@@ -45,8 +47,6 @@ _MP4_GLOBAL = frozenset({
 })
 # fmt: on
 """Global metadata keys that FFmpeg's mp4 and mov muxers write without `use_metadata_tags`."""
-BOOKKEEPING = ("major_brand", "minor_version", "compatible_brands", "encoder")
-"""Global metadata that describes the old file rather than its content."""
 TRACK_BOOKKEEPING = (
     "bps",
     "duration",
@@ -242,7 +242,7 @@ def _facts(stream: Stream) -> StreamFacts:
     )
 
 
-def plan_streams(path: str | os.PathLike[str], container: str) -> Plan:
+def plan_streams(path: str | os.PathLike[str], container: str, *, trimmed: bool = False) -> Plan:
     """Decide what becomes of every stream of a file in another container.
 
     Whether a stream can be copied or converted is found by writing a file with it, and its first packets if it is
@@ -251,6 +251,7 @@ def plan_streams(path: str | os.PathLike[str], container: str) -> Plan:
     Args:
         path: the source.
         container: FFmpeg's muxer (`containers.container_format`), or "image".
+        trimmed: the output is to have a part of the film only.
 
     Raises:
         InputError: the source cannot be opened or has no usable video stream.
@@ -276,7 +277,11 @@ def plan_streams(path: str | os.PathLike[str], container: str) -> Plan:
             losses += ["chapters"] if source.chapters() else []
         else:
             losses += lost_times(source, container)
-            if "matroska" in source.format.name and "://" not in name:
+            more = more_of(source)
+            kept = [p.index for p in plans if p.action != DROP]
+            losses += lost(more, source.streams, kept, container, trimmed=trimmed)
+            whole = container == "matroska" and not trimmed and more.chapters
+            if "matroska" in source.format.name and "://" not in name and not whole:
                 losses += unread(Path(name), len(source.chapters()))
             common = {k.lower(): v for k, v in source.metadata.items()}.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from av.stream import Stream
 
+from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import same_language
-from videosr.media.probe import BOOKKEEPING, TRACK_BOOKKEEPING
+from videosr.media.probe import TRACK_BOOKKEEPING
 from videosr.media.source import clean_tags
 
 NEVER = "1970-01-01T00:00:00"

@@ -28,6 +28,7 @@ from videosr.media.fields import Scan, detect
 from videosr.media.hdr import FURTHER_SIDE_DATA, LATER, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
 from videosr.media.immersive import as_said, describable
+from videosr.media.matroska_more import More, missing_of, more_of
 from videosr.media.numbered import RATE, Numbered
 from videosr.media.planes import planar_format
 from videosr.media.probe import (
@@ -114,6 +115,8 @@ def verify(
         check.riders(before, after, fields)
         check.streams(a, b, main, before, after)
         check.chapters(a, b)
+        if container == "matroska":
+            check.more(more_of(a), more_of(b))
         code = b.streams[main].metadata.get("timecode")  # where MP4 and MOV have the whole file's
         check.tags("file", a.metadata, ({"timecode": code} if code else {}) | b.metadata, _lost(plan, None, "tag"))
     return Report(check.problems, check.facts)
@@ -135,6 +138,7 @@ class _Check:
         self.problems: list[str] = []
         self.facts: dict[str, Any] = {"losses": list(plan.losses)}
         self._shift = Fraction(0)
+        self._places: dict[int, int] = {}  # of streams in the output
 
     def _differ(self, text: str) -> None:
         self.problems.append(text)
@@ -303,9 +307,11 @@ class _Check:
             if isinstance(original, av.stream.AttachmentStream):
                 self._attachment(original, copy)
                 continue
+            self._places[plan.index] = copy.index
             self._track(plan, before.tracks[plan.index], after.tracks[copy.index])
             self._disposition(original, copy)
             self._stream_tags(a, original, copy)
+        self._places[self._plan.video] = main
         self._disposition(a.streams[self._plan.video], b.streams[main])
         self._stream_tags(a, a.streams[self._plan.video], b.streams[main])
 
@@ -392,18 +398,29 @@ class _Check:
             return
         found = chapters_of(b)
         self.facts["chapters"] = len(found)
+        films = [Fraction(file.duration or 2**62, 1_000_000) + shift for file, shift in ((a, self._shift), (b, 0))]
         moved = [Chapter(c.start + self._shift, c.end + self._shift, c.title) for c in chapters_of(a)]
         if len(moved) != len(found):
             self._differ(f"{len(found)} chapters, expected {len(moved)}")
             return
         for i, (was, now) in enumerate(zip(as_held(moved, self._plan.container), found, strict=True)):
             open_end = was.end <= was.start and self._plan.container in EDITED
-            ends = open_end or abs(now.end - was.end) <= ROUNDING
+            last = was.end >= films[0] - ROUNDING and now.end >= films[1] - ROUNDING  # until the film ends, that is
+            ends = open_end or last or abs(now.end - was.end) <= ROUNDING
             if was.title != now.title or abs(now.start - was.start) > ROUNDING or not ends:
                 self._differ(
                     f"chapter {i}: {now.title!r} from {float(now.start):.3f} to {float(now.end):.3f} s, "
                     f"expected {was.title!r} from {float(was.start):.3f} to {float(was.end):.3f} s"
                 )
+
+    def more(self, was: More, now: More) -> None:
+        """What Matroska says and FFmpeg does not read."""
+        for index, place in self._places.items():
+            found = now.tracks[place].marks if place < len(now.tracks) else ()
+            if index < len(was.tracks) and was.tracks[index].marks != found:
+                self._differ(f"stream {index}: its language (BCP 47), or that it is switched off, is not what it was")
+        for line in missing_of(was, now):
+            self._differ(line)
 
     def tags(self, name: str, was: dict[str, str], now: dict[str, str], lost: set[str]) -> None:
         """Every tag of content is there with its value."""

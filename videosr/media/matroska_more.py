@@ -1,0 +1,321 @@
+"""What Matroska says and FFmpeg does not carry: variants of languages, tracks that are off, chapters and tags in full.
+
+`more_of` reads it by itself, `carry` writes it into a file that FFmpeg has made, `lost` names it where that cannot be:
+in another container, and of a part of a film. RFC 9559.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import av
+
+from videosr.media.containers import BOOKKEEPING
+from videosr.media.matroska import (
+    ATOM,
+    CHAPTER_TRACK,
+    CHAPTERS,
+    INFO,
+    SIMPLE_TAG,
+    TAG,
+    TAG_NAME,
+    TAGS,
+    TARGETS,
+    TITLE,
+    TRACK_ENTRY,
+    TRACKS,
+    Node,
+    number,
+    payloads,
+    tree,
+)
+from videosr.media.matroska_header import Edit, rewrite
+from videosr.media.source import is_attached_picture
+
+if TYPE_CHECKING:
+    from av.container.streams import StreamContainer
+
+TRACK_TYPE, TRACK_UID, FLAG_ENABLED, LANGUAGE_BCP47 = 0x83, 0x73C5, 0xB9, 0x22B59D
+KINDS = {1: "video", 2: "audio", 17: "subtitle", 33: "subtitle"}
+"""Of tracks, for those that FFmpeg makes streams of."""
+LINKS = frozenset({0x3CB923, 0x3EB923})
+"""PrevUUID and NextUUID: the files before and after this one."""
+OF_SEGMENT = LINKS | {TITLE, 0x73A4, 0x4444}
+"""Besides the title, the segment's UUID and those of the family it belongs to, for others that refer to it."""
+CHAPTER_TIMES, CHAPTER_SEGMENT, CHAPTER_TRACK_UID = (0x91, 0x92), 0x6E67, 0x89
+LEVEL, OF_TRACK, OF_EDITION, OF_CHAPTER, OF_ATTACHMENT = 0x68CA, 0x63C5, 0x63C9, 0x63C4, 0x63C6
+"""What the target of a tag is: the level (70 a collection, 60 a season, 50 a film), or things with these UIDs."""
+USUAL_LEVEL, TAG_BINARY, TAG_BCP47 = 50, 0x4485, 0x447B
+
+
+class Track(NamedTuple):
+    """What a track says.
+
+    Attributes:
+        uid: that tags and chapters refer to.
+        marks: its language by BCP 47, and that it is off.
+    """
+
+    uid: int
+    marks: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What a Matroska file says and FFmpeg does not carry.
+
+    Attributes:
+        tracks: one for each of FFmpeg's streams but for attachments; none if they cannot be told apart.
+        info: of the segment: title, UUIDs.
+        chapters: all editions.
+        tags: all of the file's.
+    """
+
+    tracks: tuple[Track, ...] = ()
+    info: tuple[Node, ...] = ()
+    chapters: tuple[Node, ...] = ()
+    tags: tuple[Node, ...] = ()
+
+
+def more_of(container: av.container.InputContainer) -> More:
+    """What a file says; nothing where it is no Matroska file, and of what is damaged in it."""
+    name = container.name.removeprefix("file:")
+    if "matroska" not in container.format.name or "://" in name:
+        return More()
+    path = Path(name)
+    entries = [e.inside for e in _read(path, TRACKS) if e.id == TRACK_ENTRY]
+    entries = [entry for entry in entries if _value(entry, TRACK_TYPE) in KINDS]
+    same = [KINDS[_value(entry, TRACK_TYPE)] for entry in entries] == _kinds(container.streams)
+    return More(
+        tracks=tuple(Track(_value(entry, TRACK_UID), tuple(_marks(entry))) for entry in entries) if same else (),
+        info=tuple(node for node in _read(path, INFO) if node.id in OF_SEGMENT),
+        chapters=tuple(_read(path, CHAPTERS)),
+        tags=tuple(node for node in _read(path, TAGS) if node.id == TAG),
+    )
+
+
+def _read(path: Path, wanted: int) -> Iterator[Node]:
+    for data in payloads(path, wanted):
+        with suppress(ValueError):
+            yield from tree(bytes(data))
+
+
+def _kinds(streams: StreamContainer) -> list[str]:
+    """What kinds FFmpeg's streams of tracks are; attachments have streams after these."""
+    return [s.type for s in streams if s.type != "attachment" and not is_attached_picture(s)]
+
+
+def _value(nodes: Iterable[Node], identifier: int, default: int = 0) -> int:
+    return next((number(node.data) for node in nodes if node.id == identifier), default)
+
+
+def _marks(entry: Iterable[Node]) -> Iterator[Node]:
+    for node in entry:
+        if node.id == LANGUAGE_BCP47 or (node.id == FLAG_ENABLED and not number(node.data)):
+            yield node
+
+
+def lost(more: More, streams: StreamContainer, kept: Iterable[int], container: str, *, trimmed: bool) -> list[str]:
+    """What of it an output does not have, a line each; of chapters see `chapters.unread`.
+
+    Args:
+        more: of the source.
+        streams: of the source.
+        kept: those that the output has.
+        container: FFmpeg's muxer.
+        trimmed: the output has a part of the film only.
+    """
+    lines = []
+    if container != "matroska":
+        for index in sorted(set(kept) & set(range(len(more.tracks)))):
+            for mark in more.tracks[index].marks:
+                language, said = streams[index].language or "und", mark.data.decode("ascii", "replace")
+                if mark.id == FLAG_ENABLED:
+                    lines.append(f"stream {index}: that it is switched off cannot be kept")
+                elif "-" in said:
+                    lines.append(f"stream {index}: that its language is {said} cannot be kept: it is {language}")
+    if container != "matroska" or trimmed:
+        lines += [f"tags: {line} cannot be kept" for line in sorted(_beyond_ffmpeg(more.tags, container))]
+        if any(node.id in LINKS for node in more.info):
+            lines.append("that other files come before or after this one cannot be kept")
+    return lines
+
+
+def missing_of(was: More, now: More) -> Iterator[str]:
+    """What an output of the whole film does not say of its segment, chapters and tags as the source does, a line each.
+
+    Where everything is moved, chapters have other times: those are not looked at.
+    """
+    if not set(was.info) <= set(now.info):
+        yield "the title or the UUIDs of the segment are not what they were"
+    if was.chapters and [_timeless(node) for node in was.chapters] != [_timeless(node) for node in now.chapters]:
+        yield "chapters: their names, languages, order or marks are not what they were"
+    said = {_said(tag) for tag in now.tags}
+    for tag in was.tags:
+        expected = _said(tag)
+        if expected and _is_of_film(tag, was) and expected not in said:
+            names = ", ".join(_name(node) for node in tag.inside if node.id == SIMPLE_TAG)
+            yield f"tags: {names} of level {_value(_targets(tag), LEVEL, USUAL_LEVEL)} are not what they were"
+
+
+def _timeless(node: Node) -> Node:
+    """A chapter without what is another number in the output."""
+    kept = [_timeless(n) for n in node.inside if n.id not in (*CHAPTER_TIMES, CHAPTER_TRACK)]
+    return node.with_inside(kept) if node.inside else node
+
+
+def _said(tag: Node) -> frozenset[Node]:
+    """What a tag of a file or chapter says, and of what; nothing where that describes the old file."""
+    simple = [node for node in tag.inside if node.id == SIMPLE_TAG and _name(node) not in BOOKKEEPING]
+    return frozenset([*simple, *_targets(tag)]) if simple else frozenset()
+
+
+def _beyond_ffmpeg(tags: Iterable[Node], container: str) -> set[str]:
+    """What FFmpeg does not read of tags, or write."""
+    found = set[str]()
+    for tag in tags:
+        targets = _targets(tag)
+        level = _value(targets, LEVEL, USUAL_LEVEL)
+        if level != USUAL_LEVEL or any(node.id == OF_EDITION for node in targets):
+            found.add("what some are of (a season, an episode, an edition)")
+        if container != "matroska" and any(node.id == OF_CHAPTER for node in targets):
+            found.add("those of chapters")
+        for node in _below(tag):
+            if node.id == TAG_BINARY:
+                found.add("binary ones")
+            elif node.id == TAG_BCP47 and b"-" in node.data:
+                found.add("variants of their languages")
+    return found
+
+
+def _is_of_film(tag: Node, more: More) -> bool:
+    """Whether a tag is about the file or what it is a part of, or about chapters that are there."""
+    about = {node.id for node in _targets(tag)}
+    return not about & {OF_TRACK, OF_ATTACHMENT} and (bool(more.chapters) or not about & {OF_CHAPTER, OF_EDITION})
+
+
+def _targets(tag: Node) -> tuple[Node, ...]:
+    return tuple(node for targets in tag.inside if targets.id == TARGETS for node in targets.inside)
+
+
+def _below(node: Node) -> Iterator[Node]:
+    for inside in node.inside:
+        yield inside
+        yield from _below(inside)
+
+
+def carry(path: Path, more: More, tracks: Mapping[int, tuple[str, ...]], delay: Fraction | None) -> bool:
+    """Write it into a finished file.
+
+    Args:
+        path: a Matroska file made by FFmpeg.
+        more: of the source.
+        tracks: in the file's order, which track of the source each is, and how the names of its tags begin that the
+            source's are not to replace.
+        delay: seconds by which everything was moved; None: the file has a part of the film only, whose chapters and
+            tags are FFmpeg's.
+
+    Returns:
+        Whether it was done; False if there is no room, the file being left as it was.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    known = {more.tracks[index].uid: index for index in tracks} if more.tracks else {}
+    uids = dict[int, int]()  # of the source's tracks, in the file
+
+    def in_tracks(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        if not more.tracks or len(nodes) != len(tracks):
+            return nodes
+        made = []
+        for entry, index in zip(nodes, tracks, strict=True):
+            uids[more.tracks[index].uid] = _value(entry.inside, TRACK_UID)
+            made.append(entry.with_inside((*entry.inside, *more.tracks[index].marks)))
+        return tuple(made)
+
+    def in_info(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        said = {node.id for node in more.info} | ({TITLE} if more.tags else set())  # FFmpeg's may be that of a tag
+        return (*(node for node in nodes if node.id not in said), *more.info)
+
+    def in_chapters(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        return tuple(_chapter(node, delay or Fraction(0), uids) for node in more.chapters) or nodes
+
+    def in_tags(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        if not more.tags:
+            return nodes
+        names = {uids[uid]: tracks[index] for uid, index in known.items() if uid in uids}
+        return tuple(_tags(more, nodes, uids, names))
+
+    edits: dict[int, Edit] = {TRACKS: in_tracks}
+    if delay is not None:
+        edits |= {INFO: in_info, CHAPTERS: in_chapters, TAGS: in_tags}
+    return rewrite(path, edits)
+
+
+def _chapter(node: Node, delay: Fraction, uids: Mapping[int, int]) -> Node:
+    """An edition or chapter with all in it, at its time in the output."""
+    made = []
+    elsewhere = any(inside.id == CHAPTER_SEGMENT for inside in node.inside)  # the times are those of another file
+    for inside in node.inside:
+        if inside.id == CHAPTER_TRACK:
+            tracks = [t for t in inside.inside if t.id == CHAPTER_TRACK_UID and number(t.data) in uids]
+            if not tracks:
+                continue
+            inside = inside.with_inside(_unsigned(t.id, uids[number(t.data)]) for t in tracks)
+        elif inside.id == ATOM:
+            inside = _chapter(inside, delay, uids)
+        elif node.id == ATOM and inside.id in CHAPTER_TIMES and delay and not elsewhere:
+            inside = _unsigned(inside.id, max(0, number(inside.data) + round(delay * 10**9)))
+        made.append(inside)
+    return node.with_inside(made) if node.inside else node
+
+
+def _unsigned(identifier: int, value: int) -> Node:
+    return Node(identifier, value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big"))
+
+
+def _tags(
+    more: More, written: Iterable[Node], uids: Mapping[int, int], made_anew: Mapping[int, tuple[str, ...]]
+) -> Iterator[Node]:
+    """The source's tags and, of those that FFmpeg has written, what the source's cannot say.
+
+    Args:
+        more: of the source.
+        written: by FFmpeg.
+        uids: of the source's tracks, in the output.
+        made_anew: by tracks of the output, how the names of tags begin that are FFmpeg's.
+    """
+    for tag in more.tags:
+        targets, simple = _targets(tag), [node for node in tag.inside if node.id == SIMPLE_TAG]
+        tracks = [uids[uid] for node in targets if node.id == OF_TRACK and (uid := number(node.data)) in uids]
+        if tracks:
+            names = ("duration", *(name for uid in tracks for name in made_anew.get(uid, ())))
+            simple = [node for node in simple if not _begins(node, names)]
+        elif _is_of_film(tag, more):
+            simple = [node for node in simple if _name(node) not in BOOKKEEPING]
+        else:
+            continue
+        if simple:
+            kept = [node for node in targets if node.id != OF_TRACK]
+            yield Node(TAG, (Node(TARGETS, (*kept, *(_unsigned(OF_TRACK, uid) for uid in tracks))), *simple))
+    for tag in written:
+        targets = _targets(tag)
+        track = next((number(node.data) for node in targets if node.id == OF_TRACK), None)
+        if track is not None:
+            names = ("duration", *made_anew.get(track, ("",)))  # all, of a track that the source's tags do not reach
+            yield tag.with_inside(node for node in tag.inside if node.id != SIMPLE_TAG or _begins(node, names))
+        elif any(n.id == OF_ATTACHMENT or (n.id == OF_CHAPTER and not more.chapters) for n in targets):
+            yield tag
+
+
+def _name(tag: Node) -> str:
+    return next((node.data.decode().lower() for node in tag.inside if node.id == TAG_NAME), "")
+
+
+def _begins(tag: Node, names: tuple[str, ...]) -> bool:
+    return _name(tag).startswith(names)
