@@ -222,6 +222,16 @@ def test_what_is_damaged_is_left_and_named(tmp_path):
     assert verify(source, output).problems == []
 
 
+@pytest.mark.parametrize("stray", [Node(0x4DAA, b"x"), Node(0x98, bytes(9))])
+def test_what_does_not_belong_in_chapters_is_not_written(tmp_path, stray):
+    source, output = rich(tmp_path / "in.mkv", chapters=[Node(EDITION, (atom(1, 0, stray),))]), tmp_path / "out.mkv"
+    double(source, output)
+    assert stray not in inside(output, CHAPTERS)[0].inside[0].inside
+    assert [chapter.start for chapter in probe(output).chapters] == [
+        chapter.start for chapter in probe(source).chapters
+    ]
+
+
 def test_what_is_too_large_is_left_and_named(tmp_path, monkeypatch):
     displays = [display(b"a name", b"en")] * 100
     source = rich(tmp_path / "in.mkv", chapters=[Node(EDITION, (atom(1, 0, *displays), atom(3, 10**8)))])

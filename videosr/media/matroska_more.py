@@ -18,12 +18,16 @@ import av
 from videosr.media.containers import BOOKKEEPING
 from videosr.media.matroska import (
     ATOM,
+    CHAPTER_STRING,
     CHAPTER_TRACK,
     CHAPTERS,
+    DISPLAY,
+    EDITION,
     INFO,
     SIMPLE_TAG,
     TAG,
     TAG_NAME,
+    TAG_STRING,
     TAGS,
     TARGETS,
     TITLE,
@@ -51,6 +55,23 @@ CHAPTER_TIMES, CHAPTER_SEGMENT, CHAPTER_TRACK_UID = (0x91, 0x92), 0x6E67, 0x89
 LEVEL, OF_TRACK, OF_EDITION, OF_CHAPTER, OF_ATTACHMENT = 0x68CA, 0x63C5, 0x63C9, 0x63C4, 0x63C6
 """What the target of a tag is: the level (70 a collection, 60 a season, 50 a film), or things with these UIDs."""
 USUAL_LEVEL, TAG_BINARY, TAG_BCP47 = 50, 0x4485, 0x447B
+
+# fmt: off
+_ABOUT = (LEVEL, OF_TRACK, OF_EDITION, OF_CHAPTER, OF_ATTACHMENT)
+NUMBERS = {
+    EDITION: {0x45BC, 0x45BD, 0x45DB, 0x45DD}, ATOM: {0x73C4, *CHAPTER_TIMES, 0x98, 0x4598, 0x6EBC, 0x4588, 0x63C3},
+    CHAPTER_TRACK: {CHAPTER_TRACK_UID}, TARGETS: {*_ABOUT}, SIMPLE_TAG: {0x4484, 0x44B4},
+}
+OTHERS = {
+    CHAPTERS: {EDITION}, EDITION: {ATOM, 0x4520}, ATOM: {ATOM, DISPLAY, CHAPTER_TRACK, CHAPTER_SEGMENT, 0x5654, 0x6944},
+    DISPLAY: {CHAPTER_STRING, 0x437C, 0x437D, 0x437E}, TAGS: {TAG}, TAG: {TARGETS, SIMPLE_TAG}, TARGETS: {0x63CA},
+    SIMPLE_TAG: {SIMPLE_TAG, TAG_NAME, TAG_STRING, TAG_BINARY, TAG_BCP47, 0x447A},
+}
+# fmt: on
+"""What elements of chapters and tags may hold (RFC 9559, 5.1.7 and 5.1.8). On anything else FFmpeg's demuxer may take
+the whole header for damaged."""
+LONGEST_MARK = 64
+"""Bytes of a track's language or flag."""
 
 
 class Track(NamedTuple):
@@ -94,8 +115,8 @@ def more_of(container: av.container.InputContainer) -> More:
     return More(
         tracks=tuple(Track(_value(entry, TRACK_UID), tuple(_marks(entry))) for entry in entries) if same else (),
         info=tuple(node for node in _read(path, INFO) if node.id in OF_SEGMENT),
-        chapters=tuple(_read(path, CHAPTERS)),
-        tags=tuple(node for node in _read(path, TAGS) if node.id == TAG),
+        chapters=_regular(path, CHAPTERS),
+        tags=_regular(path, TAGS),
     )
 
 
@@ -103,6 +124,22 @@ def _read(path: Path, wanted: int) -> Iterator[Node]:
     for data in payloads(path, wanted):
         with suppress(ValueError):
             yield from tree(bytes(data))
+
+
+def _regular(path: Path, wanted: int) -> tuple[Node, ...]:
+    """All in the elements of a kind; nothing if there is something else in them than belongs there."""
+    nodes = tuple(_read(path, wanted))
+    return nodes if _is_regular(wanted, nodes) else ()
+
+
+def _is_regular(parent: int, nodes: Iterable[Node]) -> bool:
+    for node in nodes:
+        if node.id in NUMBERS.get(parent, ()):
+            if len(node.data) > 8:
+                return False
+        elif node.id not in OTHERS.get(parent, ()) or not _is_regular(node.id, node.inside):
+            return False
+    return True
 
 
 def _kinds(streams: StreamContainer) -> list[str]:
@@ -116,7 +153,8 @@ def _value(nodes: Iterable[Node], identifier: int, default: int = 0) -> int:
 
 def _marks(entry: Iterable[Node]) -> Iterator[Node]:
     for node in entry:
-        if node.id == LANGUAGE_BCP47 or (node.id == FLAG_ENABLED and not number(node.data)):
+        off = node.id == FLAG_ENABLED and not number(node.data)
+        if (off or node.id == LANGUAGE_BCP47) and len(node.data) <= LONGEST_MARK:
             yield node
 
 
