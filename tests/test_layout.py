@@ -22,7 +22,7 @@ FLOORS = [
     {"frame", "presets", "files", "machine"},
     {"color", "scenes", "temporal", "tiling", "reflections", "graph", "metrics", "progress", "archs", "arrays"},
     {"engines"},
-    {"models", "media", "export", "look"},
+    {"models", "media", "export", "look", "transparency"},
     {"options"},
     {"upscaler", "download", "evaluate", "exporting", "journal", "doctor", "bench_alone", "bench_torch"},
     {"film"},

@@ -29,7 +29,8 @@ from videosr.models import registry
 from videosr.options import OnNan, UpscaleOptions
 from videosr.reflections import over_reflections
 from videosr.temporal import Mode
-from videosr.tiling import Tiling
+from videosr.tiling import OVERLAP, Tiling
+from videosr.transparency import SPARE, spread
 
 
 class _Window(NamedTuple):
@@ -76,12 +77,14 @@ class Upscaler:
         network = self.engine.network
         if o.tta and self.sequential:
             raise UsageError(f"{network.path}: keeps a state from frame to frame, which --tta cannot reflect")
+        reach = network.number("reach", 0) if "reach" in network.metadata else None
         self.tiling = Tiling.of(
             0 if self.sequential else self.options.tile,  # a state has the size of the picture
             window=network.number("window_size", 0),
-            reach=network.number("reach", 0) if "reach" in network.metadata else None,
+            reach=reach,
         )
         """How pictures are cut."""
+        self._reach = OVERLAP if reach is None else reach
         self.reused = 0
         """Frames whose picture repeated the one before and were not computed again."""
         self.mended = 0
@@ -261,6 +264,9 @@ class Upscaler:
             )
         source = self._source(frame)
         target = self._target(source)
+        computed = window
+        if target.format.alpha:
+            computed = window._replace(frames=tuple(spread(f, self._reach + SPARE) for f in frames))
         # Rounding to fewer bits than the input has would show as bands.
         dither = target.format.bits < source.format.bits
         runner = None
@@ -271,12 +277,12 @@ class Upscaler:
             runner = self._runner(source, target, 1 if alone else temporal.DEPTH)
         if runner is None:
             try:
-                planes = self._by_tensors(self.engine, window, source, target, cut=cut, dither=dither)
+                planes = self._by_tensors(self.engine, computed, source, target, cut=cut, dither=dither)
             except NotFinite:
-                planes = self._mend(window, source, target, dither=dither)
+                planes = self._mend(computed, source, target, dither=dither)
             return Pending(window, cut, lambda: planes)
         self._in_flight = runner.in_flight
-        ticket = runner.submit([f.planes for f in frames], likeness)
+        ticket = runner.submit([f.planes for f in computed.frames], likeness)
         done: list[tuple[Array, ...]] = []  # kept: a frame that repeats this one waits for the same result
 
         def wait() -> tuple[Array, ...]:
@@ -284,7 +290,7 @@ class Upscaler:
                 try:
                     done.append((*runner.result(ticket), *self._alpha(frame, target.format)))
                 except NotFinite:
-                    done.append(self._mend(window, source, target, dither=dither))
+                    done.append(self._mend(computed, source, target, dither=dither))
             return done[0]
 
         return Pending(window, cut, wait)

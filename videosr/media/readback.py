@@ -27,6 +27,7 @@ from videosr.media.clock import clock_of
 from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
 from videosr.media.cues import is_blank
+from videosr.media.decoders import host_decoder
 from videosr.media.dolby import CONFIGURATION
 from videosr.media.hdr import STATIC_HDR, later
 from videosr.media.immersive import SPHERICAL, STEREO
@@ -242,10 +243,10 @@ def _read_video(
     for other in container.streams:
         if other.index != index:
             other.discard = av.stream.Discard.all
-    context = stream.codec_context
-    context.thread_type = "AUTO"
-    context.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
-    context.thread_count = threads
+    context, decoder = stream.codec_context, host_decoder(stream)
+    decoder.thread_type = "AUTO"
+    decoder.flags |= Flags.unaligned  # else FFmpeg rounds what is cropped on the left
+    decoder.thread_count = threads
     sar = stream.sample_aspect_ratio
     codec = context.codec.canonical_name
     file = Reading(
@@ -260,7 +261,7 @@ def _read_video(
         dolby=bytes(context.coded_side_data.get(CONFIGURATION, b"")),
     )
     try:
-        context.open(strict=False)
+        decoder.open(strict=False)
     except av.error.FFmpegError as exc:
         raise InputError(f"{container.name}: the video stream's header is damaged: {exc.strerror}") from exc
     shape: Fraction | None = None
@@ -271,7 +272,7 @@ def _read_video(
         if packet is not None:
             packet = side_data.expect(packet)
         try:
-            frames = context.decode(packet if packet is not None and packet.size else None)
+            frames = decoder.decode(packet if packet is not None and packet.size else None)
         except av.error.EOFError:
             break
         except av.error.FFmpegError:

@@ -2,7 +2,8 @@
 
 An enlargement keeps the mean of every part of a picture, whatever network made it; wrong colours, green or black
 frames, and pictures at another frame's time do not. So frames are reduced to few R'G'B' pixels by their own tags,
-which takes grain, sharpness and most of what a codec loses out of the comparison.
+which takes grain, sharpness and most of what a codec loses out of the comparison. Of pictures with alpha what shows is
+compared, for colours that do not show are changed on purpose (`transparency`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ LEAST_MEDIAN = 26.0
 MOST_COLOUR = 2.0
 """RMS codes by which the affine map that takes one video's colours to the other's may move them. What codecs lose is no
 such map: coarse H.264 moves real clips by up to 0.8; BT.601 taken for BT.709 by 2 to 4, limited range for full by 8."""
+GREY = 128
+"""What pictures with alpha are shown on."""
 LEAST_MOTION = 2.0
 """RMS codes by which neighbouring frames must differ for their order to be judged."""
 _SWSCALE = frozenset({Matrix.BT709, Matrix.FCC, Matrix.BT470BG, Matrix.SMPTE170M, Matrix.SMPTE240M, Matrix.BT2020_NCL})
@@ -46,6 +49,7 @@ class Samples:
         codec: FFmpeg's name of it, for what the frames do not say of their colours.
         step: every frame whose number this divides is a sample.
         pictures: (rows, columns, 3) uint8 by the frame's number.
+        visible: the same, on grey, of frames with alpha.
     """
 
     size: tuple[int, int] | None = None
@@ -53,6 +57,7 @@ class Samples:
     codec: str = ""
     step: int = 1
     pictures: dict[int, Array] = field(default_factory=dict)
+    visible: dict[int, Array] = field(default_factory=dict)
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def _wanted(self, number: int) -> bool:
@@ -63,8 +68,11 @@ class Samples:
         if number >= 2 * MOST * self.step:
             self.step *= 2
             self.pictures = {n: picture for n, picture in self.pictures.items() if self._wanted(n)}
+            self.visible = {n: picture for n, picture in self.visible.items() if self._wanted(n)}
         if self._wanted(number):
             self.pictures[number] = self._small(frame)
+            if frame.format.has_palette or any(c.is_alpha for c in frame.format.components):
+                self.visible[number] = self._small(self._on_grey(frame))
 
     def _small(self, frame: av.VideoFrame) -> Array:
         if self.size is None:
@@ -89,6 +97,13 @@ class Samples:
                 width=columns, height=rows, interpolation=Interpolation.AREA, threads=1
             )
         return small.to_ndarray()
+
+    def _on_grey(self, frame: av.VideoFrame) -> av.VideoFrame:
+        matrix, range_ = _colour(frame, self.codec)
+        whole = self._reformatter.reformat(frame, format="rgba", src_colorspace=matrix, src_color_range=range_)
+        rgba = whole.to_ndarray().astype(np.uint16)
+        on_grey = rgba[..., :3] * rgba[..., 3:] + GREY * (255 - rgba[..., 3:])
+        return av.VideoFrame.from_ndarray((on_grey // 255).astype(np.uint8), "rgb24")
 
 
 def _colour(frame: av.VideoFrame, codec: str) -> tuple[int, int]:
@@ -147,18 +162,20 @@ class Likeness:
 
 def compare(a: Samples, b: Samples, fields: int = 1) -> Likeness:
     """Compare two videos with as many frames, or with `fields` frames in the second for each of the first."""
+    both = bool(a.visible and b.visible)  # alpha may have been left out
+    ours, theirs = (a.visible, b.visible) if both else (a.pictures, b.pictures)
     scores: list[tuple[float, int]] = []
     pairs: list[tuple[Array, Array]] = []
     votes = {-1: 0, 0: 0, 1: 0}
-    for number, picture in sorted(a.pictures.items()):
-        other = b.pictures.get(number * fields)
+    for number, picture in sorted(ours.items()):
+        other = theirs.get(number * fields)
         if other is None:
             continue
         error = _rms(picture, other)
         if number % a.step == 0:
             scores.append((_psnr(error), number))
             pairs.append((picture, other))
-        before, after = a.pictures.get(number - 1), a.pictures.get(number + 1)
+        before, after = ours.get(number - 1), ours.get(number + 1)
         if before is None or after is None or min(_rms(picture, before), _rms(picture, after)) < LEAST_MOTION:
             continue
         errors = {1: _rms(before, other), 0: error, -1: _rms(after, other)}
