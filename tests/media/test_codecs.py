@@ -176,6 +176,20 @@ def test_losses_of_the_pixel_format_are_named():
     assert notes(resolve(EncoderSettings(codec="hevc"), INFO, "matroska", hdr=HDR), INFO, HDR) == []
 
 
+def test_a_change_of_family_is_named():
+    for name, wanted in (
+        ("gbrp", EncoderSettings()),
+        ("yuv444p10le", EncoderSettings(codec="ffv1", pix_fmt="gbrp10le")),
+    ):
+        info = with_format(name)
+        settings = resolve(wanted, info, "matroska")
+        (line,) = notes(settings, info)
+        assert ("R'G'B' becomes Y'CbCr" if name == "gbrp" else "Y'CbCr becomes R'G'B'") in line
+        assert settings.pix_fmt in line
+    kept = with_format("gbrp")
+    assert notes(resolve(EncoderSettings(codec="ffv1"), kept, "matroska"), kept) == []
+
+
 def test_colour_changes_only_with_the_family():
     settings = resolve(EncoderSettings(), INFO, "matroska")
     assert output_info(settings, INFO) == INFO

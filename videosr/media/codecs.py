@@ -214,6 +214,10 @@ def notes(settings: EncoderSettings, info: StreamInfo, hdr: tuple[tuple[str, byt
         lines.append(f"{info.format.bits} bits become {fmt.bits} bits: {settings.codec} is to code {fmt.name}")
     if fmt.family == "gray" and info.format.family != "gray":
         lines.append(f"the colours are lost: {fmt.name} has none")
+    elif info.format.family == "rgb" and fmt.family == "yuv":
+        lines.append(f"R'G'B' becomes Y'CbCr: {settings.codec} is to code {fmt.name} (--codec ffv1 keeps R'G'B')")
+    elif info.format.family == "yuv" and fmt.family == "rgb":
+        lines.append(f"Y'CbCr becomes R'G'B': {settings.codec} is to code {fmt.name}")
     elif (fmt.log2_w, fmt.log2_h) != (info.format.log2_w, info.format.log2_h) and info.format.family == "yuv":
         lines.append(f"chroma changes from {info.format.name} to {fmt.name}")
     was = converted(info.color, info.format, fmt)

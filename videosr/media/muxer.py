@@ -43,6 +43,7 @@ from videosr.media.source import (
     is_attached_picture,
     open_input,
     plausible_rate,
+    reel,
 )
 from videosr.media.template import saying
 
@@ -249,7 +250,7 @@ class _Mux:
             return add_copy(self._out, plain.streams[stream.index])
 
     def _stream_tags(self, stream: Stream, action: str) -> dict[str, str]:
-        tags = clean_tags(stream.metadata)
+        tags = clean_tags({**stream.metadata, **reel(stream)})  # which FFmpeg's muxer of MOV moves back
         if self._plan.container == "mov" and "language" in tags:
             tags["language"] = quicktime_language(tags["language"]) or tags["language"]
         if "name" in tags:  # what FFmpeg calls a track's title on reading MP4

@@ -21,7 +21,7 @@ from videosr.media.languages import quicktime_language
 from videosr.media.matroska_more import lost, more_of
 from videosr.media.program_stream import unseen
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
-from videosr.media.source import codec_name, is_attached_picture, open_input, video_stream
+from videosr.media.source import codec_name, is_attached_picture, open_input, reel, video_stream
 
 if TYPE_CHECKING:
     type Packet = av.Packet[Stream]
@@ -313,14 +313,17 @@ def _within_limit(plans: list[StreamPlan]) -> tuple[StreamPlan, ...]:
 def _lost_tags(stream: Stream, plan: StreamPlan, container: str, creation_time: str | None) -> list[Misfit]:
     """Tags of a kept track that the container has no place for.
 
-    MP4 and MOV know a handful of tags for tracks; Matroska and WebM have any, but no creation time for a track.
+    MP4 and MOV know a handful of tags for tracks, MOV a reel beside a timecode; Matroska and WebM have any, but no
+    creation time for a track.
     """
     if plan.action == DROP or plan.target in REMADE or stream.type in ("attachment", "data"):
         return []
     lost = []
-    for key, value in stream.metadata.items():
+    for key, value in {**stream.metadata, **reel(stream)}.items():
         plain = key.lower()
         if plain.startswith(TRACK_BOOKKEEPING) or says_of_views(plain, value):
+            continue
+        if container == "mov" and plain == "reel_name" and "timecode" in map(str.lower, stream.metadata):
             continue
         if container == "mov" and plain == "language":
             if value != "und" and quicktime_language(value) is None:

@@ -282,6 +282,15 @@ def coded_display_matrix(context: av.VideoCodecContext) -> tuple[int, ...] | Non
     return unpack_matrix(context.coded_side_data.get("display_matrix"))
 
 
+def reel(stream: av.stream.Stream) -> dict[str, str]:
+    """The tag that names the reel or card a video was taken from, where QuickTime keeps it: at the timecode's track."""
+    code = stream.metadata.get("timecode")
+    if code is None or stream.type != "video":
+        return {}
+    tracks = (track.metadata for track in stream.container.streams.data)
+    return next(({"reel_name": t["reel_name"]} for t in tracks if t.get("timecode") == code and "reel_name" in t), {})
+
+
 def unpack_matrix(data: bytes | None) -> tuple[int, ...] | None:
     """The nine integers of a display matrix in FFmpeg's side data."""
     return struct.unpack("=9i", data) if data is not None and len(data) == 36 else None

@@ -11,7 +11,7 @@ from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import same_language
 from videosr.media.probe import TRACK_BOOKKEEPING
-from videosr.media.source import clean_tags
+from videosr.media.source import clean_tags, reel
 
 NEVER = "1970-01-01T00:00:00"
 """The creation time that a clock gives which was never set; some containers do not keep it."""
@@ -29,7 +29,11 @@ def content_tags(stream: Stream, created: str | None) -> dict[str, str]:
         stream: the stream.
         created: the file's creation time.
     """
-    tags = {k.lower(): v for k, v in stream.metadata.items() if not k.lower().startswith(TRACK_BOOKKEEPING)}
+    tags = {
+        k.lower(): v
+        for k, v in {**stream.metadata, **reel(stream)}.items()
+        if not k.lower().startswith(TRACK_BOOKKEEPING)
+    }
     tags = {k: v for k, v in tags.items() if not says_of_views(k, v)}
     if tags.get("language") == "und":
         del tags["language"]

@@ -43,7 +43,7 @@ from videosr.media.probe import (
 from videosr.media.readback import HASH, Reading, Track, read_file
 from videosr.media.riders import Riders
 from videosr.media.similarity import SMALLEST, compare
-from videosr.media.source import clean_text, open_input, video_stream
+from videosr.media.source import clean_text, open_input, reel, video_stream
 from videosr.media.tags import content_tags, missing, plain
 
 AUDIO_TOLERANCE = Fraction(1, 10)
@@ -328,7 +328,7 @@ class _Check:
     def _stream_tags(self, source: av.container.InputContainer, original: Stream, copy: Stream) -> None:
         lost = _lost(self._plan, original.index, "tag")
         created = source.metadata.get("creation_time") or source.metadata.get("CREATION_TIME")
-        self.tags(f"stream {original.index}", content_tags(original, created), dict(copy.metadata), lost)
+        self.tags(f"stream {original.index}", content_tags(original, created), {**copy.metadata, **reel(copy)}, lost)
 
     def _attachment(self, original: av.stream.AttachmentStream, copy: Stream) -> None:
         assert isinstance(copy, av.stream.AttachmentStream)
