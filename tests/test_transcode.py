@@ -461,13 +461,13 @@ def test_names_at_the_limit(rich, videosr):
 @pytest.mark.parametrize("jobs", [(), ("--jobs", "2")])
 @pytest.mark.parametrize("since", [None, 0, 20])
 def test_alpha_is_named_where_something_is_transparent(tmp_path, videosr, since, jobs):
-    source, rgba = tmp_path / "a.mov", np.full((32, 48, 4), 200, np.uint8)
+    source, rgba = tmp_path / "a.mkv", np.full((32, 48, 4), 200, np.uint8)
     with av.open(str(source), "w") as out:
-        stream = out.add_stream("qtrle", rate=24)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "argb"
+        stream = out.add_stream("ffv1", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuva444p"
         for n in range(24):
             rgba[..., 3] = 255 if since is None or n < since else 128
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format="argb")))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format="yuva444p")))
         out.mux(stream.encode(None))
     done = videosr("upscale", source, tmp_path / "b.mkv", *FAST, *jobs)
     assert done.code == 0, done.err

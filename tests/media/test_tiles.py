@@ -15,6 +15,7 @@ from videosr.errors import InputError
 from videosr.frame import Matrix, PixelFormat, Range
 from videosr.media.decoder import Decoder
 from videosr.media.planes import to_av_frame
+from videosr.media.tiles import _film
 
 FORMAT = PixelFormat.of("yuv", 8, 1, 1)
 SIDE = 64
@@ -190,6 +191,28 @@ def test_transparency_comes_from_its_own_picture(tmp_path, tiles, videosr):
     assert done.code == 0
     with av.open(str(tmp_path / "out.png")) as container:
         assert next(container.decode(video=0)).format.name == "rgba"
+
+
+def test_transparency_of_another_size_is_brought_to_the_picture_s(tmp_path, tiles):
+    heif = Heif(tiles)
+    kind = full(b"auxC", 0, 0, b"urn:mpeg:hevc:2015:auxid:1\0")
+    heif.further = [(ALPHA, b"hvc1", [tiles[4][0], heif._size(SIDE, SIDE), kind], tiles[4][1], (b"auxl", GRID))]
+    frame, _ = read(heif.write(tmp_path / "photo.heic"))
+    assert frame.format.name == "yuva420p"
+    small = picture(4, FORMAT, SIDE, SIDE)[0].astype(int)
+    assert np.abs(frame.planes[3].reshape(SIDE, 2, SIDE, 2).mean((1, 3)) - small).mean() < 2
+
+
+def test_a_picture_is_put_together_once_until_its_file_changes(tmp_path, tiles, videosr, monkeypatch):
+    made = []
+    monkeypatch.setattr("videosr.media.tiles._film", lambda frame: made.append(frame) or _film(frame))
+    source = Heif(tiles).write(tmp_path / "photo.heic")
+    assert videosr("upscale", source, tmp_path / "out.png", "--model", "light-2x").code == 0
+    assert len(made) == 1
+    Heif(tiles[1:]).write(source)
+    frame, _ = read(source)
+    assert len(made) == 2
+    assert np.array_equal(frame.planes[0][:SIDE, :SIDE], picture(1, FORMAT, SIDE, SIDE)[0])
 
 
 def test_profile_exif_and_xmp_arrive(tmp_path, tiles, videosr):

@@ -19,6 +19,7 @@ from fractions import Fraction
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from videosr.color import from_rgb, to_rgb
@@ -41,6 +42,8 @@ _PACKED = {"gbrp": "bgr0", "gbrap": "bgra"}
 """Formats that FFV1 takes in place of ours."""
 _DEPTH = 8
 """Items that may stand between a picture and the coded ones that it is made of."""
+_last: tuple[tuple[object, ...], tuple[int, int], bytes] = ((), (0, 0), b"")
+"""Of which file the last picture was put together, its columns and rows, and it: commands open a file several times."""
 
 
 def put_together(
@@ -62,9 +65,18 @@ def put_together(
     alpha, best = heif.alpha, container.streams.best("video")
     if alpha is None and isinstance(best, VideoStream) and best.id == heif.primary and _states_matrix(best):
         return None
-    maker = _Maker(container, heif, max_pixels)
-    frame = maker.picture(heif.primary)
-    return _film(frame if alpha is None else _with_alpha(frame, maker.picture(alpha)) or frame)
+    global _last
+    file = heif.path.stat()
+    key = (heif.path.absolute(), file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+    known, size, film = _last
+    if known != key:
+        maker = _Maker(container, heif, max_pixels)
+        frame = maker.picture(heif.primary)
+        film = _film(frame if alpha is None else _with_alpha(frame, maker.picture(alpha)))
+        size = frame.width, frame.height
+        _last = key, size, film
+    check_size(os.fspath(path), *size, max_pixels)
+    return io.BytesIO(film)
 
 
 def _states_matrix(stream: VideoStream) -> bool:
@@ -210,15 +222,15 @@ def _cropped(frame: Frame, box: tuple[int, ...]) -> Frame:
     return frame.with_planes(tuple(planes))
 
 
-def _with_alpha(frame: Frame, alpha: Frame) -> Frame | None:
-    """A picture with another one's luma as its alpha plane, as R'G'B' where there is no format of such pictures.
-
-    Returns:
-        None where the two are not of one size.
-    """
-    if (frame.height, frame.width) != (alpha.height, alpha.width):
-        return None
+def _with_alpha(frame: Frame, alpha: Frame) -> Frame:
+    """A picture with another one's luma, brought to its size, as alpha plane; as R'G'B' if no format has both."""
     fmt, color, planes = frame.format, frame.color, frame.planes
+    grey, luma = PixelFormat.of("gray", alpha.format.bits), alpha.planes[:1]
+    if (frame.height, frame.width) != (alpha.height, alpha.width):
+        picture = to_av_frame(luma, grey)
+        linear = Interpolation.BILINEAR
+        picture = VideoReformatter().reformat(picture, width=frame.width, height=frame.height, interpolation=linear)
+        luma = PlaneReader().read(picture, grey)
     try:
         target = PixelFormat.of(fmt.family, fmt.bits, fmt.log2_w, fmt.log2_h, alpha=True)
     except InputError:
@@ -226,12 +238,12 @@ def _with_alpha(frame: Frame, alpha: Frame) -> Frame | None:
         color = replace(color, matrix=Matrix.RGB, range=Range.FULL, siting=Siting.UNSPECIFIED)
         planes = from_rgb(to_rgb(planes, fmt, frame.color), PixelFormat.of("rgb", target.bits), color, dither=False)
     full = ColorSpec(matrix=Matrix.BT709, range=Range.FULL)  # ISO/IEC 23000-22, 7.3.5.2, whatever is tagged
-    opacity = to_rgb(alpha.planes[:1], PixelFormat.of("gray", alpha.format.bits), full)
+    opacity = to_rgb(luma, grey, full)
     codes = from_rgb(opacity, PixelFormat.of("gray", target.bits), full, dither=False)
     return replace(frame, planes=(*planes[:3], *codes), format=target, color=color)
 
 
-def _film(frame: Frame) -> io.BytesIO:
+def _film(frame: Frame) -> bytes:
     """The frame as a Matroska file."""
     made = io.BytesIO()
     fmt, color = frame.format, frame.color
@@ -248,5 +260,4 @@ def _film(frame: Frame) -> io.BytesIO:
         context.chroma_sample_location = int(color.siting)
         context.options = {"slices": str(ffv1_slices(picture.width, picture.height))}
         out.mux([*context.encode(picture), *context.encode(None)])
-    made.seek(0)
-    return made
+    return made.getvalue()
