@@ -203,6 +203,30 @@ def tiff(path, pages, *, samples=1, bits=8, more=()):
     return path
 
 
+@pytest.mark.parametrize("associated", [1, 2])
+def test_colours_that_a_tiff_has_multiplied_by_alpha_are_as_they_were(tmp_path, videosr, associated):
+    rgba = np.full((8, 16, 4), (200, 100, 40, 255), np.uint8)
+    rgba[:, 8:, 3] = 100
+    if associated == 1:
+        rgba[..., :3] = np.rint(rgba[..., :3] * (rgba[..., 3:] / 255))
+    strip = rgba.tobytes()
+    fields = {256: 16, 257: 8, 258: 4, 259: 1, 262: 2, 273: 8, 277: 4, 278: 8, 279: len(strip), 338: associated}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 3, 4, 8 + len(strip) + 2 + 12 * len(fields) + 4)
+        if tag == 258
+        else struct.pack("<HHII", tag, 4 if tag != 338 else 3, 1, value)
+        for tag, value in sorted(fields.items())
+    )
+    source, output = tmp_path / "in.tif", tmp_path / "out.png"
+    head = struct.pack("<4sI", b"II*\0", 8 + len(strip)) + strip + struct.pack("<H", len(fields))
+    source.write_bytes(head + entries + bytes(4) + struct.pack("<4H", 8, 8, 8, 8))
+    assert videosr("upscale", source, output, "--model", "light-2x").code == 0
+    rgb, alpha = decode(output)
+    assert abs(alpha[:, 20:].mean() * 255 - 100) < 1
+    assert np.abs(rgb * 255 - (200, 100, 40)).max() < 3
+    assert videosr("verify", source, output).code == 0
+
+
 def test_further_pages_of_a_tiff_are_named(tmp_path, videosr):
     source, output = tiff(tmp_path / "in.tif", 3), tmp_path / "out.png"
     done = videosr("upscale", source, output, "--model", "light-2x")

@@ -196,6 +196,14 @@ def _downsample(xp: Any, plane: Array, axis: int, factor: int, offset: float, si
     return _sum_of_taps(xp, plane, axis, np.arange(size) * factor + first, np.broadcast_to(taps, (size, len(taps))))
 
 
+def unmultiplied(planes: tuple[Array, ...], format: PixelFormat) -> tuple[Array, ...]:
+    """R'G'B' that was multiplied by alpha, the last of the planes, as it was before; black where that is 0."""
+    top, alpha = (1 << format.bits) - 1, planes[-1].astype("uint32")
+    share = alpha.clip(1)
+    colours = ((p.astype("uint32") * top + share // 2) // share for p in planes[:-1])
+    return (*(colour.clip(0, top).astype(format.dtype) for colour in colours), planes[-1])
+
+
 def to_rgb(planes: tuple[Array, ...], format: PixelFormat, color: ColorSpec) -> Array:
     """Video planes to R'G'B'.
 

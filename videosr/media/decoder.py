@@ -21,6 +21,7 @@ from typing import NamedTuple, Self
 import av
 import av.error
 
+from videosr.color import unmultiplied
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import INEXACT, changes, color_of
@@ -43,7 +44,7 @@ from videosr.media.source import (
     stated_frames,
     unpack_matrix,
 )
-from videosr.media.tiffs import further_pages
+from videosr.media.tiffs import further_pages, is_premultiplied
 from videosr.media.undated import dated
 
 _ROUNDED = Fraction(1, 2_000_000)
@@ -161,7 +162,9 @@ class Decoder:
         context = pictures.stream.codec_context
         self._side_data = SideData(context)
         self._demuxer = pictures.container.format.name
-        self._pages = further_pages(self._file(0)) if context.codec.name == "tiff" else []
+        tiff = context.codec.name == "tiff"
+        self._pages = further_pages(self._file(0)) if tiff else []
+        self._premultiplied = tiff and is_premultiplied(self._file(0))
         # Which may have become Matroska: elsewhere the others of its pictures are streams.
         self._heif = pictures.heif if "matroska" in self._demuxer else None
         if self._heif is not None:
@@ -371,6 +374,8 @@ class Decoder:
         if picture.interlaced_frame and not self.deinterlace:
             self._warn("interlaced", "frames are marked as interlaced; they are upscaled as they are")
         planes = self._pictures.read(picture, fmt)
+        if self._premultiplied and fmt.alpha:
+            planes = unmultiplied(planes, fmt)
         if fmt.alpha and not self.transparent:
             self.transparent = bool(planes[-1].min() < (1 << fmt.bits) - 1)
         return Frame(

@@ -37,6 +37,7 @@ from videosr.media.riders import RIDERS, as_written
 from videosr.media.sidedata import FrameSideData
 from videosr.media.similarity import Samples
 from videosr.media.source import codec_name, coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
+from videosr.media.tiffs import is_premultiplied
 from videosr.media.undated import LEADING, times_before
 
 HASH = 8
@@ -249,13 +250,14 @@ def _read_video(
     decoder.thread_count = threads
     sar = stream.sample_aspect_ratio
     codec = context.codec.canonical_name
+    multiplied = codec == "tiff" and is_premultiplied(container.name.removeprefix("file:"))
     file = Reading(
         tick=Fraction(stream.time_base.num, stream.time_base.den),
         width=context.width,
         height=context.height,
         sar=Fraction(sar.num, sar.den) if sar.num and sar.den else Fraction(1),
         matrix=coded_display_matrix(context),
-        samples=Samples(like.samples.size if like else None, codec=codec),
+        samples=Samples(like.samples.size if like else None, codec=codec, premultiplied=multiplied),
         fields=None if parity is None else Samples(None, parity, codec),
         codec=codec,
         dolby=bytes(context.coded_side_data.get(CONFIGURATION, b"")),

@@ -47,6 +47,7 @@ class Samples:
         size: (columns, rows) of the copies; None: at most `WIDTH` x `HEIGHT`, half the first frame's and its chroma's.
         parity: take the first (0) or second (1) of each two rows alone, a field of interlaced video; None: all rows.
         codec: FFmpeg's name of it, for what the frames do not say of their colours.
+        premultiplied: colours are multiplied by alpha.
         step: every frame whose number this divides is a sample.
         pictures: (rows, columns, 3) uint8 by the frame's number.
         visible: the same, on grey, of frames with alpha.
@@ -55,6 +56,7 @@ class Samples:
     size: tuple[int, int] | None = None
     parity: int | None = None
     codec: str = ""
+    premultiplied: bool = False
     step: int = 1
     pictures: dict[int, Array] = field(default_factory=dict)
     visible: dict[int, Array] = field(default_factory=dict)
@@ -101,9 +103,9 @@ class Samples:
     def _on_grey(self, frame: av.VideoFrame) -> av.VideoFrame:
         matrix, range_ = _colour(frame, self.codec)
         whole = self._reformatter.reformat(frame, format="rgba", src_colorspace=matrix, src_color_range=range_)
-        rgba = whole.to_ndarray().astype(np.uint16)
-        on_grey = rgba[..., :3] * rgba[..., 3:] + GREY * (255 - rgba[..., 3:])
-        return av.VideoFrame.from_ndarray((on_grey // 255).astype(np.uint8), "rgb24")
+        rgba = whole.to_ndarray().astype(np.uint32)
+        on_grey = rgba[..., :3] * (255 if self.premultiplied else rgba[..., 3:]) + GREY * (255 - rgba[..., 3:])
+        return av.VideoFrame.from_ndarray((on_grey // 255).clip(0, 255).astype(np.uint8), "rgb24")
 
 
 def _colour(frame: av.VideoFrame, codec: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""TIFF pictures of which FFmpeg shows only the first page, or a black picture, without a word (libavcodec/tiff.c)."""
+"""TIFF pictures of which FFmpeg shows only the first page, a black one or dark edges, without a word (its tiff.c)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from videosr.errors import InputError
 
-_SUBFILE, _BITS, _COMPRESSION, _PLANES, _TILE_WIDTH, _DNG = 254, 258, 259, 284, 322, 50706
+_SUBFILE, _BITS, _COMPRESSION, _PLANES, _TILE_WIDTH, _EXTRA, _DNG = 254, 258, 259, 284, 322, 338, 50706
 _SMALLER = 1
 """Bit of NewSubfileType: the page is another one at a lower resolution, as thumbnails are."""
 _JPEG = frozenset({6, 7})
@@ -48,6 +48,17 @@ def further_pages(name: str) -> list[str]:
         )
     further = sum(not page.get(_SUBFILE, 0) & _SMALLER for page in pages[1:])
     return [f"{further} further page{'s' * (further > 1)} of the file"] if further else []
+
+
+def is_premultiplied(name: str) -> bool:
+    """Whether the colours of a TIFF file's first page are multiplied by its alpha ("associated", TIFF 6.0, section 18).
+
+    FFmpeg gives them as they are.
+    """
+    if "://" in name:
+        return False
+    with Path(name).open("rb") as file:
+        return next(_pages(file), {}).get(_EXTRA) == 1
 
 
 def _pages(file: BinaryIO) -> Iterator[dict[int, int]]:
