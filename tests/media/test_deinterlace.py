@@ -155,8 +155,8 @@ def test_fields_of_telecined_film_find_their_frames(clips):
 
 
 def test_film_that_is_not_recognised_can_be_named(tmp_path):
-    """Drawings on threes: of five frames hardly one repeats a field that the pulldown repeats."""
-    shown = telecined(48)
+    """Drawings on threes: half of a second of it shows too few changes to tell."""
+    shown = telecined(24)
     path = write(tmp_path / "threes.mkv", woven([moment // 3 for moment in shown]), rate=Fraction(30000, 1001))
     assert detect(path).scan is Scan.INTERLACED
     after, said = frames(path, "film")
@@ -169,6 +169,72 @@ def test_film_that_is_not_recognised_can_be_named(tmp_path):
         return max(min(error(f, m) for m in moments) for f, moments in list(zip(found, wanted, strict=True))[4:-4])
 
     assert worst(after) < 0.1 < worst(interpolated)
+
+
+@cache
+def drawn(moment):
+    """A texture in which a small part moves, so that idet's sums over all of it see hardly anything."""
+    picture = scene(0).copy()
+    picture[200:260, 16:64] = scene(2 * moment)[200:260, 16:64]
+    return picture
+
+
+def cadence(moments, order="tff"):
+    """Frames of drawings, two fields each; `moments` are those of the fields in the order in which they are shown."""
+    top, bottom = (moments[::2], moments[1::2]) if order == "tff" else (moments[1::2], moments[::2])
+    frames = []
+    for above, below in zip(top, bottom, strict=True):
+        frame = drawn(above).copy()
+        frame[1::2] = drawn(below)[1::2]
+        frames.append(frame)
+    return frames
+
+
+FILM_RATE = Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize("order", ["tff", "bff"])
+@pytest.mark.parametrize("hold", [1, 2, 3])
+def test_film_is_known_by_where_its_pictures_change(tmp_path, hold, order):
+    moments = [moment // hold for moment in telecined(96)]
+    path = write(tmp_path / "film.mpg", cadence(moments, order), codec="mpeg2video", order=order, rate=FILM_RATE)
+    found = detect(path)
+    assert (found.scan, found.order) == (Scan.TELECINE, order)
+
+
+def test_film_is_known_in_either_cadence(tmp_path):
+    moments = [n for n in range(96) for _ in range((2, 3, 3, 2)[n % 4])]
+    assert detect(write(tmp_path / "film.mkv", cadence(moments), rate=FILM_RATE)).scan is Scan.TELECINE
+
+
+def test_film_is_known_though_the_phase_leaps_at_an_edit(tmp_path):
+    moments = [n // 2 for n in telecined(96)]
+    moments = moments[:102] + moments[105:118] + moments[119:]
+    path = write(tmp_path / "film.mpg", cadence(moments), codec="mpeg2video", order="tff", rate=FILM_RATE)
+    assert detect(path).scan is Scan.TELECINE
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(list(range(240)), id="moves always"),
+        pytest.param([max(n % 23, 11) + 12 * (n // 23) for n in range(240)], id="moves and rests"),
+        pytest.param([(n + 1) // 2 for n in range(240)], id="out of step by a field"),
+        pytest.param([n // 7 for n in range(240)], id="every seventh field"),
+    ],
+)
+def test_video_is_never_taken_for_film(tmp_path, moments):
+    path = write(tmp_path / "video.mpg", cadence(moments), codec="mpeg2video", order="tff", rate=FILM_RATE)
+    assert detect(path).scan is not Scan.TELECINE
+
+
+def test_pictures_that_change_whole_are_no_film(tmp_path):
+    """Among them a cursor of one row that blinks, as often as the pattern goes round."""
+    pictures = [drawn(n * 4 // 5).copy() for n in range(120)]
+    for n, picture in enumerate(pictures):
+        picture[100, :] = 255 * (n // 5 % 2)
+    path = write(tmp_path / "frames.mpg", pictures, codec="mpeg2video", order="tff", rate=FILM_RATE)
+    assert detect(path).scan is not Scan.TELECINE
 
 
 def test_film_in_interlaced_clothes_is_left_alone(clips):

@@ -19,6 +19,7 @@ import av.error
 from av.video.stream import VideoStream
 
 from videosr.media.limits import DEFAULT_MAX_PIXELS
+from videosr.media.repeats import Repeats
 from videosr.media.source import open_input, plausible_rate, video_stream
 
 PLACES, PLACE_FRAMES = 5, 40
@@ -27,6 +28,8 @@ FEW_PLACES, FEW_FRAMES = 3, 24
 """The same where nothing marks it."""
 FASTEST = 31
 """Frames per second above which nothing is interlaced unless it says so: 50 and 60 are rates of fields."""
+FILMED = 26, 31
+"""Frames per second between which there may be film in 3:2 pulldown: 30, of which a few may be pulled down by flags."""
 ROWS = range(402, 1153, 2)
 """Rows of what may be interlaced without saying so. idet takes fine lines in small moving pictures for combs."""
 FIELD = Fraction(1001, 60000)
@@ -82,33 +85,20 @@ class Fields:
 
 @dataclass(slots=True)
 class _Counts:
-    """What idet said of single frames, and which fields it found repeated."""
+    """What idet said of single frames, and what came again, if that was looked at."""
 
+    repeats: Repeats | None
     marks: int = 0
     orders: Counter[str] = field(default_factory=Counter)
-    phases: dict[str, Counter[int]] = field(default_factory=lambda: {"top": Counter(), "bottom": Counter()})
-    frames: int = 0
 
     def add(self, frames: Iterator[av.VideoFrame]) -> None:
         """Count consecutive frames."""
-        phases: dict[str, Counter[int]] = {"top": Counter(), "bottom": Counter()}
-        for n, frame in enumerate(frames):
-            self.frames += 1
-            said = frame.metadata
-            self.orders[said.get(VERDICT, "")] += 1
-            repeated = said.get("lavfi.idet.repeated.current_frame", "")
-            if repeated in phases:
-                phases[repeated][n % 5] += 1
-        for name, phase in phases.items():  # a place may begin anywhere in the pattern: its strongest phase counts as 0
-            strongest = max(phase.values(), default=0)
-            self.phases[name][0] += strongest
-            self.phases[name][1] += phase.total() - strongest
-
-    @property
-    def telecined(self) -> bool:
-        """Whether in every five frames one top and one bottom field come again, as in 3:2 pulldown."""
-        found = [(phase[0], phase[1]) for phase in self.phases.values()]
-        return all(hits >= 3 and hits >= 0.3 * self.frames / 5 and others <= 0.5 * hits for hits, others in found)
+        if self.repeats is not None:
+            self.repeats.begin()
+        for frame in frames:
+            self.orders[frame.metadata.get(VERDICT, "")] += 1
+            if self.repeats is not None:
+                self.repeats.add(frame)
 
 
 class Pulldown:
@@ -145,7 +135,8 @@ def detect(path: str | os.PathLike[str], index: int | None = None, max_pixels: i
         stated = FIELD_ORDERS.get(context.field_order)
         rate = plausible_rate(stream.average_rate) or plausible_rate(stream.guessed_rate)
         marked = stated is not None
-        seen = _Counts()
+        film = rate is None or min(FILMED) <= rate <= max(FILMED)
+        seen = _Counts(Repeats() if film else None)
         possible = marked or (context.height in ROWS and (rate is None or rate <= FASTEST))
         if possible and stream.frames != 1:
             for other in container.streams:
@@ -169,9 +160,13 @@ def _judge(seen: _Counts, marked: bool, stated: str) -> Fields:
         scan = Scan.INTERLACED if share >= 0.2 or combed + clean < 5 else Scan.PROGRESSIVE
     else:
         scan = Scan.INTERLACED if share >= 0.6 and combed >= 10 else Scan.PROGRESSIVE
-    if scan is Scan.INTERLACED and seen.telecined:
-        scan = Scan.TELECINE
-    return Fields(scan=scan, order=order if combed else stated, marked=marked, combed=combed, clean=clean)
+    order = order if combed else stated
+    if (marked or combed >= 10) and seen.repeats is not None:  # film's frames are clean for the greater part
+        for film in (order, {"tff": "bff", "bff": "tff"}[order])[: 1 if combed else 2]:
+            if seen.repeats.film(film):
+                scan, order = Scan.TELECINE, film
+                break
+    return Fields(scan=scan, order=order, marked=marked, combed=combed, clean=clean)
 
 
 def _look(container: av.container.InputContainer, stream: VideoStream, seen: _Counts, places: int, frames: int) -> None:
