@@ -187,7 +187,7 @@ def test_other_containers_do_not_have_it(source, container):
     [
         (b"pt-BR", "stream 1: its language"),
         (b"zh-Hant", "stream 2: its language"),
-        (SEGMENT_UID.data, "the title or the UUIDs"),
+        (PREVIOUS.data, "which files come before and after"),
         (b"en-GB", "chapters: "),
         (b"Season", "tags: title of level 60"),
         (b"kitchen", "tags: place of level 30"),

@@ -189,8 +189,8 @@ def missing_of(was: More, now: More) -> Iterator[str]:
 
     Where everything is moved, chapters have other times: those are not looked at.
     """
-    if not set(was.info) <= set(now.info):
-        yield "the title or the UUIDs of the segment are not what they were"
+    if not {node for node in was.info if node.id in LINKS} <= set(now.info):
+        yield "which files come before and after this one is not what it was"
     if was.chapters and [_timeless(node) for node in was.chapters] != [_timeless(node) for node in now.chapters]:
         yield "chapters: their names, languages, order or marks are not what they were"
     said = {_said(tag) for tag in now.tags}
