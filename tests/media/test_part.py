@@ -230,3 +230,15 @@ def test_frames_before_the_part_are_looked_at_for_a_timecode_alone_and_once(tmp_
     monkeypatch.setattr(part._Frames, "nominal", lambda self, start: looked.append(start) or nominal(self, start))
     double(clip, tmp_path / "b.mov", start=Fraction(1, 4))
     assert len(looked) == times
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_subtitles_end_with_the_part(tmp_path, suffix):
+    """Four frames, 167 ms; a subtitle is shown from 100 to 300 ms."""
+    clip, output = make_clip(tmp_path / "a.mkv", frames=12, subtitles=["eng"]), tmp_path / f"out{suffix}"
+    double(clip, output, frames=4)
+    with av.open(str(output)) as container:
+        packets = [p for p in container.demux() if p.size and p.duration]
+        ends = {p.stream.type: float((p.pts + p.duration) * p.time_base) for p in packets}
+        length = container.duration / 1_000_000
+    assert [*ends.values(), length] == pytest.approx([0.167] * 3, abs=0.002)

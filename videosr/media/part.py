@@ -47,7 +47,7 @@ class Part:
 
     Audio is cut between packets. Video can only begin at a keyframe: at the last one before the window if the container
     can hide what is shown earlier, else at the first one in it. Subtitles that are on the screen when the window begins
-    are moved to its start; graphics without a duration are on the screen until the next ones come.
+    are moved to its start, and end with it; graphics without a duration are on the screen until the next ones come.
 
     Args:
         name: the source.
@@ -145,6 +145,8 @@ class Part:
                 late = round((window.start - begin) / tick)
                 packet.duration = max(0, (packet.duration or 0) - late)
                 packet.pts = packet.dts = stamp + late
+            rest = round((window.end - max(begin, window.start)) / tick)
+            packet.duration = min(packet.duration or 0, max(1, rest))  # else the file would last as long as they do
         elif begin < entry or (begin >= window.end and index not in self._beyond):
             return []
         shift = round(window.start / tick)
