@@ -65,6 +65,16 @@ def test_what_mp4_cannot_say_is_named_and_no_fault(tmp_path, suffix, chapters, h
     assert verify(source, output).problems == []
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_chapters_without_a_title_stay_chapters(tmp_path, suffix):
+    plain = make_clip(tmp_path / "a.mkv", frames=24, chapters=[(0, 300, "a"), (300, 600, "b"), (600, 900, "c")])
+    source = tampered(plain, tmp_path / "in.mkv", lambda made: [made[0], {**made[1], "metadata": {}}, made[2]])
+    output = tmp_path / f"out.{suffix}"
+    double(source, output)
+    assert [(float(c.start), c.title) for c in probe(output).chapters] == [(0, "a"), (0.3, ""), (0.6, "c")]
+    assert verify(source, output).problems == []
+
+
 def test_chapters_at_other_times_are_still_found_in_mp4(tmp_path):
     source = make_clip(tmp_path / "in.mkv", frames=24, chapters=[(0, 300, "a"), (300, 600, "b"), (600, 900, "c")])
     output = tmp_path / "out.mp4"

@@ -46,7 +46,7 @@ def chapters_of(container: av.container.Container) -> list[Chapter]:
 
 
 def moved_chapters(
-    container: av.container.InputContainer, delay: Fraction, window: Window | None
+    container: av.container.InputContainer, delay: Fraction, window: Window | None, target: str
 ) -> list[ChapterEntry]:
     """The chapters of a source as PyAV takes them for an output.
 
@@ -54,6 +54,7 @@ def moved_chapters(
         container: the source.
         delay: seconds by which everything is moved.
         window: the part that the output has, which then begins at 0; None: all of it.
+        target: FFmpeg's muxer. That of MP4 and MOV leaves chapters without a title out of the track of titles.
     """
     made: list[ChapterEntry] = []
     for chapter in container.chapters():
@@ -63,7 +64,7 @@ def moved_chapters(
             start, end = (min(max(time, window.start), window.end) - window.start for time in (start, end))
             if end <= start:
                 continue
-        tags = clean_tags(chapter["metadata"])
+        tags = ({"title": ""} if target in EDITED else {}) | clean_tags(chapter["metadata"])
         made.append({**chapter, "start": round(start / tick), "end": round(end / tick), "metadata": tags})
     return made
 

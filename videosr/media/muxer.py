@@ -317,7 +317,7 @@ class _Mux:
         """Global tags and chapters."""
         tags = {k: v for k, v in clean_tags(self._source.metadata).items() if k.lower() not in BOOKKEEPING}
         self._out.metadata.update(self._part.tags(tags, "file") if self._part is not None else tags)
-        if chapters := moved_chapters(self._source, self._delay, self._window):
+        if chapters := moved_chapters(self._source, self._delay, self._window, self._plan.container):
             self._out.set_chapters(chapters)
 
     # -- packets ------------------------------------------------------------------------------------------------
