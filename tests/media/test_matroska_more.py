@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import pytest
 from clips import make_clip
-from doubling import double
+from doubling import FAST, double
 
 from videosr.media.matroska import (
     ATOM,
@@ -20,6 +21,10 @@ from videosr.media.matroska import (
     DISPLAY,
     EDITION,
     INFO,
+    SEEK,
+    SEEK_HEAD,
+    SEEK_ID,
+    SEEK_POSITION,
     SEGMENT,
     SIMPLE_TAG,
     TAG,
@@ -82,7 +87,7 @@ def source(tmp_path):
     return rich(tmp_path / "in.mkv")
 
 
-def rich(path, chapters=EDITIONS, tags=(*FILE_TAGS, *TRACK_TAGS)):
+def rich(path, chapters=EDITIONS, tags=(*FILE_TAGS, *TRACK_TAGS), title=None, repeated=False):
     """A film that says it all; its tracks have the UIDs 100, 101 and so on."""
     plain = make_clip(
         path.with_name("plain.mkv"), frames=12, audio=[("flac", "por")], subtitles=["chi"], attachments=[FONT]
@@ -99,8 +104,13 @@ def rich(path, chapters=EDITIONS, tags=(*FILE_TAGS, *TRACK_TAGS)):
     for i, entry in enumerate(tracks):
         inside = [Node(UID, bytes([100 + i])) if node.id == UID else node for node in entry.inside]
         entries.append(entry.with_inside((*inside, *(Node(*mark) for mark in MARKS[i]))))
-    parts = [summed(INFO, (*info, SEGMENT_UID, PREVIOUS)), summed(TRACKS, entries), kept[ATTACHMENTS]]
+    info = (*info, SEGMENT_UID, PREVIOUS, *([Node(0x7BA9, title)] if title else []))
+    parts = [summed(INFO, info), summed(TRACKS, entries), kept[ATTACHMENTS]]
     parts += [summed(CHAPTERS, chapters), summed(TAGS, tags), clusters]
+    if repeated:
+        place = sum(map(len, parts)) + 39  # the index is that long
+        index = Node(SEEK, (Node(SEEK_ID, TRACKS.to_bytes(4)), Node(SEEK_POSITION, place.to_bytes(8))))
+        parts = [summed(SEEK_HEAD, (index,)), *parts, summed(TRACKS, entries)]
     path.write_bytes(bytes(head[start.start : start.end]) + element(SEGMENT, b"".join(parts)))
     return path
 
@@ -209,6 +219,28 @@ def test_chapters_move_with_everything(source, tmp_path):
     assert [float(chapter.start) for chapter in probe(output).chapters] == [0.5, 0.6, 0.7]
     first = inside(output, CHAPTERS)[0].inside[0]
     assert [n.data for n in first.inside[-1].inside if n.id == 0x91] == [(510 * 10**6).to_bytes(4)]
+
+
+@pytest.mark.parametrize(("suffix", "part"), [(".mkv", 6), (".mkv", None), (".mp4", None), (".webm", 6)])
+def test_the_title_is_the_films(tmp_path, suffix, part):
+    """FFmpeg would have it that the last title among the tags is the film's, be it the season's."""
+    tags = (tag(b"TITLE", b"The film", (0x68CA, b"\x32")), tag(b"TITLE", b"Season", (0x68CA, b"\x3c")))
+    source, output = rich(tmp_path / "in.mkv", tags=tags, title=b"The film\0"), tmp_path / f"out{suffix}"
+    settings = FAST if suffix != ".webm" else replace(FAST, codec="libsvtav1", preset="12")
+    double(source, output, frames=part, settings=settings)
+    for path in (source, output):
+        titles = {value for name, value in probe(path).metadata.items() if name.lower() == "title"}
+        assert titles == {"The film"}
+    if part is None:
+        assert verify(source, output).problems == []
+
+
+def test_tracks_that_are_written_twice_are_there_once(tmp_path):
+    """mkvmerge can repeat the headers behind the pictures."""
+    source, output = rich(tmp_path / "in.mkv", repeated=True), tmp_path / "out.mkv"
+    double(source, output)
+    marks = [{(n.id, n.value) for n in entry.inside if n.id in (0x22B59D, 0xB9)} for entry in inside(output, TRACKS)]
+    assert marks == [set(MARKS[i]) for i in range(3)]
 
 
 def test_what_is_damaged_is_left_and_named(tmp_path):

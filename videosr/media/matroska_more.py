@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,10 +106,9 @@ class More:
 
 def more_of(container: av.container.InputContainer) -> More:
     """What a file says; nothing where it is no Matroska file, and of what is damaged in it."""
-    name = container.name.removeprefix("file:")
-    if "matroska" not in container.format.name or "://" in name:
+    path = _matroska(container)
+    if path is None:
         return More()
-    path = Path(name)
     entries = [e.inside for e in _read(path, TRACKS) if e.id == TRACK_ENTRY]
     entries = [entry for entry in entries if _value(entry, TRACK_TYPE) in KINDS]
     same = [KINDS[_value(entry, TRACK_TYPE)] for entry in entries] == _kinds(container.streams)
@@ -120,8 +120,26 @@ def more_of(container: av.container.InputContainer) -> More:
     )
 
 
+def file_tags(container: av.container.InputContainer) -> dict[str, str]:
+    """A file's tags as FFmpeg gives them, and the title that the file has.
+
+    FFmpeg has one list for the tags of the film, its editions, its season and its series: the last title in it stands.
+    """
+    path, tags = _matroska(container), dict(container.metadata)
+    titles = [node.data for node in _read(path, INFO) if node.id == TITLE] if path is not None else []
+    title = titles[0].split(b"\0")[0].decode() if titles else ""
+    return {**{key: value for key, value in tags.items() if key.lower() != "title"}, "title": title} if title else tags
+
+
+def _matroska(container: av.container.InputContainer) -> Path | None:
+    """Where a file lies, None if it is no Matroska file on a disk."""
+    name = container.name.removeprefix("file:")
+    return Path(name) if "matroska" in container.format.name and "://" not in name else None
+
+
 def _read(path: Path, wanted: int) -> Iterator[Node]:
-    for data in payloads(path, wanted):
+    # Tags may be there several times, all else but once; where muxers repeat the tracks they say the same again.
+    for data in islice(payloads(path, wanted), None if wanted == TAGS else 1):
         with suppress(ValueError):
             yield from tree(bytes(data))
 

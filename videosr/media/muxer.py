@@ -30,7 +30,7 @@ from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import EDITED, StreamCopy, add_copy, cover_attachment, hides_sound, is_hidden
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska import display_size, set_display_size
-from videosr.media.matroska_more import carry, more_of
+from videosr.media.matroska_more import carry, file_tags, more_of
 from videosr.media.part import Part, Window
 from videosr.media.probe import CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
 from videosr.media.rehearsal import open_described
@@ -315,7 +315,7 @@ class _Mux:
 
     def _describe(self) -> None:
         """Global tags and chapters."""
-        tags = {k: v for k, v in clean_tags(self._source.metadata).items() if k.lower() not in BOOKKEEPING}
+        tags = {k: v for k, v in clean_tags(file_tags(self._source)).items() if k.lower() not in BOOKKEEPING}
         self._out.metadata.update(self._part.tags(tags, "file") if self._part is not None else tags)
         if chapters := moved_chapters(self._source, self._delay, self._window, self._plan.container):
             self._out.set_chapters(chapters)

@@ -18,7 +18,7 @@ from videosr.media.chapters import Chapter, chapters_of, lost_times, unread
 from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
-from videosr.media.matroska_more import lost, more_of
+from videosr.media.matroska_more import file_tags, lost, more_of
 from videosr.media.program_stream import unseen
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
 from videosr.media.source import codec_name, is_attached_picture, open_input, reel, video_stream
@@ -212,7 +212,7 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
             duration=Fraction(container.duration, 1_000_000) if container.duration else None,
             bit_rate=container.bit_rate or 0,
             chapters=tuple(chapters_of(container)),
-            metadata=dict(container.metadata),
+            metadata=file_tags(container),
             streams=tuple(_facts(stream) for stream in container.streams),
             video=video,
         )

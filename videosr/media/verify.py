@@ -28,7 +28,7 @@ from videosr.media.fields import Scan, detect
 from videosr.media.hdr import FURTHER_SIDE_DATA, LATER, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
 from videosr.media.immersive import as_said, describable
-from videosr.media.matroska_more import More, missing_of, more_of
+from videosr.media.matroska_more import More, file_tags, missing_of, more_of
 from videosr.media.numbered import RATE, Numbered
 from videosr.media.planes import planar_format
 from videosr.media.probe import (
@@ -118,7 +118,8 @@ def verify(
         if container == "matroska":
             check.more(more_of(a), more_of(b))
         code = b.streams[main].metadata.get("timecode")  # where MP4 and MOV have the whole file's
-        check.tags("file", a.metadata, ({"timecode": code} if code else {}) | b.metadata, _lost(plan, None, "tag"))
+        found = ({"timecode": code} if code else {}) | file_tags(b)
+        check.tags("file", file_tags(a), found, _lost(plan, None, "tag"))
     return Report(check.problems, check.facts)
 
 
