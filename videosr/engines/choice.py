@@ -11,7 +11,7 @@ from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageEr
 
 AUTO = "auto"
 REASON = 160
-"""Characters of the line that says why the CPU was taken, at most."""
+"""Characters that say why no GPU was taken, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +84,8 @@ def choose(path: Path, wish: Wish) -> tuple[Engine, Wish, str]:
         if wish.device != AUTO:
             raise EngineError(f"--device {wish.device}: no engine works there: {reason}")
     engine, wish, more = _on_the_cpu(path, replace(wish, device="cpu"))
-    reason = "; ".join(filter(None, (reason, more)))
-    why = f": {_cut(reason)}" if reason else ""
+    reason = "; ".join(filter(None, (_cut(reason), more)))  # the latter whole, as what to do stands at its end
+    why = f": {reason}" if reason else ""
     return engine, wish, f"computes on the CPU with {wish.engine} in {engine.precision}{why}"
 
 

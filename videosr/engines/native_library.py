@@ -28,7 +28,8 @@ _KINDS = {"uint8": 0, "uint16": 1, "float32": 2}
 _X86 = ("x86_64", "amd64")
 _INSTEAD = "use --engine openvino"
 _REMEDY = (
-    "install a C compiler (gcc 9, clang 10, or later) and then videosr again (uv sync --reinstall-package videosr)"
+    "install a C compiler (gcc 9, clang 10, or later) and then videosr again (in its folder: .uv/bin/uv sync "
+    "--reinstall-package videosr, or pip install --force-reinstall --no-deps .)"
 )
 
 
