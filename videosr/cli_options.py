@@ -30,7 +30,10 @@ from videosr.transcode import TranscodeOptions
 
 
 class FileName(click.ParamType[Path]):
-    """The name of a file or folder, there or not. An empty one, as of a shell variable that is not set, is none."""
+    """The name of a file or folder, there or not.
+
+    An empty one, as of a shell variable that is not set, is none, nor is an address, whose slashes `Path` would change.
+    """
 
     name = "path"
 
@@ -38,6 +41,8 @@ class FileName(click.ParamType[Path]):
         """Check it."""
         if not os.fspath(value):
             self.fail("the name is empty", param, ctx)
+        if "://" in os.fspath(value) and not Path(value).exists():
+            self.fail(f"{value} is an address, not a file: download it first, or see videosr serve", param, ctx)
         return Path(value)
 
 
@@ -142,6 +147,12 @@ def _use_preset(ctx: click.Context, param: click.Parameter, value: str | None) -
         if not isinstance(values["options"], Mapping):
             raise UsageError(f"preset {value}: options is not a table of the encoder's options")
         values["options"] = [f"{k}={v}" for k, v in values["options"].items()]
+    for option in ctx.command.params:
+        if option.name in values:
+            try:
+                option.process_value(ctx, values[option.name])
+            except click.BadParameter as exc:  # whose message would name an option that nobody typed
+                raise UsageError(f"preset {value}: {option.name}: {exc.message.rstrip('.')}") from exc
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 

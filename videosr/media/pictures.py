@@ -349,6 +349,10 @@ class Pictures:
             if packet is None or flushing:
                 self._disk.check(reached)
             else:
+                if packet.has_sidedata("encryption_info"):  # decoders would make what they can of noise
+                    raise InputError(
+                        f"{self.name}: the video is encrypted (DRM), and videosr has no key; decrypt it first"
+                    )
                 reached = max(reached, (packet.pos or 0) + packet.size)
                 packet.opaque = number = number + 1
                 if self.numbered is not None:

@@ -59,6 +59,10 @@ def open_input(
         try:
             size = file.stat().st_size
         except OSError as exc:
+            if name == "-":
+                raise InputError(
+                    "-: standard input can be read only once; store it in a file, or use videosr serve"
+                ) from exc
             raise InputError(f"{name}: {exc.strerror}; check the path") from exc
         if file.is_dir():
             how = f"`videosr batch` takes folders, `videosr upscale {name}/%05d.png ...` numbered pictures"

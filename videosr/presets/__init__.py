@@ -35,7 +35,7 @@ def read(preset: str) -> dict[str, Any]:
     elif not path.is_file():
         raise UsageError(f"preset {preset!r} is neither a shipped one ({', '.join(shipped())}) nor a file")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a mark before it
     except OSError as exc:
         raise UsageError(f"preset {preset}: cannot be read: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:  # not TOML, or not text; brackets in brackets in brackets
