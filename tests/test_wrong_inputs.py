@@ -1,4 +1,8 @@
-"""What people give by mistake: each is met by one line that says what it is and what to do."""
+"""What people give by mistake: each is met by one line that says what it is and what to do; and odd terminals."""
+
+import os
+import subprocess
+import sys
 
 import av
 import pytest
@@ -78,3 +82,14 @@ def test_a_preset_may_begin_with_a_byte_order_mark(videosr, tmp_path):
     done = videosr("upscale", source, tmp_path / "out.mkv", "--as", preset, "--model", "light-2x")
     assert done.code == 0
     assert "2 frames" in done.err
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
+    """As where the locale is not UTF-8, and on Windows where the output goes into a file."""
+    source = make_clip(tmp_path / "日本.mkv", frames=3)
+    env = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "videosr", "probe", source.name]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("\\u65e5\\u672c.mkv: matroska")
+    assert done.stderr == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -336,6 +337,8 @@ class _Interrupts:
 def main() -> NoReturn:
     """Run the command line; never returns."""
     _Interrupts()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding does not have is escaped, as Python does on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Anywhere on the line: who meets an error repeats the command with --debug at its end.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
