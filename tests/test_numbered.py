@@ -121,6 +121,11 @@ def test_what_is_wrong_with_pictures_names_the_picture(tmp_path, videosr):
     refused("cannot be decoded")
     third.write_bytes(b"no picture")
     refused("cannot be decoded")
+    third.write_bytes(b"")  # which FFmpeg takes for the end of the film
+    refused("is empty (0 bytes)")
+    third.unlink()
+    third.symlink_to("nowhere")
+    refused("cannot be read: No such file or directory")
 
 
 def test_the_name_of_a_file_is_a_name(tmp_path, videosr):

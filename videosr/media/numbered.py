@@ -90,6 +90,20 @@ class Numbered:
             )
         return numbers
 
+    def check_sizes(self) -> None:
+        """See that there is something in each file: FFmpeg takes an empty one for the end of the film.
+
+        Raises:
+            InputError: one is empty or cannot be looked at, or as `numbers` does.
+        """
+        for file in self.files():
+            try:
+                size = file.stat().st_size
+            except OSError as exc:
+                raise InputError(f"{file}: cannot be read: {exc.strerror}; make or copy it again") from exc
+            if size == 0:
+                raise InputError(f"{file}: is empty (0 bytes); make or copy it again")
+
     @property
     def ffmpegs_name(self) -> str:
         """The pattern as FFmpeg has to be told, to which every other percent sign is one too."""

@@ -47,12 +47,13 @@ def open_input(
 
     Raises:
         InputError: it does not exist, is a folder, is empty, may not or cannot be read, or is no media file; one
-            of numbered pictures is missing.
+            of numbered pictures is missing or empty.
     """
     name = os.fspath(path)
     pictures = Numbered.of(path)
     if pictures is not None:
         options = {"framerate": str(RATE), "start_number": str(pictures.numbers[0])} | options
+        pictures.check_sizes()
         name = f"file:{pictures.ffmpegs_name}"
     elif "://" not in name:
         file = Path(name)
