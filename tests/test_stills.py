@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from clips import make_clip
 
+from videosr.frame import Range
+from videosr.media.decoder import Decoder
+
 
 def picture(height, width, channels):
     """A smooth picture with colours that differ: (H, W, channels) float in [0, 1]."""
@@ -262,6 +265,23 @@ def test_an_image_says_which_other_pictures_it_leaves_out(tmp_path, videosr):
 def test_a_picture_passes_verification(videosr, tmp_path, suffix):
     source = make_clip(tmp_path / "in.jpg", codec="mjpeg", color=(5, 2, 2, 2, 0), frames=1)
     output = tmp_path / f"out{suffix}"
+    assert videosr("upscale", source, output, "--model", "light-2x").code == 0
+    found = videosr("verify", source, output)
+    assert found.code == 0, found.out
+
+
+@pytest.mark.parametrize("codec", ["png", "pgm", "dpx", "sgi", "sunrast", "targa", "jpeg2000"])
+def test_grey_pictures_have_full_range(tmp_path, codec):
+    source = tmp_path / f"in.{ {'sunrast': 'ras', 'targa': 'tga', 'jpeg2000': 'jp2'}.get(codec, codec) }"
+    encode(source, np.arange(48 * 64, dtype=np.uint8).reshape(48, 64), codec, "gray")
+    with Decoder(source) as decoder:
+        assert decoder.info.format.name == "gray"
+        assert decoder.info.color.range is Range.FULL
+
+
+def test_a_heif_picture_passes_verification(tmp_path, videosr):
+    source = make_clip(tmp_path / "in.avif", codec="libsvtav1", color=(6, 1, 2, 2, 1), frames=1)
+    output = tmp_path / "out.png"
     assert videosr("upscale", source, output, "--model", "light-2x").code == 0
     found = videosr("verify", source, output)
     assert found.code == 0, found.out

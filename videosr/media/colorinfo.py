@@ -72,7 +72,12 @@ def resolve_color(
     )
 
 
-STILL_CODECS = frozenset({"png", "apng", "mjpeg", "webp", "tiff", "bmp", "pgm", "pgmyuv", "pam", "jpeg2000", "jpegls"})
+# fmt: off
+STILL_CODECS = frozenset({
+    "png", "apng", "mjpeg", "webp", "tiff", "bmp", "pbm", "pgm", "ppm", "pgmyuv", "pam", "jpeg2000", "jpegls", "jpegxl",
+    "dpx", "fits", "psd", "sgi", "sunrast", "targa", "xbm", "xwd",
+})
+# fmt: on
 """Codecs of still images, whose grey is full range."""
 
 

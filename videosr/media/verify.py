@@ -320,8 +320,9 @@ class _Check:
         was, now = original.disposition, copy.disposition
         for name in _lost(self._plan, original.index, "flag"):
             was, now = was & ~Disposition[name], now & ~Disposition[name]
-        if self._plan.container in ("mp4", "mov"):
-            # These formats enable one track of each kind, and know no other flag for most kinds.
+        if self._plan.container in ("mp4", "mov", "image"):
+            # These formats enable one track of each kind, and know no other flag for most kinds; HEIF is one of them,
+            # and other pictures have no flag at all.
             was, now = (_one_name(flags & ~Disposition.default) for flags in (was, now))
         if was != now:
             self._differ(f"stream {original.index}: disposition {now!r}, expected {was!r}")
