@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from fractions import Fraction
 
 import av
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 from clips import VFR_PTS, make_clip
 
+from videosr.color import to_rgb
 from videosr.errors import OutputError
 from videosr.media import sequence
 from videosr.media.decoder import Decoder
+from videosr.media.mixed import common_format
 from videosr.media.verify import verify
 
+GREYS = np.stack([np.full(256, 255), *[np.arange(256)] * 3], -1).astype(np.uint8)
+"""A palette: alpha, red, green and blue of each code."""
 FFV1 = ("--codec", "ffv1")
 
 
@@ -98,6 +103,66 @@ def test_deep_pictures_stay_deep(tmp_path, videosr):
     assert videosr("upscale", pattern, tmp_path / "out" / "%d.png", "--frames", "1", "-q").code == 0
     with Decoder(tmp_path / "out" / "8.png") as made:
         assert made.info.format.bits == 16
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "kinds", "format"),
+    [
+        ("png", "png", ("gray", "rgb24", "gray"), "gbrp"),
+        ("png", "png", ("gray", "gray16be"), "gray16le"),
+        ("png", "png", ("rgb24", "gray"), "gbrp"),
+        ("png", "png", ("rgb24", "rgba", "ya8"), "gbrap"),
+        ("png", "png", ("rgba", "rgb48be"), "gbrap16le"),
+        ("png", "png", ("rgb24", "pal8"), "gbrp"),
+        ("tif", "tiff", ("gray", "rgb24"), "gbrp"),
+        ("tif", "tiff", ("gray", "rgb48le"), "gbrp16le"),
+    ],
+)
+def test_pictures_that_are_stored_in_several_ways_lose_nothing(tmp_path, suffix, codec, kinds, format):
+    pattern = tmp_path / f"%d.{suffix}"
+    for number, kind in enumerate(kinds):
+        array = moving(number)
+        if kind == "pal8":
+            write(tmp_path / f"{number}.{suffix}", (array[..., 0], GREYS), codec, kind)
+        else:
+            write(tmp_path / f"{number}.{suffix}", array, codec, wanted=kind)
+    with Decoder(pattern) as decoder:
+        frames = list(decoder)
+        assert decoder.info.format.name == format
+    assert {frame.format.name for frame in frames} == {format}
+    assert {frame.color for frame in frames} == {decoder.info.color}
+    assert not [line for line in decoder.warnings if "changes" in line]
+    for number, frame in enumerate(frames):
+        with Decoder(tmp_path / f"{number}.{suffix}") as alone:
+            (own,) = alone
+        made = to_rgb(frame.planes, frame.format, frame.color)
+        wanted = to_rgb(own.planes, own.format, own.color)
+        assert np.abs(made - wanted).max() < 1e-4
+        if frame.format.alpha:
+            top = (1 << frame.format.bits) - 1
+            alpha = own.planes[-1] / ((1 << own.format.bits) - 1) if own.format.alpha else 1
+            assert np.abs(frame.planes[-1] / top - alpha).max() < 1e-4
+
+
+def test_grey_jpegs_are_known_by_their_headers(tmp_path):
+    for number, components in enumerate((1, 3)):
+        exif = struct.pack(">2sH6s", b"\xff\xe1", 8, b"Exif\0\0")
+        head = struct.pack(">2sHBHHB", b"\xff\xc2", 8 + 3 * components, 8, 32, 40, components)
+        (tmp_path / f"{number}.jpg").write_bytes(b"\xff\xd8" + exif + head + bytes(3 * components))
+    found = common_format([tmp_path / "0.jpg", tmp_path / "1.jpg"])
+    assert found is not None
+    assert found.name == "gbrp"
+    assert common_format([tmp_path / "1.jpg"] * 2) is None  # all alike
+    (tmp_path / "2.jpg").write_bytes(b"\xff\xd8\xff\xe1\xff")  # cut off
+    assert common_format([tmp_path / "0.jpg", tmp_path / "2.jpg"]) is None
+
+
+def test_a_film_that_begins_in_grey_keeps_its_colours(tmp_path, out, videosr):
+    pattern = scan(tmp_path / "scan", range(3))
+    write(tmp_path / "scan" / "00000.png", moving(0), wanted="gray")
+    done = videosr("upscale", pattern, out / "%05d.png", "--strict")
+    assert done.code == 0, done.err
+    assert samples(out / "%05d.png")[2].std(axis=0).max() > 50
 
 
 def test_what_is_wrong_with_pictures_names_the_picture(tmp_path, videosr):

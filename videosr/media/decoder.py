@@ -21,16 +21,18 @@ from typing import NamedTuple, Self
 import av
 import av.error
 
-from videosr.color import unmultiplied
+from videosr.color import converted, unmultiplied
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, PixelFormat, StreamInfo
 from videosr.media.colorinfo import INEXACT, changes, color_of
+from videosr.media.conform import Conformer
 from videosr.media.deinterlace import LEAD, Deinterlacer, Plan
 from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
 from videosr.media.joined import joined
 from videosr.media.limits import DEFAULT_MAX_PIXELS, check_size
-from videosr.media.numbered import RATE
+from videosr.media.mixed import common_format, holds
+from videosr.media.numbered import RATE, Numbered
 from videosr.media.pictures import Pictures, check_refused
 from videosr.media.planes import planar_format
 from videosr.media.source import (
@@ -133,9 +135,12 @@ class Decoder:
         self._bad_frames = 0
         self.transparent = False
         self._max_pixels, self._follow = max_pixels, follow
-        if deinterlace and device is not None:
+        numbered = Numbered.of(path)
+        self._common = None if numbered is None else common_format(numbered.files())
+        if device is not None and (deinterlace or self._common is not None):
             device = None
-            self._warn("device", "decoded on the CPU, where deinterlacing is done")
+            what = "deinterlacing is done" if deinterlace else "pictures of several kinds are brought to one"
+            self._warn("device", f"decoded on the CPU, where {what}")
         self._pictures = Pictures(path, max_pixels=max_pixels, threads=threads, device=device, note=self._warn)
         self.numbered = self._pictures.numbered
         try:
@@ -220,6 +225,11 @@ class Decoder:
             compressed=self._heif is not None or compresses(context),
         )
         self._tick = max(1, round(1 / (rate * self._time_base))) if rate else 1
+        self._conformer: Conformer | None = None  # of numbered pictures that are stored in several ways
+        if self._common is not None:
+            if not holds(fmt, self._common):
+                info = replace(info, format=self._common, color=converted(color, fmt, self._common))
+            self._conformer = Conformer(info)
         self._coded = info
         self.info = self.deinterlace.info(info) if self.deinterlace else info
 
@@ -369,6 +379,8 @@ class Decoder:
         form = self._form_of(picture)
         if form != self._form or shape is not None:
             fmt, sar = self._changed(picture, form, pts, shape)
+        elif self._conformer is not None:
+            fmt = self._look(picture)[0]
         if picture.is_corrupt:
             self._bad_frames += 1
         if picture.interlaced_frame and not self.deinterlace:
@@ -378,7 +390,7 @@ class Decoder:
             planes = unmultiplied(planes, fmt)
         if fmt.alpha and not self.transparent:
             self.transparent = bool(planes[-1].min() < (1 << fmt.bits) - 1)
-        return Frame(
+        frame = Frame(
             planes=planes,
             format=fmt,
             pts=pts,
@@ -390,6 +402,7 @@ class Decoder:
             key=picture.key_frame,
             side_data=self._side_data.of(self._pictures.side_data.of(picture)),
         )
+        return frame if self._conformer is None else next(self._conformer.process(frame))
 
     def _form_of(self, picture: av.VideoFrame) -> _Form:
         """Form of a picture; its colour is exactly the first picture's where the two are read alike."""
@@ -407,7 +420,9 @@ class Decoder:
         if self.numbered is not None and form[:2] != self._form[:2]:
             was, now = (f"{f.width}x{f.height}" for f in (self._form, form))
             raise InputError(f"{self._file(pts)}: is {now}, and the pictures before it {was}; bring it to their size")
-        colors = changes(self._form.color, form.color)
+        fmt, colors = self._look(picture)[0], changes(self._form.color, form.color)
+        if self._conformer is not None and sar is None and colors.keys().isdisjoint(INEXACT):
+            return fmt, self._coded.sar  # nothing of it is lost
         if form[:3] == self._form[:3] and sar is None:
             kind, change = "recolour", f"the colour changes {at} ({', '.join(colors.values())})"
             done = "it is brought to what the video began with"
@@ -421,7 +436,6 @@ class Decoder:
         if not self._follow:
             raise InputError(f"{self.name}: {change}; split the file there")
         self._warn(kind, f"{change}: {done}")
-        fmt, _, _ = self._look(picture)
         return fmt, sar or fraction(self._pictures.stream.codec_context.sample_aspect_ratio) or Fraction(1)
 
     def _with_duration(self, frame: Frame, next_pts: int | None) -> Frame:

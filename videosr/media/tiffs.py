@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from videosr.errors import InputError
+from videosr.frame import PixelFormat
 
-_SUBFILE, _BITS, _COMPRESSION, _PLANES, _TILE_WIDTH, _EXTRA, _DNG = 254, 258, 259, 284, 322, 338, 50706
+_SUBFILE, _BITS, _COMPRESSION, _COLOURS, _PLANES, _TILE_WIDTH, _EXTRA, _DNG = 254, 258, 259, 262, 284, 322, 338, 50706
 _SMALLER = 1
 """Bit of NewSubfileType: the page is another one at a lower resolution, as thumbnails are."""
 _JPEG = frozenset({6, 7})
 """Values of Compression in TIFF 6.0 and in Adobe's supplement."""
+_PALETTE = 3
+"""Of PhotometricInterpretation: the values below are grey of two kinds and R'G'B'."""
 _MOST = 4096
 """Pages that are looked at."""
 _FORMS = {3: "H", 4: "I"}
@@ -59,6 +62,19 @@ def is_premultiplied(name: str) -> bool:
         return False
     with Path(name).open("rb") as file:
         return next(_pages(file), {}).get(_EXTRA) == 1
+
+
+def kind_of(file: BinaryIO) -> tuple[PixelFormat, int] | None:
+    """The least format, grey or R'G'B', that holds a TIFF file's first page, and its PhotometricInterpretation.
+
+    None of colours such as CMYK.
+    """
+    page = next(_pages(file), {})
+    colours, alpha = page.get(_COLOURS), _EXTRA in page
+    if colours is None or colours > _PALETTE:
+        return None
+    family = "rgb" if colours > 1 or alpha else "gray"
+    return PixelFormat.of(family, 16 if page.get(_BITS, 1) > 8 else 8, alpha=alpha), colours
 
 
 def _pages(file: BinaryIO) -> Iterator[dict[int, int]]:
