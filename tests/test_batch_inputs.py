@@ -184,6 +184,16 @@ def test_scans_are_pictures_whatever_they_are_kept_in(tmp_path):
     assert found.left == {".mkv": 1}
 
 
+def test_who_has_numbered_pictures_is_told_what_takes_them(tmp_path, videosr):
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "00001.png").touch()
+    with pytest.raises(UsageError, match="numbered pictures are one film, which `videosr upscale` takes"):
+        find([str(tmp_path / "scan" / "%05d.png")], tmp_path / "out", "png")
+    done = videosr("batch", tmp_path / "scan", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "pictures need --to png, numbered ones of a film videosr upscale" in done.err
+
+
 def made(out, found, *sources):
     """Let the record say that these were made, as a batch does."""
     with Ledger(out) as ledger:

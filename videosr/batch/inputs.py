@@ -15,6 +15,7 @@ from videosr.batch.ledger import read
 from videosr.batch.names import Item, named
 from videosr.errors import InputError, UsageError
 from videosr.media.containers import IMAGES, container_format
+from videosr.media.numbered import Numbered
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -101,6 +102,11 @@ class _Search:
             self._asked_for(path, Path(path.name))
         elif glob.has_magic(argument):
             self._glob(argument)
+        elif Numbered.of(path) is not None:
+            raise UsageError(
+                f"{argument}: numbered pictures are one film, which `videosr upscale` takes; to make each by itself, "
+                "give their folder and --to png"
+            )
         else:
             raise UsageError(f"{argument}: there is no such file or folder")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videosr.batch.estimate import Estimate, estimate, human, need, space
-from videosr.batch.inputs import Found
+from videosr.batch.inputs import PICTURE_SUFFIXES, Found
 from videosr.batch.jobs import Begun, Check, Facts, Look, Made, Make, Measured, Try
 from videosr.batch.ledger import Entry, Known, Ledger, read
 from videosr.batch.names import Item
@@ -185,7 +185,10 @@ class Batch:
         if self._found.left:
             kinds = ", ".join(f"{suffix} {number}" for suffix, number in self._found.left.most_common())
             report.event("left", **{"suffixes": dict(self._found.left)})
-            report.say(f"{count(self._found.left.total())} left aside by name ({kinds}); --pattern takes others")
+            how = "--pattern takes others"
+            if PICTURE_SUFFIXES & self._found.left.keys() and container_format(options.to) != "image":
+                how += "; pictures need --to png, numbered ones of a film videosr upscale 'FOLDER/%05d.png' ..."
+            report.say(f"{count(self._found.left.total())} left aside by name ({kinds}); {how}")
         for folder, problem in self._found.unreadable:
             report.failed(folder, str(problem))
         jobs = (
