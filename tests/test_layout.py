@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Dotted names that a file imports, anywhere in it but for type checkers alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -79,11 +81,13 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+OWN = {module_name(path) for path in FILES}
+
+
 def rooms(path: Path) -> set[str]:
     """Rooms of the package that a file imports."""
-    own = {module_name(p) for p in FILES}
     names = {n for n in imports(path) if n.split(".")[0] == "videosr"}
-    return {room_of(n) for n in names if n in own or n.rpartition(".")[0] in own - {"videosr"}}
+    return {room_of(n) for n in names if n in OWN or n.rpartition(".")[0] in OWN - {"videosr"}}
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -136,21 +136,25 @@ def test_how_the_picture_is_cut_changes_no_bit(path, shape, untested, monkeypatc
     assert np.array_equal(CudaEngine(Network.open(path), device=device()).run(frame), whole)
 
 
-@on_host
-@pytest.mark.parametrize("kernel", ["block", "last"])
-def test_every_barrier_is_needed(path, tmp_path, kernel):
-    """In whatever order threads run the result is the same, and without any one of the barriers it is not."""
+@pytest.fixture(scope="module")
+def without_barriers(tmp_path_factory):
+    """The kernels' source, in which the height tells which barrier is left out, if any."""
     parts = (FOLDER / SOURCE).read_text().split("__syncthreads();")
     assert len(parts) == 5
-    own = (0, 1) if kernel == "block" else (2, 3)
-    # The height tells which barrier is left out; it lies outside of what is looked at.
-    for i in own:
+    for i in range(4):
         parts[i] += f"if (height != {40 + i}) __syncthreads();"
-    source = "".join(part + ("__syncthreads();" if i < 4 and i not in own else "") for i, part in enumerate(parts))
-    (tmp_path / "blocks.cu").write_text(source)
-    shutil.copy(FOLDER / "features.cuh", tmp_path)
+    folder = tmp_path_factory.mktemp("barriers")
+    (folder / "blocks.cu").write_text("".join(parts))
+    shutil.copy(FOLDER / "features.cuh", folder)
+    return folder / "blocks.cu"
+
+
+@on_host
+@pytest.mark.parametrize(("kernel", "own"), [("block", (0, 1)), ("last", (2, 3))])
+def test_every_barrier_is_needed(path, without_barriers, kernel, own):
+    """In whatever order threads run the result is the same, and without any one of the barriers it is not."""
     packed = packed_of(path)
-    module = HostModule(tmp_path / "blocks.cu", macros(packed, "float32", SMALL))
+    module = HostModule(without_barriers, macros(packed, "float32", SMALL))
     part = packed.parts[1 if kernel == "block" else -1]
     rows, columns = (side - (2 if kernel == "block" else 4) for side in SMALL.size(kernel))
 
