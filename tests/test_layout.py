@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -106,6 +107,12 @@ def test_only_the_torch_engine_knows_the_architectures():
     for path in FILES:
         if room_of(module_name(path)) == "engines" and "archs" in rooms(path):
             assert module_name(path) == "videosr.engines.torch"
+
+
+def test_the_largest_room_has_a_map():
+    folder = ROOT / "media"
+    said = set(re.findall(r"\w+", ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))))
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} <= said
 
 
 @pytest.mark.parametrize("library", KNOWS)
