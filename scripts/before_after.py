@@ -17,7 +17,7 @@ from videosr import color
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
-from videosr.media.images import IMAGES, image_settings, write_image
+from videosr.media.stills.images import IMAGES, image_settings, write_image
 from videosr.metrics import imresize
 from videosr.models import registry
 from videosr.options import UpscaleOptions

@@ -22,8 +22,8 @@ from typing import NamedTuple
 from common import count, existing, run
 
 from videosr.errors import VideosrError
+from videosr.media.checks.verify import Report, verify
 from videosr.media.decoder import Decoder
-from videosr.media.verify import Report, verify
 
 DAMAGE = re.compile("damage|truncat|concealed|left out|stopped early")
 

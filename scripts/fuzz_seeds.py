@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from clips import VFR_PTS, make_clip  # noqa: E402
 
-from videosr.media import picturedata  # noqa: E402
+from videosr.media.stills import picturedata  # noqa: E402
 
 CONTAINERS = ("mkv", "mp4", "mov", "ts", "avi", "webm")
 BITSTREAMS = ("h264", "hevc", "m2v", "ivf", "y4m")

@@ -28,9 +28,9 @@ import numpy as np
 from videosr import upscaler
 from videosr.errors import VideosrError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
+from videosr.media.checks.verify import verify
 from videosr.media.codecs import EncoderSettings
 from videosr.media.probe import probe
-from videosr.media.verify import verify
 from videosr.models import registry
 from videosr.options import UpscaleOptions
 from videosr.progress import Progress

@@ -28,7 +28,7 @@ from common import among, even_size, existing, run
 from videosr.live.ledger import Account
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.source import SourceSpec
 from videosr.options import UpscaleOptions
 from videosr.upscaler import Upscaler
 

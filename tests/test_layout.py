@@ -112,7 +112,7 @@ def test_only_the_torch_engine_knows_the_architectures():
 def test_the_largest_room_has_a_map():
     folder = ROOT / "media"
     said = set(re.findall(r"\w+", ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))))
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} <= said
+    assert {path.stem for path in folder.rglob("*.py")} - {"__init__"} <= said
 
 
 @pytest.mark.parametrize("library", KNOWS)

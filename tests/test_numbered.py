@@ -12,10 +12,10 @@ from clips import VFR_PTS, make_clip
 
 from videosr.color import to_rgb
 from videosr.errors import OutputError
-from videosr.media import sequence
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
-from videosr.media.mixed import common_format
-from videosr.media.verify import verify
+from videosr.media.stills import sequence
+from videosr.media.stills.mixed import common_format
 
 GREYS = np.stack([np.full(256, 255), *[np.arange(256)] * 3], -1).astype(np.uint8)
 """A palette: alpha, red, green and blue of each code."""

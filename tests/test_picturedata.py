@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_stills import chunk, decode, encode, picture
 
-from videosr.media import picturedata
 from videosr.media.sidedata import FrameSideData
+from videosr.media.stills import picturedata
 
 LIGHT = ("--model", "light-2x")
 SOURCES = {

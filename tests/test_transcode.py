@@ -14,9 +14,9 @@ from corpus.hdr import H264_SEI, TURNED, captions, sei, with_units
 from videosr import transcode as module
 from videosr.color import to_rgb
 from videosr.errors import OutputError
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
-from videosr.media.verify import verify
 from videosr.options import UpscaleOptions
 from videosr.upscaler import Upscaler
 

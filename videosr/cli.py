@@ -29,10 +29,10 @@ from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
 from videosr.errors import MissingExtraError, UsageError, VideosrError, one_line
 from videosr.media.containers import IMAGES, container_format
-from videosr.media.numbered import RATE, Numbered
 from videosr.media.opening import under_way
 from videosr.media.probe import plan_streams
 from videosr.media.probe import probe as probe_file
+from videosr.media.stills.numbered import RATE, Numbered
 from videosr.models import registry
 from videosr.progress import Progress
 from videosr.transcode import Crew, picture_losses, transcode
@@ -179,7 +179,7 @@ def verify(source: Path, output: Path, scale: int | None, framerate: Fraction | 
     Compares frames and their times, colour, streams, chapters and tags, and decodes OUTPUT to its end. Exit code 1 if
     something is missing or different.
     """
-    from videosr.media.verify import verify as compare
+    from videosr.media.checks.verify import verify as compare
 
     report = compare(source, output, scale=scale, framerate=framerate or RATE)
     facts = report.facts

@@ -19,9 +19,9 @@ from videosr.errors import UsageError
 from videosr.media.codecs import EncoderSettings
 from videosr.media.deinterlace import Deinterlace
 from videosr.media.limits import DEFAULT_MAX_PIXELS
-from videosr.media.numbered import RATE
 from videosr.media.resize import SIDES
 from videosr.media.source import parse_clock
+from videosr.media.stills.numbered import RATE
 from videosr.models import registry
 from videosr.options import OnNan, UpscaleOptions
 from videosr.temporal import Mode

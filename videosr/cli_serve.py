@@ -145,8 +145,8 @@ def serve(
     from videosr.errors import UsageError, one_line
     from videosr.live.options import ServeOptions, parse_target
     from videosr.live.serve import Server
-    from videosr.media.live_codec import VideoSettings
-    from videosr.media.live_source import SourceSpec
+    from videosr.media.live.codec import VideoSettings
+    from videosr.media.live.source import SourceSpec
     from videosr.options import UpscaleOptions
     from videosr.temporal import Mode
 

@@ -33,14 +33,14 @@ from videosr.media.dolby import Fit, carried
 from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.encoders import NVENC
 from videosr.media.fields import detect
-from videosr.media.images import image_settings, working_format
 from videosr.media.limits import DEFAULT_MAX_PIXELS
-from videosr.media.numbered import RATE
 from videosr.media.nvenc import takes_gpu_frames
 from videosr.media.resize import Resizer, wanted_size
 from videosr.media.riders import Riders
 from videosr.media.segments import SegmentRule
-from videosr.media.sequence import RUN, PictureEncoder
+from videosr.media.stills.images import image_settings, working_format
+from videosr.media.stills.numbered import RATE
+from videosr.media.stills.sequence import RUN, PictureEncoder
 from videosr.options import UpscaleOptions
 from videosr.temporal import HISTORY
 from videosr.upscaler import Upscaler

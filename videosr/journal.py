@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Self
 
 from videosr.errors import InputError, OutputError, UsageError
 from videosr.files import hold, write_atomically
-from videosr.media.numbered import Numbered
 from videosr.media.segments import Segment
+from videosr.media.stills.numbered import Numbered
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 _LONG = 80  # letters of two values from which on only what differs in them is told

@@ -25,7 +25,12 @@ from videosr.media.codecs import EncoderSettings, alpha_note, notes, output_info
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.dolby import CONFIGURATION
-from videosr.media.images import (
+from videosr.media.immersive import describable
+from videosr.media.muxer import mux
+from videosr.media.orientation import UPRIGHT, Orientation
+from videosr.media.probe import DROP, plan_streams
+from videosr.media.resize import Resizer, wanted_size
+from videosr.media.stills.images import (
     check_image_size,
     image_losses,
     image_settings,
@@ -34,13 +39,8 @@ from videosr.media.images import (
     working_format,
     write_image,
 )
-from videosr.media.immersive import describable
-from videosr.media.muxer import mux
-from videosr.media.numbered import RATE, Numbered
-from videosr.media.orientation import UPRIGHT, Orientation
-from videosr.media.probe import DROP, plan_streams
-from videosr.media.resize import Resizer, wanted_size
-from videosr.media.sequence import PictureFiles
+from videosr.media.stills.numbered import RATE, Numbered
+from videosr.media.stills.sequence import PictureFiles
 from videosr.models import registry
 from videosr.options import UpscaleOptions
 from videosr.progress import Progress

@@ -14,10 +14,10 @@ import pytest
 from test_live_sound import film
 
 from videosr.frame import PixelFormat, StreamInfo
-from videosr.media.live_codec import TIME_BASE, Coded, LiveAudio, LiveEncoder, Template, VideoSettings
-from videosr.media.live_input import LiveInput, Sound
-from videosr.media.live_output import Muxer, TransportStream, open_push
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.codec import TIME_BASE, Coded, LiveAudio, LiveEncoder, Template, VideoSettings
+from videosr.media.live.input import LiveInput, Sound
+from videosr.media.live.output import Muxer, TransportStream, open_push
+from videosr.media.live.source import SourceSpec
 
 
 def sounds(source: LiveInput, audio: LiveAudio, start: int) -> list[Coded]:

@@ -21,9 +21,10 @@ from videosr.live import serve
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.segments import Segmenter
 from videosr.live.serve import Server
-from videosr.media import live_input, live_source
-from videosr.media.live_input import LiveInput, Picture, Sound
-from videosr.media.live_source import InputLost, SourceSpec
+from videosr.media.live import input as live_input
+from videosr.media.live import source as live_source
+from videosr.media.live.input import LiveInput, Picture, Sound
+from videosr.media.live.source import InputLost, SourceSpec
 from videosr.options import UpscaleOptions
 
 

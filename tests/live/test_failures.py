@@ -26,10 +26,10 @@ from videosr.live.options import ServeOptions, parse_target
 from videosr.live.outputs import Push
 from videosr.live.serve import Server
 from videosr.live.timeline import TIME_BASE
-from videosr.media import live_output
 from videosr.media.decoder import Decoder
-from videosr.media.live_codec import Coded, LiveEncoder, Template, VideoSettings
-from videosr.media.live_source import SourceSpec
+from videosr.media.live import output as live_output
+from videosr.media.live.codec import Coded, LiveEncoder, Template, VideoSettings
+from videosr.media.live.source import SourceSpec
 from videosr.options import UpscaleOptions
 
 

@@ -13,8 +13,8 @@ from videosr.frame import StreamInfo
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.decoder import Decoder
-from videosr.media.live_codec import TIME_BASE, LiveEncoder, Template, VideoSettings
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.codec import TIME_BASE, LiveEncoder, Template, VideoSettings
+from videosr.media.live.source import SourceSpec
 
 
 def captioned(folder):

@@ -15,8 +15,8 @@ from av.stream import Disposition
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.outputs import Output, Raw
 from videosr.live.serve import Server
-from videosr.media.live_codec import Coded
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.codec import Coded
+from videosr.media.live.source import SourceSpec
 from videosr.options import UpscaleOptions
 
 RATE = 24

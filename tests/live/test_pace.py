@@ -14,8 +14,8 @@ import pytest
 from clips import make_clip
 
 from videosr.live.intake import LARGEST_LAG, LONGEST_PAUSE, SOUND_AHEAD, Pace
-from videosr.media.live_input import LiveInput, Picture, Sound
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.input import LiveInput, Picture, Sound
+from videosr.media.live.source import SourceSpec
 
 SECONDS = 6
 START = 1e8

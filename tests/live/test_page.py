@@ -12,7 +12,7 @@ from corpus.hdr import H264_SEI, sei, with_units
 
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.source import SourceSpec
 
 aiohttp = pytest.importorskip("aiohttp")
 browser = pytest.importorskip("browser", reason="the driver needs aiohttp")

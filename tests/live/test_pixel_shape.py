@@ -14,8 +14,8 @@ from clips import make_clip
 
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
-from videosr.media.live_input import LiveInput, Picture
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.input import LiveInput, Picture
+from videosr.media.live.source import SourceSpec
 from videosr.options import UpscaleOptions
 
 NARROW, WIDE = Fraction(16, 15), Fraction(64, 45)

@@ -28,8 +28,8 @@ from videosr.live.ladder import Rung
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.decoder import Decoder
-from videosr.media.live_input import LiveInput
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.input import LiveInput
+from videosr.media.live.source import SourceSpec
 from videosr.media.planes import PlaneReader
 from videosr.options import UpscaleOptions
 from videosr.upscaler import Upscaler

@@ -25,8 +25,8 @@ from videosr.errors import OutputError, UsageError
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.outputs import PATIENCE
 from videosr.live.serve import Server
-from videosr.media.live_input import LiveInput, Picture
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.input import LiveInput, Picture
+from videosr.media.live.source import SourceSpec
 
 
 @pytest.fixture(scope="module")

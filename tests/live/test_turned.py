@@ -17,8 +17,8 @@ from videosr.frame import PixelFormat
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.serve import Server
 from videosr.media.decoder import Decoder
-from videosr.media.live_input import LiveInput, Picture
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.input import LiveInput, Picture
+from videosr.media.live.source import SourceSpec
 from videosr.media.orientation import Orientation
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from doubling import double
 
+from videosr.media.checks.verify import verify
 from videosr.media.codecs import EncoderSettings
 from videosr.media.probe import plan_streams, probe
-from videosr.media.verify import verify
 
 FORMATS = {".mkv": "matroska", ".mp4": "mp4", ".webm": "webm"}
 PRESETS = {".mp4": "ultrafast", ".webm": "8"}

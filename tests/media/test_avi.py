@@ -7,8 +7,8 @@ import av
 import pytest
 from clips import make_clip
 
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
-from videosr.media.verify import verify
 
 
 def frames_of(path, **options):

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from videosr.media.captions import CAPTIONS, as_read, caption_messages
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.riders import Riders
 from videosr.media.user_data import embed
-from videosr.media.verify import verify
 
 FAST = ("--preset", "ultrafast")
 

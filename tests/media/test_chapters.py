@@ -9,7 +9,8 @@ import pytest
 from clips import make_clip
 from doubling import double
 
-from videosr.media.matroska import (
+from videosr.media.checks.verify import verify
+from videosr.media.matroska.elements import (
     ATOM,
     CHAPTERS,
     CLUSTER,
@@ -25,7 +26,6 @@ from videosr.media.matroska import (
     elements,
 )
 from videosr.media.probe import plan_streams, probe
-from videosr.media.verify import verify
 
 
 def tampered(output, path, chapters):

@@ -11,11 +11,11 @@ from doubling import double
 
 from videosr.frame import PixelFormat
 from videosr.media import clock
+from videosr.media.checks.verify import verify
 from videosr.media.clock import clock_of
 from videosr.media.decoder import Decoder
 from videosr.media.planes import to_av_frame
 from videosr.media.source import open_input
-from videosr.media.verify import verify
 
 RATE, SAMPLES = 25, 1152
 

@@ -5,9 +5,9 @@ from clips import make_clip
 from doubling import LOSSLESS, double
 
 from videosr.frame import ColorSpec, Matrix, PixelFormat, Range, Siting
+from videosr.media.checks.verify import verify
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.decoder import Decoder
-from videosr.media.verify import verify
 
 YUV420, YUV444, RGB = (PixelFormat.parse(n) for n in ("yuv420p", "yuv444p", "gbrp"))
 

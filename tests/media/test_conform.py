@@ -10,9 +10,9 @@ from clips import make_clip
 from videosr.color import to_rgb
 from videosr.errors import InputError
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
+from videosr.media.checks.verify import verify
 from videosr.media.conform import Conformer, fitted
 from videosr.media.decoder import Decoder
-from videosr.media.verify import verify
 
 SD = ColorSpec(matrix=Matrix.SMPTE170M, range=Range.LIMITED, siting=Siting.LEFT)
 HD = ColorSpec(matrix=Matrix.BT709, range=Range.LIMITED, siting=Siting.LEFT)

@@ -8,8 +8,8 @@ import pytest
 from clips import make_clip
 
 from videosr.media.decoder import Decoder
-from videosr.media.live_input import LiveInput, Picture
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.input import LiveInput, Picture
+from videosr.media.live.source import SourceSpec
 
 WIDTH, HEIGHT = 64, 48
 

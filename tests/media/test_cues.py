@@ -7,8 +7,8 @@ import pytest
 from clips import make_clip
 from doubling import double
 
+from videosr.media.checks.verify import verify
 from videosr.media.cues import Screen, is_blank, joined
-from videosr.media.verify import verify
 
 STYLE = "Arial,20,&H00FFFFFF,&H000000FF,&H00000000,&H00000000,0,{italic},0,0,100,100,0,0,1,2,2,2,10,10,10,1"
 ASS = f"""[Script Info]

@@ -14,10 +14,10 @@ from clips import VFR_PTS, make_clip, picture
 
 from videosr.errors import InputError
 from videosr.frame import Matrix, PixelFormat, Range
+from videosr.media.checks.readback import read_file
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.fields import detect
-from videosr.media.readback import read_file
-from videosr.media.verify import verify
 
 B_FRAMES = {"bf": "3", "b_strategy": "0", "g": "8"}
 

@@ -10,10 +10,10 @@ import pytest
 
 from videosr.errors import InputError, UsageError
 from videosr.frame import Frame, PixelFormat
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.deinterlace import Deinterlace, Deinterlacer, Plan, deinterlacing
 from videosr.media.fields import Scan, detect
-from videosr.media.verify import verify
 from videosr.transcode import TranscodeOptions
 
 WIDTH, HEIGHT = 96, 416

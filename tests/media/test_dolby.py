@@ -12,6 +12,7 @@ from corpus.hdr import barred, crc32, dolby, escaped, rpu, rpu_unit, with_units,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.dolby import (
     CONFIGURATION,
@@ -25,9 +26,8 @@ from videosr.media.dolby import (
     said_of_fitted,
     same_kind,
 )
-from videosr.media.matroska import element, elements
+from videosr.media.matroska.elements import element, elements
 from videosr.media.template import saying
-from videosr.media.verify import verify
 
 FAST = ("--preset", "ultrafast")
 PROFILE_5, PROFILE_8 = bytes([1, 0, 5, 3, 1, 0, 1, 0, 0]), bytes([1, 0, 8, 3, 1, 0, 1, 1, 0])

@@ -9,7 +9,7 @@ import av
 import pytest
 from clips import make_clip, remux
 
-from videosr.media.verify import verify
+from videosr.media.checks.verify import verify
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast", "--temporal", "off", "--model", "light-2x")
 B_FRAMES = {"bf": "3", "b_strategy": "0"}

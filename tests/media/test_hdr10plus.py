@@ -12,12 +12,12 @@ from corpus.hdr import HDR10_PLUS, bits, hdr10_plus, with_units, x265
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.hdr import AMBIENT, ambient_message
 from videosr.media.hdr10plus import DYNAMIC, dynamic_message
 from videosr.media.riders import Riders
 from videosr.media.user_data import Message, embed
-from videosr.media.verify import verify
 
 FAST = ("--preset", "ultrafast")
 PROVIDER = b"\xb5\x00\x3c\x00\x01\x04"

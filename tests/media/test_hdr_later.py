@@ -8,8 +8,8 @@ import pytest
 from clips import make_clip
 from corpus.hdr import HEVC_SEI, sei, with_units
 
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
-from videosr.media.verify import verify
 
 FAST = ("--preset", "ultrafast")
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videosr.media import immersive
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.immersive import SPHERICAL, STEREO
 from videosr.media.template import saying
-from videosr.media.verify import verify
 
 FAST = ("--preset", "ultrafast")
 GLOBE = struct.pack("=4i5I", 0, 90 << 16, -(10 << 16), 5 << 16, 0, 0, 0, 0, 0)

@@ -5,8 +5,8 @@ import pytest
 from clips import picture
 
 from videosr.frame import PixelFormat
+from videosr.media.checks.readback import read_file
 from videosr.media.planes import to_av_frame
-from videosr.media.readback import read_file
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])

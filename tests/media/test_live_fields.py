@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from test_deinterlace import scene, woven, write
 
-from videosr.media.live_input import LiveInput, Picture
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.input import LiveInput, Picture
+from videosr.media.live.source import SourceSpec
 
 FRAMES = 30
 

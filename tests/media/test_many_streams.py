@@ -5,10 +5,10 @@ from __future__ import annotations
 from clips import make_clip
 from doubling import double
 
-from videosr.media.matroska import CLUSTER, INFO, SEGMENT, TRACKS, element, elements
+from videosr.media.checks.verify import verify
+from videosr.media.matroska.elements import CLUSTER, INFO, SEGMENT, TRACKS, element, elements
 from videosr.media.probe import MOST_WRITTEN, plan_streams
 from videosr.media.source import open_input
-from videosr.media.verify import verify
 
 ATTACHMENTS = 0x1941A469
 

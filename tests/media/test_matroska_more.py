@@ -12,7 +12,8 @@ import pytest
 from clips import make_clip
 from doubling import FAST, double
 
-from videosr.media.matroska import (
+from videosr.media.checks.verify import verify
+from videosr.media.matroska.elements import (
     ATOM,
     ATTACHMENTS,
     CHAPTERS,
@@ -39,9 +40,8 @@ from videosr.media.matroska import (
     summed,
     tree,
 )
-from videosr.media.matroska_more import carry, more_of
+from videosr.media.matroska.more import carry, more_of
 from videosr.media.probe import plan_streams, probe
-from videosr.media.verify import verify
 
 UID = 0x73C5
 SEGMENT_UID, PREVIOUS = Node(0x73A4, b"0123456789abcdef"), Node(0x3CB923, b"fedcba9876543210")
@@ -268,7 +268,7 @@ def test_what_is_too_large_is_left_and_named(tmp_path, monkeypatch):
     displays = [display(b"a name", b"en")] * 100
     source = rich(tmp_path / "in.mkv", chapters=[Node(EDITION, (atom(1, 0, *displays), atom(3, 10**8)))])
     output = tmp_path / "out.mkv"
-    monkeypatch.setattr("videosr.media.matroska.LARGEST", 1000)
+    monkeypatch.setattr("videosr.media.matroska.elements.LARGEST", 1000)
     assert any("further languages" in line for line in plan_streams(source, "matroska").losses)
     double(source, output)
     assert verify(source, output).problems == []

@@ -13,13 +13,13 @@ from doubling import FAST, LOSSLESS, double, encode
 
 from videosr.errors import InputError, OutputError
 from videosr.frame import PixelFormat
+from videosr.media.checks.verify import verify
 from videosr.media.codecs import EncoderSettings
 from videosr.media.decoder import Decoder
 from videosr.media.hdr import MasteringDisplay
-from videosr.media.matroska import display_size
+from videosr.media.matroska.elements import display_size
 from videosr.media.muxer import mux
 from videosr.media.probe import plan_streams, probe
-from videosr.media.verify import verify
 
 REORDERED = EncoderSettings(codec="libx264", preset="medium")  # with B-frames
 FONT = bytes(range(256)) * 5

@@ -9,8 +9,8 @@ from clips import make_clip
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from videosr.media.payload import content
-from videosr.media.verify import verify
+from videosr.media.checks.payload import content
+from videosr.media.checks.verify import verify
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast", "--temporal", "off", "--model", "light-2x")
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from clips import make_clip
 
-from videosr.media.readback import read_file
-from videosr.media.similarity import MOST, Samples, compare
-from videosr.media.verify import verify
+from videosr.media.checks.readback import read_file
+from videosr.media.checks.similarity import MOST, Samples, compare
+from videosr.media.checks.verify import verify
 
 
 def scene(n, height=72, width=128):

@@ -10,10 +10,10 @@ import pytest
 from clips import make_clip
 from doubling import double
 
+from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.probe import plan_streams, probe
 from videosr.media.source import parse_clock
-from videosr.media.verify import verify
 
 
 def spaced(path, *, track=None, file=None):

@@ -15,7 +15,7 @@ from videosr.errors import InputError
 from videosr.frame import Matrix, PixelFormat, Range
 from videosr.media.decoder import Decoder
 from videosr.media.planes import to_av_frame
-from videosr.media.tiles import _film
+from videosr.media.stills.tiles import _film
 
 FORMAT = PixelFormat.of("yuv", 8, 1, 1)
 SIDE = 64
@@ -205,7 +205,7 @@ def test_transparency_of_another_size_is_brought_to_the_picture_s(tmp_path, tile
 
 def test_a_picture_is_put_together_once_until_its_file_changes(tmp_path, tiles, videosr, monkeypatch):
     made = []
-    monkeypatch.setattr("videosr.media.tiles._film", lambda frame: made.append(frame) or _film(frame))
+    monkeypatch.setattr("videosr.media.stills.tiles._film", lambda frame: made.append(frame) or _film(frame))
     source = Heif(tiles).write(tmp_path / "photo.heic")
     assert videosr("upscale", source, tmp_path / "out.png", "--model", "light-2x").code == 0
     assert len(made) == 1

@@ -10,8 +10,8 @@ import av
 import pytest
 from clips import make_clip, remux
 
+from videosr.media.checks.verify import verify
 from videosr.media.undated import LEADING, dated
-from videosr.media.verify import verify
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast", "--temporal", "off", "--model", "light-2x")
 

@@ -10,8 +10,8 @@ from clips import VFR_PTS, make_clip
 from doubling import LOSSLESS, double
 
 from videosr.errors import InputError
-from videosr.media.readback import Track
-from videosr.media.verify import verify
+from videosr.media.checks.readback import Track
+from videosr.media.checks.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from videosr.batch.ledger import read
 from videosr.batch.names import Item, named
 from videosr.errors import InputError, UsageError
 from videosr.media.containers import IMAGES, container_format
-from videosr.media.numbered import Numbered
+from videosr.media.stills.numbered import Numbered
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({

@@ -16,10 +16,10 @@ from videosr.distributed.pool import frames_told
 from videosr.errors import InputError, OutputError, UsageError, VideosrError
 from videosr.film import TranscodeOptions, expected_frames
 from videosr.journal import discard, fingerprint, stored
+from videosr.media.checks.verify import verify
 from videosr.media.containers import container_format
 from videosr.media.decoder import Decoder
 from videosr.media.resize import wanted_size
-from videosr.media.verify import verify
 from videosr.progress import Progress
 from videosr.transcode import Result, transcode
 

@@ -33,7 +33,7 @@ from videosr.errors import InputError, MissingExtraError, OutputError, UsageErro
 from videosr.film import Film
 from videosr.journal import Journal, fingerprint
 from videosr.machine import cores
-from videosr.media.numbered import Numbered
+from videosr.media.stills.numbered import Numbered
 from videosr.progress import Progress
 
 SHARE = 8

@@ -18,8 +18,8 @@ from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import Frame, StreamInfo
 from videosr.journal import differences, segment_name
 from videosr.media.decoder import Decoder
-from videosr.media.numbered import RATE
 from videosr.media.segments import Segment
+from videosr.media.stills.numbered import RATE
 from videosr.upscaler import Upscaler
 
 _CHUNK = 8 << 20

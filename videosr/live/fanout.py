@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from videosr.frame import Frame
 from videosr.live.outputs import Output, Raw
 from videosr.live.timeline import TICKS
-from videosr.media.live_codec import Coded, LiveEncoder
+from videosr.media.live.codec import Coded, LiveEncoder
 
 HELD_SOUND = 1024
 """Audio packets that may wait for their picture."""

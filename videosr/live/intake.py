@@ -16,9 +16,9 @@ from videosr.live.outputs import BACKOFF
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.live.timeline import FORWARD, TICKS, TIME_BASE, Timeline
 from videosr.media.captions import captions_of
-from videosr.media.live_codec import Coded, LiveAudio
-from videosr.media.live_input import LiveInput, Picture, Sound
-from videosr.media.live_source import InputLost, SourceSpec
+from videosr.media.live.codec import Coded, LiveAudio
+from videosr.media.live.input import LiveInput, Picture, Sound
+from videosr.media.live.source import InputLost, SourceSpec
 
 WAITING = 4
 """Frames in the queue of a source that can wait."""

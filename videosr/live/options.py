@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from videosr.errors import UsageError
 from videosr.live.outputs import pipe_form
-from videosr.media.live_codec import VideoSettings
-from videosr.media.live_output import MUXERS
-from videosr.media.live_source import SourceSpec, lower_scheme
+from videosr.media.live.codec import VideoSettings
+from videosr.media.live.output import MUXERS
+from videosr.media.live.source import SourceSpec, lower_scheme
 from videosr.options import UpscaleOptions
 
 PAGE = "http://127.0.0.1:8090/"

@@ -26,8 +26,8 @@ from videosr.frame import Frame, StreamInfo
 from videosr.live.ledger import Latency
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.live.segments import KEPT, Chunk, Segment, Segmenter
-from videosr.media.live_codec import Coded, Template
-from videosr.media.live_output import (
+from videosr.media.live.codec import Coded, Template
+from videosr.media.live.output import (
     Muxer,
     NutWriter,
     RawWriter,

@@ -23,10 +23,10 @@ from videosr.live.outputs import BACKOFF, Chunks, HlsFolder, Output, Pipe, Push
 from videosr.live.pipeline import Pipeline, frames_at_a_time
 from videosr.live.segments import Segmenter, target_duration
 from videosr.live.sidestream import SideStream
-from videosr.media.live_codec import LiveAudio, LiveEncoder, Template
-from videosr.media.live_input import LiveInput
-from videosr.media.live_output import MUXERS, public_url
-from videosr.media.live_source import InputLost
+from videosr.media.live.codec import LiveAudio, LiveEncoder, Template
+from videosr.media.live.input import LiveInput
+from videosr.media.live.output import MUXERS, public_url
+from videosr.media.live.source import InputLost
 
 CODED_FORMAT = "yuv420p"
 """What every H.264 player takes."""

@@ -13,8 +13,8 @@ from videosr.live.front import Front
 from videosr.live.queues import BoundedQueue, Closed
 from videosr.live.segments import Chunk
 from videosr.media.captions import captions_of
-from videosr.media.live_codec import LiveEncoder, Template, VideoSettings
-from videosr.media.live_output import TransportStream
+from videosr.media.live.codec import LiveEncoder, Template, VideoSettings
+from videosr.media.live.output import TransportStream
 from videosr.media.rescale import Rescaler
 
 QUEUED = 8

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import av
 
 from videosr.media.copies import EDITED
-from videosr.media.matroska import ATOM, CHAPTERS, DISPLAY, EDITION, children, elements, payloads
+from videosr.media.matroska.elements import ATOM, CHAPTERS, DISPLAY, EDITION, children, elements, payloads
 from videosr.media.source import clean_tags, clean_text
 
 if TYPE_CHECKING:

@@ -31,8 +31,6 @@ from videosr.media.fields import Pulldown
 from videosr.media.hdr import SideData
 from videosr.media.joined import joined
 from videosr.media.limits import DEFAULT_MAX_PIXELS, check_size
-from videosr.media.mixed import common_format, holds
-from videosr.media.numbered import RATE, Numbered
 from videosr.media.pictures import Pictures, check_refused
 from videosr.media.planes import planar_format
 from videosr.media.source import (
@@ -46,7 +44,9 @@ from videosr.media.source import (
     stated_frames,
     unpack_matrix,
 )
-from videosr.media.tiffs import further_pages, is_premultiplied
+from videosr.media.stills.mixed import common_format, holds
+from videosr.media.stills.numbered import RATE, Numbered
+from videosr.media.stills.tiffs import further_pages, is_premultiplied
 from videosr.media.undated import dated
 
 _ROUNDED = Fraction(1, 2_000_000)

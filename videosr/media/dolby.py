@@ -15,7 +15,7 @@ from fractions import Fraction
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from videosr.media.matroska import element
+from videosr.media.matroska.elements import element
 from videosr.media.user_data import escaped
 
 RPU: Final = "DOVI_RPU_BUFFER"

@@ -13,7 +13,7 @@ from videosr.media import dolby, immersive
 from videosr.media.captions import CAPTIONS
 from videosr.media.hdr10plus import DYNAMIC, dynamic_message
 from videosr.media.immersive import SPHERICAL, STEREO
-from videosr.media.picturedata import COMMENT, EXIF, ICC, IPTC, PICTURES, TEXT, XMP, XMP_EXTENSION
+from videosr.media.stills.picturedata import COMMENT, EXIF, ICC, IPTC, PICTURES, TEXT, XMP, XMP_EXTENSION
 from videosr.media.user_data import Message
 
 _MASTERING = struct.Struct("=20i2i")

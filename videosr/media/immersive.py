@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from videosr.media.matroska import element
+from videosr.media.matroska.elements import element
 
 STEREO, SPHERICAL = "STEREO3D", "SPHERICAL"
 """FFmpeg's names of the side data."""

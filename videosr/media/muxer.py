@@ -2,7 +2,7 @@
 
 `_Mux.__init__` writes the header (streams, tags, chapters). `run` then merges two sources of packets by decoding time:
 the segments (`_video_packets`) and the source's other streams, copied or converted (`_other_packets`). What FFmpeg does
-not write, Matroska's display size and what `matroska_more` carries, is put into the finished file.
+not write, Matroska's display size and what `matroska.more` carries, is put into the finished file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from videosr.media.containers import BOOKKEEPING
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import EDITED, StreamCopy, add_copy, cover_attachment, hides_sound, is_hidden
 from videosr.media.languages import quicktime_language
-from videosr.media.matroska import display_size, set_display_size
-from videosr.media.matroska_more import carry, file_tags, more_of
+from videosr.media.matroska.elements import display_size, set_display_size
+from videosr.media.matroska.more import carry, file_tags, more_of
 from videosr.media.part import Part, Window
 from videosr.media.probe import CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
 from videosr.media.rehearsal import open_described

@@ -23,19 +23,19 @@ from av.codec.context import Flags
 
 from videosr.errors import InputError
 from videosr.frame import Array, PixelFormat
-from videosr.media import heif
 from videosr.media.avi import PictureTimes
 from videosr.media.clock import clock_of
 from videosr.media.cropping import Cropping
 from videosr.media.decoders import host_decoder
-from videosr.media.jpegs import CODECS, STRICT, Concealing
 from videosr.media.limits import check_size
 from videosr.media.logs import captured
-from videosr.media.numbered import Numbered
 from videosr.media.nvdec import ON_DEVICE, DeviceReader, acceleration, cuda_reader, decoder_of, unfit, unreadable
 from videosr.media.planes import PlaneReader
 from videosr.media.sidedata import FrameSideData
 from videosr.media.source import Disk, fraction, open_input, plausible_rate, video_stream
+from videosr.media.stills import heif
+from videosr.media.stills.jpegs import CODECS, STRICT, Concealing
+from videosr.media.stills.numbered import Numbered
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20

@@ -13,15 +13,15 @@ import av
 from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
-from videosr.media import heif
 from videosr.media.chapters import Chapter, chapters_of, lost_times, unread
 from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
-from videosr.media.matroska_more import file_tags, lost, more_of
+from videosr.media.matroska.more import file_tags, lost, more_of
 from videosr.media.program_stream import unseen
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
 from videosr.media.source import codec_name, is_attached_picture, open_input, reel, video_stream
+from videosr.media.stills import heif
 
 if TYPE_CHECKING:
     type Packet = av.Packet[Stream]

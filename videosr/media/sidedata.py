@@ -7,7 +7,7 @@ from typing import Any
 
 import av
 
-from videosr.media.picturedata import in_jpeg, in_png, in_webp
+from videosr.media.stills.picturedata import in_jpeg, in_png, in_webp
 
 _READERS = {"png": in_png, "apng": in_png, "mjpeg": in_jpeg, "webp": in_webp}
 _REMEMBERED, _ROOM = 64, 2**26

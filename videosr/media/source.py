@@ -19,9 +19,9 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError
 from videosr.media.limits import MAX_PIXELS
-from videosr.media.numbered import RATE, Numbered
 from videosr.media.program_stream import probe_options
-from videosr.media.tiles import put_together
+from videosr.media.stills.numbered import RATE, Numbered
+from videosr.media.stills.tiles import put_together
 
 _BLOCK = 1 << 20
 _CLOCK = re.compile(r"(\d{1,9}):(\d{1,9}):(\d{1,9}(?:\.\d{0,99})?)", re.ASCII)

@@ -7,7 +7,7 @@ Matroska, where FFmpeg's demuxer finds it.
 
 from __future__ import annotations
 
-from videosr.media.matroska import CLUSTER, CRC32, INFO, SEGMENT, TRACK_ENTRY, TRACKS, VIDEO, element, elements
+from videosr.media.matroska.elements import CLUSTER, CRC32, INFO, SEGMENT, TRACK_ENTRY, TRACKS, VIDEO, element, elements
 
 
 def saying(template: bytes, *, video: bytes = b"", track: bytes = b"") -> bytes:

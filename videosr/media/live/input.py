@@ -20,8 +20,8 @@ from videosr.media.colorinfo import color_of
 from videosr.media.cropping import Cropping
 from videosr.media.hdr import SideData
 from videosr.media.limits import MAX_PIXELS, MAX_SIDE
-from videosr.media.live_fields import Whole
-from videosr.media.live_source import LONG_PROBE, READ_TIMEOUT, SHORT_PROBE, Connection, InputLost, SourceSpec
+from videosr.media.live.fields import Whole
+from videosr.media.live.source import LONG_PROBE, READ_TIMEOUT, SHORT_PROBE, Connection, InputLost, SourceSpec
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import PlaneReader, planar_format
 from videosr.media.rehearsal import describe

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from videosr.frame import PixelFormat
-from videosr.media import tiffs
+from videosr.media.stills import tiffs
 
 _PNG, _JPEG, _TIFFS = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"II*\0", b"MM\0*")
 _NO_FRAME = frozenset({0xC4, 0xC8, 0xCC})

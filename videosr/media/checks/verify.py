@@ -21,6 +21,9 @@ from av.stream import Disposition, Stream
 
 from videosr.media.captions import CAPTIONS, as_read
 from videosr.media.chapters import ROUNDING, Chapter, as_held, chapters_of
+from videosr.media.checks.readback import HASH, Reading, Track, read_file
+from videosr.media.checks.similarity import SMALLEST, compare
+from videosr.media.checks.tags import content_tags, missing, plain
 from videosr.media.containers import container_format
 from videosr.media.copies import EDITED
 from videosr.media.dolby import RPU, Fit, carried, said_of_fitted, same_kind
@@ -28,8 +31,7 @@ from videosr.media.fields import Scan, detect
 from videosr.media.hdr import FURTHER_SIDE_DATA, LATER, same_static, says_nothing
 from videosr.media.hdr10plus import DYNAMIC
 from videosr.media.immersive import as_said, describable
-from videosr.media.matroska_more import More, file_tags, missing_of, more_of
-from videosr.media.numbered import RATE, Numbered
+from videosr.media.matroska.more import More, file_tags, missing_of, more_of
 from videosr.media.planes import planar_format
 from videosr.media.probe import (
     CONVERT,
@@ -40,11 +42,9 @@ from videosr.media.probe import (
     StreamPlan,
     plan_streams,
 )
-from videosr.media.readback import HASH, Reading, Track, read_file
 from videosr.media.riders import Riders
-from videosr.media.similarity import SMALLEST, compare
 from videosr.media.source import clean_text, open_input, reel, video_stream
-from videosr.media.tags import content_tags, missing, plain
+from videosr.media.stills.numbered import RATE, Numbered
 
 AUDIO_TOLERANCE = Fraction(1, 10)
 """Seconds by which the length of converted audio may differ: encoders work in blocks."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from videosr.errors import InputError
-from videosr.media.picturedata import EXIF, ICC, XMP
+from videosr.media.stills.picturedata import EXIF, ICC, XMP
 
 _BRANDS = frozenset({b"mif1", b"mif2", b"msf1", b"heic", b"heix", b"heim", b"heis", b"avif", b"avis", b"miaf"})
 _MOST = 2**24

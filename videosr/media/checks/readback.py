@@ -23,6 +23,8 @@ from av.subtitles.subtitle import AssSubtitle
 
 from videosr.errors import InputError
 from videosr.media.avi import PictureTimes
+from videosr.media.checks.payload import content
+from videosr.media.checks.similarity import Samples
 from videosr.media.clock import clock_of
 from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
@@ -31,13 +33,11 @@ from videosr.media.decoders import host_decoder
 from videosr.media.dolby import CONFIGURATION
 from videosr.media.hdr import STATIC_HDR, later
 from videosr.media.immersive import SPHERICAL, STEREO
-from videosr.media.payload import content
 from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.riders import RIDERS, as_written
 from videosr.media.sidedata import FrameSideData
-from videosr.media.similarity import Samples
 from videosr.media.source import codec_name, coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
-from videosr.media.tiffs import is_premultiplied
+from videosr.media.stills.tiffs import is_premultiplied
 from videosr.media.undated import LEADING, times_before
 
 HASH = 8

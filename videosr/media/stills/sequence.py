@@ -17,9 +17,9 @@ from pathlib import Path
 from videosr.files import write_atomically
 from videosr.frame import Frame, StreamInfo
 from videosr.media.codecs import EncoderSettings
-from videosr.media.images import encode_image
-from videosr.media.numbered import Numbered
 from videosr.media.segments import EncodedPacket, Segment, SegmentHeader, SegmentWriter
+from videosr.media.stills.images import encode_image
+from videosr.media.stills.numbered import Numbered
 
 RUN = 12
 """Pictures of a segment: what an interruption costs at most, and what several processes take in turns."""

@@ -12,7 +12,7 @@ import av.filter
 from videosr.frame import Frame
 from videosr.media.deinterlace import Deinterlace, Deinterlacer, Plan, deinterlacing
 from videosr.media.fields import FIELD_ORDERS, RATIO, VERDICT, detect, ready
-from videosr.media.live_source import SourceSpec
+from videosr.media.live.source import SourceSpec
 from videosr.media.planes import to_av_frame
 
 VOTES = 10

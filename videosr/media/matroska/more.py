@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import av
 
 from videosr.media.containers import BOOKKEEPING
-from videosr.media.matroska import (
+from videosr.media.matroska.elements import (
     ATOM,
     CHAPTER_STRING,
     CHAPTER_TRACK,
@@ -39,7 +39,7 @@ from videosr.media.matroska import (
     payloads,
     tree,
 )
-from videosr.media.matroska_header import Edit, rewrite
+from videosr.media.matroska.header import Edit, rewrite
 from videosr.media.source import is_attached_picture
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from videosr.color import from_rgb, to_rgb
 from videosr.errors import OutputError, UsageError
 from videosr.files import write_atomically
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting, StreamInfo
-from videosr.media import picturedata
 from videosr.media.codecs import EncoderSettings
 from videosr.media.containers import IMAGES
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.planes import to_av_frame
+from videosr.media.stills import picturedata
 
 _FORMATS = {
     "png": ("gray", "gray16le", "gbrp", "gbrp16le", "gbrap", "gbrap16le"),

@@ -7,7 +7,7 @@ from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
 
-from videosr.media.matroska import (
+from videosr.media.matroska.elements import (
     ATTACHMENTS,
     CHAPTERS,
     CLUSTER,

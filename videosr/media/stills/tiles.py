@@ -28,10 +28,10 @@ from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
 from videosr.media.codecs import ffv1_slices
 from videosr.media.colorinfo import resolve_color, tagged_color
 from videosr.media.decoders import other_decoder
-from videosr.media.heif import Heif, read
 from videosr.media.limits import check_size
 from videosr.media.orientation import Orientation
 from videosr.media.planes import PlaneReader, planar_format, to_av_frame
+from videosr.media.stills.heif import Heif, read
 
 _TURNS = {
     b"irot": tuple(Orientation(*how) for how in ((False,) * 3, (True, False, True), (False, True, True), (True, True))),

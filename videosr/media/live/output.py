@@ -14,7 +14,7 @@ import av.error
 
 from videosr.errors import OutputError, UsageError
 from videosr.frame import Frame, Siting, StreamInfo
-from videosr.media.live_codec import TIME_BASE, Coded, Template
+from videosr.media.live.codec import TIME_BASE, Coded, Template
 from videosr.media.planes import to_av_frame
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What becomes of a file afterwards: it is read back and compared with its source."""

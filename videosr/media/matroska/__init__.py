@@ -1,0 +1,1 @@
+"""Matroska's own elements, for what FFmpeg does not carry."""

@@ -1,0 +1,1 @@
+"""Still pictures, alone or numbered as a film, and what their files hold beside them."""
