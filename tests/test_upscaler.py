@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -514,6 +515,30 @@ def test_modes_may_be_given_by_their_names():
 def test_a_picture_needs_a_frame(engine):
     with pytest.raises(UsageError, match="at least one frame"):
         Upscaler(engine=engine).picture([])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("way", ["process", "flush", "picture"])
+def test_a_forked_process_is_told_to_make_its_own(way, paragon):
+    """The engine is one that would not hang there, so that without the refusal the test ends as well."""
+    upscaler, frame = Upscaler(engine=load(paragon.deploy, engine="onnxruntime", threads=1)), clip()[0]
+    upscale(upscaler, [frame])
+    use = {
+        "process": lambda: list(upscaler.process(frame)),
+        "flush": lambda: list(upscaler.flush()),
+        "picture": lambda: upscaler.picture([frame]),
+    }[way]
+    child = os.fork()
+    if not child:
+        try:
+            use()
+        except UsageError as exc:
+            os._exit(0 if "make one in every process" in str(exc) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(upscale(upscaler, [frame])) == 1  # the process that made it goes on
 
 
 def test_unknown_models_and_formats_are_refused(engine):

@@ -12,6 +12,7 @@ A result depends on the frame and at most `HISTORY - 1` earlier frames of its sc
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,6 +58,8 @@ class Pending(NamedTuple):
 class Upscaler:
     """Turns frames into larger frames, in the memory they are in: frames on the GPU stay there.
 
+    It is of use in the process that made it. A forked one, as multiprocessing starts them on Linux, makes its own.
+
     Args:
         options: how.
         engine: an engine already loaded, in place of the one that `options` name.
@@ -94,6 +97,7 @@ class Upscaler:
         self._exact: Engine | None = None  # computes in float32; loaded at the first result that is not finite
         self._broken = False  # a recurrent network's state is of no use any more: it has to begin anew
         self._mending = threading.Lock()
+        self._process = os.getpid()
         self._looker = Looker(engine.device)
         self._looking: deque[Callable[[], Seen]] = deque()  # frames that are being looked at
         self._history: deque[Seen] = deque(maxlen=temporal.HISTORY)
@@ -143,7 +147,7 @@ class Upscaler:
         """Take the next frame of a sequence; yields finished frames, in order, some frames later.
 
         Raises:
-            UsageError: the frame's planes are not what its format says.
+            UsageError: the frame's planes are not what its format says; or the process is a fork.
             EngineError: the engine failed.
         """
         self._looking.append(self._looker.begin(frame))
@@ -154,6 +158,7 @@ class Upscaler:
 
     def _begin_looked_at(self, ahead: int = 0) -> None:
         """Begin to compute the frames that were looked at, except the last `ahead` of them."""
+        self._check_process()
         while len(self._looking) > ahead:
             self._history.append(self._looking.popleft()())
             recent = () if self._last is None or self.sequential else (self._last,)
@@ -188,7 +193,7 @@ class Upscaler:
             history: oldest first. All of the sequence or its last `HISTORY` frames give the same bits.
 
         Raises:
-            UsageError: the network is recurrent and can only `process`, or there is no frame.
+            UsageError: the network is recurrent and can only `process`, there is no frame, or the process is a fork.
         """
         if not history:
             raise UsageError("a picture is made of at least one frame")
@@ -208,9 +213,11 @@ class Upscaler:
             recent: frames begun lately; if one is made of the same pictures, it is not computed again.
 
         Raises:
-            UsageError: the network is recurrent and can only `process`; or the frame is on the GPU, the engine not.
+            UsageError: the network is recurrent and can only `process`; the frame is on the GPU, the engine not; or the
+                process is a fork.
             EngineError: the engine failed.
         """
+        self._check_process()
         if self.sequential:
             raise UsageError(f"{self.engine.network.name} keeps its own state: frames have to come in order")
         return self._begin(seen, recent)
@@ -230,6 +237,18 @@ class Upscaler:
             color=color.converted(frame.color, frame.format, fmt),
             scene_start=pending.cut,
         )
+
+    def _check_process(self) -> None:
+        """Refuse to wait for ever: a fork has the engine, and none of the threads that compute.
+
+        Raises:
+            UsageError: another process made this.
+        """
+        if os.getpid() != self._process:
+            raise UsageError(
+                "an Upscaler does not work in a process that was forked after it was made, as its threads stay behind: "
+                "make one in every process"
+            )
 
     def _begin(self, seen: Sequence[Seen], recent: Iterable[Pending]) -> Pending:
         window, cut = self._window(seen), seen[-1].cut
