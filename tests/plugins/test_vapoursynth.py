@@ -16,7 +16,7 @@ import vsvideosr  # noqa: E402
 from vsvideosr.frames import core_format  # noqa: E402
 
 from videosr.engines.choice import choose  # noqa: E402
-from videosr.errors import EngineError  # noqa: E402
+from videosr.errors import EngineError, MissingExtraError  # noqa: E402
 from videosr.frame import ColorSpec, Frame, Matrix, Range, Siting  # noqa: E402
 from videosr.options import UpscaleOptions  # noqa: E402
 from videosr.temporal import Mode  # noqa: E402
@@ -400,3 +400,12 @@ def test_an_engine_that_cannot_be_loaded(frames, yuv, monkeypatch):
     monkeypatch.setattr(vsvideosr, "Upscaler", broken)
     with pytest.raises(vs.Error, match=r"openvino engine cannot be loaded: .*mismatches.*engine='onnxruntime'"):
         vsvideosr.upscale(clip_of(frames, yuv))
+
+
+def test_a_missing_extra_names_the_command_that_brings_it(frames, yuv, monkeypatch):
+    def missing(options):
+        raise MissingExtraError("--engine tensorrt", "tensorrt")
+
+    monkeypatch.setattr(vsvideosr, "Upscaler", missing)
+    with pytest.raises(vs.Error, match=r": engine tensorrt needs .*/uv run --extra tensorrt videosr "):
+        vsvideosr.upscale(clip_of(frames, yuv), engine="tensorrt")

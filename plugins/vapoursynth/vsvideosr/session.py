@@ -83,6 +83,13 @@ class Session:
         return chain
 
 
+_OPTION = re.compile(r"--(model|temporal|denoise|tta|engine|device|precision|threads|on-nan)\b")
+"""What the command line calls the arguments of `upscale`."""
+
+
 def in_script(message: str) -> str:
-    """A message with the options of the command line as arguments: `on_nan` for `--on-nan`."""
-    return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
+    """A message with the options of the command line as arguments: `on_nan` for `--on-nan`.
+
+    Others stay: they belong to commands that the message tells to type, as in `uv run --extra`.
+    """
+    return _OPTION.sub(lambda option: option[1].replace("-", "_"), message)
