@@ -123,3 +123,34 @@ def test_perceptual_measures_see_both_pictures_in_the_right_form(monkeypatch: py
     assert Perceptual(["lpips"])(image, image + np.uint8(51)) == {"lpips": pytest.approx(0.2)}
     with pytest.raises(InputError, match="topiq: pyiqa has no weights for it and could not fetch them: no route"):
         Perceptual(["topiq"])
+
+
+@pytest.mark.parametrize("last", ["nothing.mkv", "empty", "rgb.png"])
+def test_a_source_that_cannot_be_measured_is_named_before_the_others_are_measured(
+    videosr, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path, last: str
+) -> None:
+    def measured(*arguments: object, **options: object) -> None:
+        pytest.fail("measured what would not be shown")
+
+    (tmp_path / "empty").mkdir()
+    write_png(tmp_path / "rgb.png", picture(3, 140, 132))
+    monkeypatch.setattr("videosr.evaluate.evaluate", measured)
+    done = videosr("evaluate", folder, tmp_path / last, "-m", "bicubic")
+    assert done.code == 1
+    assert last in done.err
+    assert "folder is named" in done.err or last != "rgb.png"
+
+
+def test_a_small_image_that_has_no_partner_is_named_before_measuring(
+    videosr, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path
+) -> None:
+    def measured(*arguments: object, **options: object) -> None:
+        pytest.fail("measured what would not be shown")
+
+    small = tmp_path / "small"
+    small.mkdir()
+    write_png(small / "0.png", picture(3, 70, 66))
+    monkeypatch.setattr("videosr.evaluate.evaluate", measured)
+    done = videosr("evaluate", folder, "--lr", small, "-m", "bicubic")
+    assert done.code == 1
+    assert "1.png: has no partner" in done.err

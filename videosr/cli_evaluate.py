@@ -152,6 +152,7 @@ def evaluate(
     and motion (pixels) say how far the changes from frame to frame are from the original's.
     """
     from videosr import evaluate as ev
+    from videosr.evaluate.images import check_images
     from videosr.evaluate.perceptual import Perceptual
     from videosr.evaluate.video import Reference, evaluate_video
     from videosr.models import registry
@@ -163,6 +164,10 @@ def evaluate(
         raise UsageError("--lr and --perceptual are for folders of images, and no source is one")
     further = Perceptual(perceptual) if perceptual else None
     common, found = candidates(models or (() if scale else registry.DEFAULTS), temporal, scale, tta=tta)
+    # What is wrong with the last source is to be said before hours of measuring, not in place of their results.
+    originals = {source: Reference(source, common, frames) for source in sources if source not in folders}
+    for folder in folders:
+        check_images(folder, common, lr)
     sets: list[SetScores] = []
     clips: list[VideoScores] = []
     for source in sources:
@@ -171,8 +176,7 @@ def evaluate(
                 _tell(f"{source}: {c.name}")
                 sets.append(ev.evaluate(source, c.upscale, common, lr_folder=lr, model=c.name, perceptual=further))
         else:
-            clip = Reference(source, common, frames)
-            for scores in evaluate_video(clip, {c.name: c.enlarge for c in found}, (None, *crfs)):
+            for scores in evaluate_video(originals[source], {c.name: c.enlarge for c in found}, (None, *crfs)):
                 clips.append(scores)
                 _tell(f"{source}: {scores.model}, {scores.frames} frames")
     click.echo(ev.to_json(sets, clips) if as_json else ev.markdown(sets, clips))

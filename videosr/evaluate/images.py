@@ -81,7 +81,8 @@ def evaluate(
         EngineError: `upscale` returned another size.
     """
     images = []
-    for path, lr, hr in _pairs(Path(hr_folder), None if lr_folder is None else Path(lr_folder), scale):
+    for path, given, hr in _pairs(Path(hr_folder), None if lr_folder is None else Path(lr_folder), scale):
+        lr = imresize(hr, 1 / scale) if given is None else given
         output = upscale(np.divide(lr, 255, dtype=np.float32))
         if output.shape != hr.shape:
             raise EngineError(f"{path}: upscaled to {output.shape} instead of {hr.shape}: is the scale {scale}?")
@@ -150,10 +151,10 @@ def crop_to_multiple(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
 
 
-def check_originals(folder: str | Path, scale: int) -> None:
-    """Raises InputError: the folder or an image in it cannot be used to measure."""
-    for path in list_images(folder):
-        _original(path, scale)
+def check_images(hr_folder: str | Path, scale: int, lr_folder: Path | None = None) -> None:
+    """Raises InputError: `evaluate` would raise it, of these folders or an image in them."""
+    for _ in _pairs(Path(hr_folder), lr_folder, scale):
+        pass
 
 
 def _original(path: Path, scale: int) -> NDArray[np.uint8]:
@@ -166,8 +167,10 @@ def _original(path: Path, scale: int) -> NDArray[np.uint8]:
     return hr
 
 
-def _pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> Iterator[tuple[Path, NDArray[Any], NDArray[Any]]]:
-    """(path of the original, LR, HR), both uint8."""
+def _pairs(
+    hr_folder: Path, lr_folder: Path | None, scale: int
+) -> Iterator[tuple[Path, NDArray[np.uint8] | None, NDArray[np.uint8]]]:
+    """(path of the original, LR if there is a folder of them, HR), both uint8."""
     originals = list_images(hr_folder)
     placed: defaultdict[Path, list[Path]] = defaultdict(list)
     named: defaultdict[str, list[Path]] = defaultdict(list)
@@ -177,7 +180,7 @@ def _pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> Iterator[tupl
     for path in originals:
         hr = _original(path, scale)
         if lr_folder is None:
-            yield path, imresize(hr, 1 / scale), hr
+            yield path, None, hr
             continue
         name = path.relative_to(hr_folder).with_suffix("")
         names = name, name.with_name(f"{name.name}x{scale}")

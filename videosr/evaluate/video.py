@@ -112,7 +112,8 @@ class Reference:
         fmt = PixelFormat.of(fmt.family, fmt.bits, fmt.log2_w, fmt.log2_h)  # without alpha
         if fmt.name not in FORMATS:
             raise InputError(
-                f"{self.path}: {fmt.name} is not measured: convert it to one of {', '.join(sorted(FORMATS))}"
+                f"{self.path}: {fmt.name} is not measured: convert it to one of {', '.join(sorted(FORMATS))}; "
+                "pictures are measured where their folder is named"
             )
         down, across = self.scale << fmt.log2_h, self.scale << fmt.log2_w
         height, width = frame.height // down * down, frame.width // across * across

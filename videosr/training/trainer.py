@@ -23,7 +23,7 @@ from videosr.archs.nexus import DropPath
 from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
 from videosr.errors import InputError, NetworkError, OutputError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
-from videosr.evaluate.images import check_originals
+from videosr.evaluate.images import check_images
 from videosr.training.config import NetworkConfig, TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.copies import build_copies
@@ -448,7 +448,7 @@ def run(
     """
     config = load_config(config_path)
     for folder in config.data.validation:
-        check_originals(folder, config.network.scale)
+        check_images(folder, config.network.scale)
     trainer = Trainer(config, _usable(device), say)
     if trainer.checkpoint_path.exists():
         if not resume:
