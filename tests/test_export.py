@@ -228,3 +228,11 @@ def test_the_command_names_types_as_everywhere_else(ours, tmp_path, videosr):
     done = videosr("export", ours[1], "-o", path, "--precision", "f16")
     assert done.code == 0, done.err
     assert Network.open(path).metadata["precision"] == "fp16"
+
+
+@pytest.mark.parametrize("name", ["light.safetensors", "light.bin", "light"])
+def test_no_other_file_is_written_over(ours, tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(UsageError, match=rf"{name}: what is exported is an ONNX network; name it light\.onnx"):
+        export(ours[1], tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"mine"

@@ -156,13 +156,15 @@ def export(
 
     Raises:
         NetworkError: the checkpoint cannot be used, or the exported network does not do what torch does.
-        UsageError: an option out of range, or needed and not given.
+        UsageError: an option out of range, or needed and not given; or `output` is named like no ONNX file.
         OutputError: `output` cannot be written.
     """
     if form is not None and form not in list(Form):
         raise UsageError(f"form {form!r} is not one of {', '.join(Form)}")
     if precision not in TOLERANCE:
         raise UsageError(f"precision {precision!r} is not one of {', '.join(TOLERANCE)}")
+    if output.suffix.lower() != ".onnx":  # it might be the checkpoint itself
+        raise UsageError(f"{output}: what is exported is an ONNX network; name it {output.with_suffix('.onnx').name}")
     if not 0 <= blend < 1:
         raise UsageError(f"blend {blend} is out of range: 0 to below 1")
     model, info = checkpoint.load(source, alpha=alpha, window_size=window_size)
