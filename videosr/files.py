@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from videosr.errors import OutputError
 
@@ -42,11 +44,27 @@ def write_atomically(path: Path, data: bytes, folder: Path | None = None) -> Non
         OutputError: it cannot be written; what was under the name is still there.
     """
     # Names are limited, and path's may be long.
-    temporary = (folder or path.parent) / f".{path.name[:50]}.{secrets.token_hex(4)}"
+    with written(path, (folder or path.parent) / f".{path.name[:50]}.{secrets.token_hex(4)}") as file:
+        file.write(data)
+
+
+@contextmanager
+def written(path: Path, temporary: Path) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when the block has ended and the disk has all of it.
+
+    Args:
+        path: its name.
+        temporary: on the same disk, its name until then; if the block fails, nothing is left under it. What a process
+            that was killed has left there is replaced.
+
+    Raises:
+        OutputError: it cannot be written; what was under the name is still there.
+    """
     try:
+        temporary.unlink(missing_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -55,4 +73,6 @@ def write_atomically(path: Path, data: bytes, folder: Path | None = None) -> Non
                 temporary.unlink()
             raise
     except OSError as exc:
+        if isinstance(exc, OutputError):  # of another file that is written meanwhile
+            raise
         raise OutputError.writing(path, exc) from exc

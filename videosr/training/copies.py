@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from videosr.files import write_atomically
+from videosr.files import write_atomically, written
 from videosr.metrics import imresize
 from videosr.training import degradations
 from videosr.training.config import TrainingConfig
@@ -86,13 +86,12 @@ def build_copies(folder: Path, config: TrainingConfig, say: Callable[[str], None
 
     made: list[int] = []
     partial = data_path.with_suffix(".partial")
-    with partial.open("wb") as file, ThreadPoolExecutor(max(config.data.workers, 1)) as pool:
+    with written(data_path, partial) as file, ThreadPoolExecutor(max(config.data.workers, 1)) as pool:
         step = _AHEAD * max(config.data.workers, 1)
         for first in range(0, len(jobs), step):  # no more of them in memory than are under way
             for picture, frame in pool.map(degrade, jobs[first : first + step]):
                 file.write(picture.tobytes())
                 made.append(frame)
-    partial.replace(data_path)
     frames = [made[i : i + count] for i in range(0, len(made), count)]
     write_atomically(index_path, json.dumps({"key": key, "frames": frames}).encode())
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from videosr.errors import OutputError
+from videosr.files import write_atomically
+
 type Curve = list[tuple[float, float]]
 
 _WIDTH, _HEIGHT, _LEFT, _GAP = 760, 220, 70, 50
@@ -25,10 +28,13 @@ class Journal:
         self.lines, self.picture = folder / "log.jsonl", folder / "log.svg"
 
     def write(self, **values: Any) -> str:
-        """Append one line and return it."""
+        """Append one line and return it. Raises OutputError: it cannot be written."""
         record = json.dumps(values)
-        with self.lines.open("a", encoding="utf-8") as file:
-            file.write(record + "\n")
+        try:
+            with self.lines.open("a", encoding="utf-8") as file:
+                file.write(record + "\n")
+        except OSError as exc:
+            raise OutputError.writing(self.lines, exc) from exc
         return record
 
     def draw(self) -> None:
@@ -56,13 +62,13 @@ class Journal:
             }
             plots.append(_plot("PSNR Y, gain in dB", gains, logarithmic=False, top=_HEIGHT + 2 * _GAP))
         height = len(plots) * (_HEIGHT + _GAP) + _GAP
-        self.picture.write_text(
+        drawn = (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + _LEFT + 190}" height="{height}" '
             f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
             + "".join(plots)
-            + "</svg>\n",
-            encoding="utf-8",
+            + "</svg>\n"
         )
+        write_atomically(self.picture, drawn.encode())
 
 
 def _plot(title: str, curves: dict[str, Curve], *, logarithmic: bool, top: int) -> str:

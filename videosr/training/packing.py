@@ -15,7 +15,7 @@ from videosr import scenes
 from videosr.color import to_rgb
 from videosr.errors import InputError
 from videosr.evaluate import IMAGE_SUFFIXES, read_image
-from videosr.files import write_atomically
+from videosr.files import write_atomically, written
 from videosr.frame import Frame
 from videosr.media.decoder import Decoder
 from videosr.metrics import imresize
@@ -184,6 +184,7 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
 
     Raises:
         InputError: a training picture is one of the forbidden ones, or none is large enough.
+        OutputError: the pack cannot be written.
     """
     images, videos = list_files(config.train)
     files = [images, videos, *list_files(config.never_train)]
@@ -201,8 +202,7 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
     groups: dict[tuple[int, bool], dict[float, list[tuple[int, int, int, int]]]] = {}
     rng = np.random.default_rng(0)  # the same pack however often it is made
     offset = 0
-    temporary = data_path.with_suffix(".partial")
-    with temporary.open("wb") as pack:
+    with written(data_path, data_path.with_suffix(".partial")) as pack:
         for source, name, clip in _sources(images, videos, config):
             if twin := next(filter(None, map(forbidden.match, clip)), None):
                 raise InputError(f"{name}: is the image {twin}, which must not be trained on: remove it")
@@ -218,15 +218,14 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
                     group = groups.setdefault((source, soft), {})
                     group.setdefault(factor, []).append((offset, height, width, len(small)))
                     offset += len(small) * small[0].size
-    if not groups:
-        raise InputError(f"{', '.join(map(str, config.train))}: no image of at least {min_size} pixels a side")
+        if not groups:
+            raise InputError(f"{', '.join(map(str, config.train))}: no image of at least {min_size} pixels a side")
     entries = []
     for number, ((source, _), group) in enumerate(groups.items()):
         share = config.shares[source] if config.shares else 1.0
         for cell in group.values():
             area = sum(h * w for _, h, w, _ in cell) * len(group)
             entries += [(start, h, w, share * h * w / area, count, number) for start, h, w, count in cell]
-    temporary.replace(data_path)
     write_atomically(index_path, json.dumps({"key": key, "entries": entries}).encode())
     say(f"packed {len(entries)} pictures, {offset / 3e6:.0f} megapixels; none of them is forbidden")
 

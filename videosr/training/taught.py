@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from videosr.files import write_atomically
+from videosr.files import write_atomically, written
 from videosr.training.config import RIM, TrainingConfig
 from videosr.training.data import Batch, PatchSampler, texture
 from videosr.training.packing import read_entries
@@ -116,7 +117,9 @@ def build_taught(folder: Path, config: TrainingConfig, teacher: Teacher, say: Ca
     sampler = PatchSampler(folder, replace(config, data=data))
     edge, count = lessons.edge, lessons.regions
     say(f"having {lessons.weights.stem} look at {count} regions of {edge}x{edge}")
-    with (folder / "taught_lr.npy").open("wb") as inputs, (folder / "taught_target.npy").open("wb") as targets:
+    names = folder / "taught_lr.npy", folder / "taught_target.npy"
+    with ExitStack() as stack:
+        inputs, targets = (stack.enter_context(written(name, name.with_suffix(".partial"))) for name in names)
         for first in range(0, count, _AT_ONCE):
             batch, part = sampler.batch(first // _AT_ONCE), slice(min(_AT_ONCE, count - first))
             lr, hr = _nominal(batch.lr[part]), _nominal(batch.hr[part])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import pickle
 import time
@@ -24,6 +25,7 @@ from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
 from videosr.errors import InputError, NetworkError, OutputError, UsageError, VideosrError
 from videosr.evaluate import Upscale, evaluate
 from videosr.evaluate.images import check_images
+from videosr.files import written
 from videosr.training.config import NetworkConfig, TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.copies import build_copies
@@ -192,7 +194,11 @@ class Trainer:
         return self.folder / "checkpoint.pt"
 
     def save_checkpoint(self) -> None:
-        """Write the run's whole state; the previous one stays until the new one is complete."""
+        """Write the run's whole state; the previous one stays until the new one is complete.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         state = {
             "iteration": self.iteration,
             "best": self.best,
@@ -204,9 +210,10 @@ class Trainer:
         }
         if self.adversary:
             state["adversary"] = self.adversary.state_dict()
-        partial = self.checkpoint_path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint_path)
+        data = io.BytesIO()  # what torch writes by itself hides that the disk is full
+        torch.save(state, data)
+        with written(self.checkpoint_path, self.checkpoint_path.with_suffix(".partial")) as file:
+            file.write(data.getbuffer())
 
     def load_checkpoint(self) -> None:
         """Continue exactly where `save_checkpoint` was called.
