@@ -235,7 +235,6 @@ class _Mux:
             made.metadata.update(self._stream_tags(stream, entry.action))
             if made.type != "attachment":
                 made.disposition = stream.disposition
-            if made.type != "attachment":
                 self._tracks[stream.index] = self._stale(entry.action)
         if video is None:
             raise InputError(f"{self._name}: the plan upscales no video stream")
