@@ -14,8 +14,9 @@ from videosr.color import to_rgb
 from videosr.errors import OutputError
 from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
-from videosr.media.stills import sequence
+from videosr.media.stills import mixed, sequence
 from videosr.media.stills.mixed import common_format
+from videosr.media.stills.numbered import Numbered
 
 GREYS = np.stack([np.full(256, 255), *[np.arange(256)] * 3], -1).astype(np.uint8)
 """A palette: alpha, red, green and blue of each code."""
@@ -149,12 +150,25 @@ def test_grey_jpegs_are_known_by_their_headers(tmp_path):
         exif = struct.pack(">2sH6s", b"\xff\xe1", 8, b"Exif\0\0")
         head = struct.pack(">2sHBHHB", b"\xff\xc2", 8 + 3 * components, 8, 32, 40, components)
         (tmp_path / f"{number}.jpg").write_bytes(b"\xff\xd8" + exif + head + bytes(3 * components))
-    found = common_format([tmp_path / "0.jpg", tmp_path / "1.jpg"])
+    pictures = Numbered(tmp_path / "%d.jpg")
+    found = common_format(pictures)
     assert found is not None
     assert found.name == "gbrp"
-    assert common_format([tmp_path / "1.jpg"] * 2) is None  # all alike
-    (tmp_path / "2.jpg").write_bytes(b"\xff\xd8\xff\xe1\xff")  # cut off
-    assert common_format([tmp_path / "0.jpg", tmp_path / "2.jpg"]) is None
+    with (tmp_path / "0.jpg").open("r+b") as file:  # is not taken for what it was
+        file.write((tmp_path / "1.jpg").read_bytes())
+    assert common_format(pictures) is None  # all alike
+    (tmp_path / "1.jpg").write_bytes(b"\xff\xd8\xff\xe1\xff")  # cut off
+    assert common_format(pictures) is None
+
+
+def test_the_headers_of_many_pictures_are_read_once(tmp_path, monkeypatch):
+    pattern = scan(tmp_path / "scan", range(3))
+    looked = []
+    kind = mixed._kind
+    monkeypatch.setattr(mixed, "_kind", lambda file: looked.append(file.name) or kind(file))
+    for _ in range(3):  # as pieces of one film are opened
+        Decoder(pattern).close()
+    assert len(looked) == 3
 
 
 def test_a_film_that_begins_in_grey_keeps_its_colours(tmp_path, out, videosr):

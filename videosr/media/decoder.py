@@ -136,7 +136,7 @@ class Decoder:
         self.transparent = False
         self._max_pixels, self._follow = max_pixels, follow
         numbered = Numbered.of(path)
-        self._common = None if numbered is None else common_format(numbered.files())
+        self._common = None if numbered is None else common_format(numbered)
         if device is not None and (deinterlace or self._common is not None):
             device = None
             what = "deinterlacing is done" if deinterlace else "pictures of several kinds are brought to one"

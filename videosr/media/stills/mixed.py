@@ -7,29 +7,39 @@ transparency has no alpha. So the first picture does not say what the film needs
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from pathlib import Path
+from functools import lru_cache
 from typing import BinaryIO
 
 from videosr.frame import PixelFormat
 from videosr.media.stills import tiffs
+from videosr.media.stills.numbered import Numbered
 
 _PNG, _JPEG, _TIFFS = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"II*\0", b"MM\0*")
 _NO_FRAME = frozenset({0xC4, 0xC8, 0xCC})
 """Of the markers C0 to CF of JPEG (ITU-T T.81, table B.1), those that begin no frame."""
 
 
-def common_format(files: Iterable[Path]) -> PixelFormat | None:
+def common_format(pictures: Numbered) -> PixelFormat | None:
     """The least format, grey or R'G'B', that holds what is in any of some pictures.
 
     Args:
-        files: of the pictures; they are read up to where their headers end.
+        pictures: whose files are read up to where their headers end, again only where one has changed: a film that is
+            made in pieces is opened for each.
 
     Returns:
         The format; None if all are of one kind, or one is of a kind that is not known here.
+
+    Raises:
+        InputError: a picture is missing or empty.
     """
+    return _common_format(pictures, pictures.check_sizes(), pictures.numbers)
+
+
+@lru_cache(maxsize=4)
+def _common_format(pictures: Numbered, state: int, numbers: range) -> PixelFormat | None:
+    """As `common_format`, of pictures in a state."""
     kinds: set[tuple[PixelFormat, int]] = set()
-    for file in files:
+    for file in map(pictures.name, numbers):
         try:
             with file.open("rb") as opened:
                 kind = _kind(opened)

@@ -50,8 +50,11 @@ class Numbered:
 
     def name(self, number: int) -> Path:
         """The file of a picture."""
+        return self.path.with_name(self._name(number))
+
+    def _name(self, number: int) -> str:
         before, digits, after = self._parts
-        return self.path.with_name(f"{before}{number:0{digits or 1}d}{after}")
+        return f"{before}{number:0{digits or 1}d}{after}"
 
     def at(self, index: int) -> Path:
         """The file of a picture by its place among those that are there, from 0 on."""
@@ -63,10 +66,11 @@ class Numbered:
         Raises:
             OSError: the folder cannot be looked into.
         """
-        before, _, after = map(re.escape, self._parts)
-        form = re.compile(rf"{before}(\d{{1,{_DIGITS}}}){after}", re.ASCII | re.DOTALL)
-        found = (form.fullmatch(entry) for entry in os.listdir(self.path.parent))  # noqa: PTH208 (names are enough)
-        return sorted(int(match[1]) for match in found if match and self.name(int(match[1])).name == match[0])
+        before, digits, after = self._parts
+        form = re.compile(rf"{re.escape(before)}(\d{{1,{_DIGITS}}}){re.escape(after)}", re.ASCII | re.DOTALL)
+        entries = (form.fullmatch(entry) for entry in os.listdir(self.path.parent))  # noqa: PTH208 (names are enough)
+        found = (match[1] for match in entries if match)
+        return sorted(int(number) for number in found if f"{int(number):0{digits or 1}d}" == number)
 
     @cached_property
     def numbers(self) -> range:
@@ -90,19 +94,26 @@ class Numbered:
             )
         return numbers
 
-    def check_sizes(self) -> None:
+    def check_sizes(self) -> int:
         """See that there is something in each file: FFmpeg takes an empty one for the end of the film.
+
+        Returns:
+            What is another number once one of them has changed.
 
         Raises:
             InputError: one is empty or cannot be looked at, or as `numbers` does.
         """
-        for file in self.files():
+        folder, state = f"{self.path.parent}{os.sep}", 0
+        for number in self.numbers:
+            file = folder + self._name(number)  # of films there are many: a `Path` costs more than to look at the file
             try:
-                size = file.stat().st_size
+                seen = os.stat(file)  # noqa: PTH116
             except OSError as exc:
                 raise InputError(f"{file}: cannot be read: {exc.strerror}; make or copy it again") from exc
-            if size == 0:
+            if seen.st_size == 0:
                 raise InputError(f"{file}: is empty (0 bytes); make or copy it again")
+            state = hash((state, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+        return state
 
     @property
     def ffmpegs_name(self) -> str:
