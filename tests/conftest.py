@@ -18,6 +18,11 @@ hypothesis.settings.load_profile("videosr")
 # The engines' caches of compiled models go where nobody's own are.
 _CACHE = tempfile.TemporaryDirectory(prefix="videosr-tests-", ignore_cleanup_errors=True)
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+# Where Python writes no bytecode, as in many containers, each process would compile torch's sources for itself.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(_CACHE.name, "bytecode")  # noqa: PTH118
 # Workers share the cores: threads of torch that spin while they wait for each other would take them from other workers.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,6 +33,11 @@ for _name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, _name), signal.SIG_DFL)
 # Tests that import openvino themselves need what `import videosr` does for it.
 sys.modules.setdefault("openvino_telemetry", None)
+
+
+def pytest_xdist_auto_num_workers():
+    """For `-n auto` one more than there are cores: many tests wait, for other processes or streams in real time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @cache

@@ -43,8 +43,8 @@ def transport(path: Path, codec: str = "libx264", **muxer: str) -> bytes:
 
 
 @contextmanager
-def sender(first: bytes, then: bytes) -> Iterator[str]:
-    """The address of one who sends the first once, and the other again and again."""
+def sender(first: bytes, then: bytes, pause: float = 0) -> Iterator[str]:
+    """The address of one who sends the first once, and the other again and again, seconds apart."""
     clients: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -55,6 +55,7 @@ def sender(first: bytes, then: bytes) -> Iterator[str]:
                 with client:
                     client.sendall(first)
                     while True:
+                        time.sleep(pause)
                         client.sendall(then)
 
         thread = threading.Thread(target=send, daemon=True)
@@ -130,7 +131,7 @@ def test_dates_in_playlists_are_those_at_which_pictures_came(tmp_path, monkeypat
     monkeypatch.setattr(serve, "warm_up", warm_up)
     playlist = tmp_path / "live.m3u8"
     data = transport(tmp_path / "a.ts")
-    with sender(data, data) as url:
+    with sender(data, data, 1.0) as url:  # or there would be much to enlarge before it has stopped
         wanted = ServeOptions(
             source=SourceSpec(url=url),
             targets=(parse_target(str(playlist)),),
