@@ -162,7 +162,9 @@ def test_drop_path_leaves_out_whole_residuals_and_keeps_the_mean():
 
 @pytest.mark.usefixtures("small")
 def test_checkpointing_changes_nothing_but_memory():
-    plain, frugal = lively().train(), lively(use_checkpointing=True).train()
+    plain, frugal = lively().train(), lively().train()
+    for group in frugal.body:
+        group.use_checkpointing = True
     x, gradients = torch.rand(1, 3, 8, 8), []
     for network in (plain, frugal):
         torch.manual_seed(5)  # what drop path draws from
@@ -178,7 +180,8 @@ def test_weight_files_say_which_network_they_hold(tmp_path, scale, frequency):
     network, path = lively(scale, frequency=frequency), tmp_path / "net.safetensors"
     checkpoint.save(path, network, name="n", training="none", license="MIT")
     loaded, info = checkpoint.load(path)
-    assert (loaded.variant, loaded.scale, loaded.window_size, loaded.frequency) == ("nexus_tiny", scale, 4, frequency)
+    assert (loaded.variant, loaded.scale, loaded.window_size) == ("nexus_tiny", scale, 4)
+    assert loaded.state_dict().keys() == network.state_dict().keys()
     assert (info.metadata["architecture"], info.metadata["padding"], info.generation) == ("NEXUS", "replicate", "")
     x = torch.rand(1, 3, 9, 6)
     with torch.no_grad():

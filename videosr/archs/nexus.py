@@ -76,15 +76,16 @@ def steps(scale: int) -> tuple[int, ...]:
 class LayerNorm(nn.Module):
     """Layer normalisation over the channels of each pixel."""
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    EPS = 1e-5
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.EPS)
         return y.permute(0, 3, 1, 2)
 
 
@@ -270,8 +271,8 @@ class Block(nn.Module):
 class Group(ResidualGroup):
     """Blocks, one 3x3 convolution, and a residual around all of them."""
 
-    def __init__(self, blocks: list[nn.Module], channels: int, use_checkpointing: bool) -> None:
-        super().__init__(blocks, use_checkpointing)
+    def __init__(self, blocks: list[nn.Module], channels: int) -> None:
+        super().__init__(blocks)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -288,7 +289,6 @@ class Nexus(nn.Module):
         scale: 2, 3 or 4.
         layer_scale: start value of every LayerScale.
         frequency: with frequency enhancement.
-        use_checkpointing: recompute blocks in the backward pass to save memory.
         window_size: of the windows; no parameter depends on it.
 
     Raises:
@@ -307,7 +307,6 @@ class Nexus(nn.Module):
         *,
         layer_scale: float = 0.1,
         frequency: bool = True,
-        use_checkpointing: bool = False,
         window_size: int = WINDOW,
     ) -> None:
         super().__init__()
@@ -327,9 +326,7 @@ class Nexus(nn.Module):
             attention = DualDimensionAttention(c, heads, window_size, shift, frequency)
             return Block([EfficientChannelAttention(c), attention, GatedFeedForward(c)], c, next(rates), layer_scale)
 
-        self.body = nn.ModuleList(
-            Group([block(i) for i in range(depth)], c, use_checkpointing) for depth in spec.depths
-        )
+        self.body = nn.ModuleList(Group([block(i) for i in range(depth)], c) for depth in spec.depths)
         self.shares = nn.Parameter(torch.zeros(len(spec.depths)))
         self.conv_body = nn.Conv2d(c, c, 3, padding=1)
         self.conv_up = nn.Conv2d(c, FEATURES, 3, padding=1)
@@ -338,11 +335,6 @@ class Nexus(nn.Module):
             self.up.append(nn.Conv2d(FEATURES, FEATURES * factor * factor, 3, padding=1))
             self.up.append(nn.PixelShuffle(factor))
         self.conv_out = nn.Conv2d(FEATURES, 3, 3, padding=1)
-
-    @property
-    def frequency(self) -> bool:
-        """Whether it has frequency enhancement."""
-        return any(isinstance(module, SpatialAttention) and module.alpha is not None for module in self.modules())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 3, scale*H, scale*W), values unclamped; any H, W."""

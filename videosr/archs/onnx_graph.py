@@ -196,7 +196,7 @@ class _Writer(GraphWriter):
         mean = self.add(
             "ReduceMean", f"{name}.mean", [square, self.constant("axis.channel", np.array([1]))], keepdims=1
         )
-        root = self.add("Add", f"{name}.variance", [mean, self.weight(f"{name}.eps", norm.eps, full=True)])
+        root = self.add("Add", f"{name}.variance", [mean, self.weight(f"{name}.eps", norm.EPS, full=True)])
         root = self.to_working(self.add("Sqrt", f"{name}.rms", [root]))
         x = self.add("Mul", f"{name}.scaled", [x, self.weight(f"{name}.scale", norm.scale)])
         x = self.add("Div", f"{name}.normed", [x, root])

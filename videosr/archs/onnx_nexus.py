@@ -109,7 +109,7 @@ class _Writer(GraphWriter):
         x = self.add("Sub", f"{name}.centred", [x, self.add("ReduceMean", f"{name}.mean", [x, channel], keepdims=1)])
         square = self.add("Mul", f"{name}.square", [x, x])
         variance = self.add("ReduceMean", f"{name}.variance", [square, channel], keepdims=1)
-        variance = self.add("Add", f"{name}.stable", [variance, self.weight("norm.eps", norm.eps, full=True)])
+        variance = self.add("Add", f"{name}.stable", [variance, self.weight("norm.eps", norm.EPS, full=True)])
         x = self.add("Div", f"{name}.normed", [x, self.add("Sqrt", f"{name}.deviation", [variance])])
         x = self.add("Mul", f"{name}.scaled", [x, self.weight(f"{name}.weight", norm.weight.view(-1, 1, 1), full=True)])
         return self.to_working(

@@ -98,15 +98,16 @@ class MagicKernelUpsample(nn.Module):
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation over the channels of each pixel; the variance is taken in float32."""
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    EPS = 1e-6
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape and dtype."""
-        rms = torch.sqrt(x.float().pow(2).mean(dim=1, keepdim=True) + self.eps).to(x.dtype)
+        rms = torch.sqrt(x.float().pow(2).mean(dim=1, keepdim=True) + self.EPS).to(x.dtype)
         return self.scale * x / rms + self.bias
 
 
@@ -123,13 +124,18 @@ class LayerScale(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside square windows, cyclically shifted in every second block; no mask, no position bias."""
+    """Self-attention inside square windows, cyclically shifted in every second block; no mask, no position bias.
+
+    Attributes:
+        mode: how it is computed; "flex" needs CUDA.
+    """
 
     HEADS = 4
 
-    def __init__(self, channels: int, window_size: int, shift: int, mode: AttentionMode) -> None:
+    def __init__(self, channels: int, window_size: int, shift: int) -> None:
         super().__init__()
-        self.window_size, self.shift, self.mode = window_size, shift, mode
+        self.window_size, self.shift = window_size, shift
+        self.mode: AttentionMode = "sdpa"
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 
@@ -250,9 +256,7 @@ class StreamBlock(nn.Module):
 class PhotoBlock(nn.Module):
     """A convolution stage, then window attention; one LayerScale serves both."""
 
-    def __init__(
-        self, channels: int, layer_scale: float, window_size: int, shift: int, mode: AttentionMode, export_safe: bool
-    ) -> None:
+    def __init__(self, channels: int, layer_scale: float, window_size: int, shift: int, export_safe: bool) -> None:
         super().__init__()
         wide = 2 * channels
         self.norm = RMSNorm(channels)
@@ -263,7 +267,7 @@ class PhotoBlock(nn.Module):
         self.export_safe = export_safe
         if not export_safe:
             self.attn_norm = RMSNorm(channels)
-            self.attn = WindowAttention(channels, window_size, shift, mode)
+            self.attn = WindowAttention(channels, window_size, shift)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
@@ -276,12 +280,15 @@ class PhotoBlock(nn.Module):
 class ChannelAttention(nn.Module):
     """Squeeze-and-excitation (Hu et al. 2018) without biases."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    REDUCTION = 16
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
+        squeezed = channels // self.REDUCTION
         self.fc = nn.Sequential(
-            nn.Linear(channels, channels // reduction, bias=False),
+            nn.Linear(channels, squeezed, bias=False),
             nn.GELU(),
-            nn.Linear(channels // reduction, channels, bias=False),
+            nn.Linear(squeezed, channels, bias=False),
             nn.Sigmoid(),
         )
 
@@ -294,14 +301,17 @@ class ChannelAttention(nn.Module):
 class TokenDictionaryAttention(nn.Module):
     """Every pixel attends to a small learned dictionary of tokens."""
 
-    def __init__(self, channels: int, tokens: int = 64, reduced: int = 16) -> None:
+    TOKENS = 64
+    REDUCED = 16
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.token_dict = nn.Parameter(torch.randn(1, tokens, channels) * 0.02)
-        self.q_proj = nn.Linear(channels, reduced)
-        self.k_proj = nn.Linear(channels, reduced)
+        self.token_dict = nn.Parameter(torch.randn(1, self.TOKENS, channels) * 0.02)
+        self.q_proj = nn.Linear(channels, self.REDUCED)
+        self.k_proj = nn.Linear(channels, self.REDUCED)
         self.v_proj = nn.Linear(channels, channels)
         self.out_proj = nn.Linear(channels, channels)
-        self.factor = reduced**-0.5
+        self.factor = self.REDUCED**-0.5
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
@@ -316,9 +326,7 @@ class TokenDictionaryAttention(nn.Module):
 class ProBlock(nn.Module):
     """Convolution, channel attention, window attention and token dictionary, each with its own LayerScale."""
 
-    def __init__(
-        self, channels: int, layer_scale: float, window_size: int, shift: int, mode: AttentionMode, export_safe: bool
-    ) -> None:
+    def __init__(self, channels: int, layer_scale: float, window_size: int, shift: int, export_safe: bool) -> None:
         super().__init__()
         wide = 2 * channels
         self.norm1 = RMSNorm(channels)
@@ -331,7 +339,7 @@ class ProBlock(nn.Module):
         self.export_safe = export_safe
         if not export_safe:
             self.norm3 = RMSNorm(channels)
-            self.window_attn = WindowAttention(channels, window_size, shift, mode)
+            self.window_attn = WindowAttention(channels, window_size, shift)
             self.scale3 = LayerScale(channels, layer_scale)
         self.norm4 = RMSNorm(channels)
         self.token_ca = TokenDictionaryAttention(channels)
@@ -348,12 +356,16 @@ class ProBlock(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """A plain sequence of blocks (each carries its own residual), optionally checkpointed in training."""
+    """A plain sequence of blocks (each carries its own residual).
 
-    def __init__(self, blocks: list[nn.Module], use_checkpointing: bool) -> None:
+    Attributes:
+        use_checkpointing: recompute blocks in the backward pass to save memory.
+    """
+
+    def __init__(self, blocks: list[nn.Module]) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*blocks)
-        self.use_checkpointing = use_checkpointing
+        self.use_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
@@ -372,14 +384,12 @@ class ParagonSR2(nn.Module):
         upsampler_alpha: strength of the base path's pre-filter; None takes the variant's published default.
         detail_gain: start value of the learned gain; None takes the variant's published default.
         layer_scale: start value of every LayerScale (published: 1e-5; 0.1 trains far better).
-        attention_mode: "sdpa" or "flex" (photo and pro).
-        use_checkpointing: recompute blocks in the backward pass to save memory.
         export_safe: leave window attention out.
         window_size: of the window attention; not recorded in checkpoints.
         product_limit: of stream's blocks, see `StreamBlock`; not recorded in published checkpoints.
 
     Raises:
-        ValueError: unknown variant, scale or attention mode.
+        ValueError: unknown variant or scale.
     """
 
     def __init__(
@@ -390,8 +400,6 @@ class ParagonSR2(nn.Module):
         upsampler_alpha: float | None = None,
         detail_gain: float | None = None,
         layer_scale: float = 1e-5,
-        attention_mode: AttentionMode = "sdpa",
-        use_checkpointing: bool = False,
         export_safe: bool = False,
         window_size: int = 16,
         product_limit: float = HALF_MAX,
@@ -401,8 +409,6 @@ class ParagonSR2(nn.Module):
             raise ValueError(f"variant {variant!r} is not one of {', '.join(VARIANTS)}")
         if scale not in SCALES:
             raise ValueError(f"scale {scale} is not one of {', '.join(map(str, SCALES))}")
-        if attention_mode not in ("sdpa", "flex"):
-            raise ValueError(f"attention mode {attention_mode!r} is neither 'sdpa' nor 'flex'")
         spec = VARIANTS[variant]
         c = spec.channels
         self.variant, self.scale, self.window_size, self.product_limit = variant, scale, window_size, product_limit
@@ -417,12 +423,12 @@ class ParagonSR2(nn.Module):
             "realtime": lambda i: NanoBlock(c, layer_scale),
             "fine": lambda i: NanoBlock(c, layer_scale),
             "stream": lambda i: StreamBlock(c, layer_scale, product_limit),
-            "photo": lambda i: PhotoBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),
-            "pro": lambda i: ProBlock(c, layer_scale, window_size, shift(i), attention_mode, export_safe),
+            "photo": lambda i: PhotoBlock(c, layer_scale, window_size, shift(i), export_safe),
+            "pro": lambda i: ProBlock(c, layer_scale, window_size, shift(i), export_safe),
         }
         self.body = nn.Sequential(
             *(
-                ResidualGroup([make[variant](g * spec.blocks + b) for b in range(spec.blocks)], use_checkpointing)
+                ResidualGroup([make[variant](g * spec.blocks + b) for b in range(spec.blocks)])
                 for g in range(spec.groups)
             )
         )

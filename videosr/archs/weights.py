@@ -26,6 +26,7 @@ ARCHITECTURES = ("ParagonSR2", "NEXUS")
 """What the header of our own files may name as `architecture`."""
 
 _MAX_BYTES = 1 << 30  # the largest published file is under 10 MB, the largest network that can be made under 600
+_LISTED = 20  # tensors named in a message
 
 # What safetensors and torch.load answer to files that are damaged or something else.
 _BROKEN = (
@@ -160,10 +161,10 @@ def _tensor(path: Path, key: str, value: Any) -> Tensor:
     return dense
 
 
-def _listing(keys: Iterable[str], limit: int = 20) -> str:
+def _listing(keys: Iterable[str]) -> str:
     ordered = sorted(keys)
-    rest = len(ordered) - limit
-    return ", ".join(ordered[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(ordered) - _LISTED
+    return ", ".join(ordered[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _first_line(exc: BaseException) -> str:

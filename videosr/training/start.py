@@ -18,19 +18,18 @@ FLOOR = 1e-4
 """Added to variances, of values in 0..1: what is weaker than about two code values is noise, not a feature."""
 
 
-def whitening(pictures: Tensor, channels: int, size: int = 3) -> tuple[Tensor, Tensor]:
-    """Kernels and biases of a convolution whose outputs on such pictures have mean 0, variance 1 and no correlation.
+def whitening(pictures: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Kernels and biases of a 3x3 convolution whose outputs are white (mean 0, variance 1, no correlation).
 
     Args:
         pictures: (N, C, H, W).
         channels: of the output. The strongest components come first; where there are more channels than components,
             random mixtures of all of them fill up.
-        size: of the kernel, rows and columns.
 
     Returns:
-        (channels, C, size, size) and (channels,).
+        (channels, C, 3, 3) and (channels,).
     """
-    patches = F.unfold(pictures.double(), size).transpose(1, 2).flatten(0, 1)
+    patches = F.unfold(pictures.double(), 3).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(dim=0)
     variances, components = torch.linalg.eigh(torch.cov(patches.T))  # ascending
     kernels = (components / (variances.clamp(min=0) + FLOOR).sqrt()).T.flip(0)
@@ -39,7 +38,7 @@ def whitening(pictures: Tensor, channels: int, size: int = 3) -> tuple[Tensor, T
         mixtures = torch.randn(channels - len(kernels), len(kernels)).to(kernels) * len(kernels) ** -0.5
         kernels = torch.cat([kernels, mixtures @ kernels])
     kernels = kernels[:channels]
-    weight = kernels.reshape(channels, pictures.shape[1], size, size)
+    weight = kernels.reshape(channels, pictures.shape[1], 3, 3)
     return weight.to(pictures), (-kernels @ mean).to(pictures)
 
 
