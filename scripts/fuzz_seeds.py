@@ -24,7 +24,6 @@ from clips import VFR_PTS, make_clip  # noqa: E402
 from videosr.media.stills import picturedata  # noqa: E402
 
 CONTAINERS = ("mkv", "mp4", "mov", "ts", "avi", "webm")
-BITSTREAMS = ("h264", "hevc", "m2v", "ivf", "y4m")
 KINDS = (
     *CONTAINERS, "bitstream", "payload", "subtitle", "image", "onnx", "cache", "safetensors", "pth", "journal",
     "ledger", "preset", "training",

@@ -37,8 +37,6 @@ from videosr.progress import Progress
 from videosr.transcode import TranscodeOptions, transcode
 from videosr.upscaler import Upscaler
 
-WORDS = ("done", "refused")
-
 
 class FindingError(Exception):
     """A spoiled file had an outcome that it must not have."""

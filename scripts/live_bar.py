@@ -121,7 +121,6 @@ class Source:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._listening: socket.socket | None = None
-        self._client: socket.socket | None = None
         self._cut = threading.Event()
         self.port = 0
         self.back()

@@ -138,9 +138,9 @@ def examine() -> Report:
     )
 
 
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def _processor() -> str:
     try:
-        for line in cpuinfo.read_text(encoding="ascii", errors="replace").splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

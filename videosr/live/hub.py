@@ -25,12 +25,10 @@ class Follower:
         if begin:
             self._event.set()
         self._ended = False
-        self.lost = 0
 
     def take(self, chunk: Chunk) -> None:
         """Queue a chunk, or give up what is queued."""
         if self._size > BACKLOG:
-            self.lost += len(self._waiting)
             self._waiting.clear()
             self._size = 0
             self._needs_key = True
@@ -107,11 +105,6 @@ class Rendition:
     def leave(self, follower: Follower) -> None:
         """Follow no longer."""
         self._followers.discard(follower)
-
-    @property
-    def followers(self) -> int:
-        """How many follow."""
-        return len(self._followers)
 
     def end(self) -> None:
         """Nothing more is coming."""
