@@ -28,11 +28,11 @@ from videosr.media.codecs import EncoderSettings, canonical_name, output_info, r
 from videosr.media.conform import Conformer
 from videosr.media.containers import IMAGES
 from videosr.media.decoder import Decoder
-from videosr.media.deinterlace import Deinterlace, deinterlacing
+from videosr.media.deinterlace import Deinterlace, Plan, deinterlacing
 from videosr.media.dolby import Fit, carried
 from videosr.media.encoder import SegmentEncoder, library_versions
 from videosr.media.encoders import NVENC
-from videosr.media.fields import detect
+from videosr.media.fields import Fields, detect
 from videosr.media.limits import DEFAULT_MAX_PIXELS
 from videosr.media.nvenc import takes_gpu_frames
 from videosr.media.resize import Resizer, wanted_size
@@ -110,14 +110,19 @@ class TranscodeOptions:
         """Whether only a part of the source is taken."""
         return self.start is not None or self.duration is not None or self.frames is not None
 
+    @property
+    def resized(self) -> bool:
+        """Whether the output's size is given."""
+        return bool(self.width or self.height)
+
 
 def riders_of(decoder: Decoder, settings: EncoderSettings, coded: StreamInfo, container: str) -> Riders:
-    """What of that which rides on a source's frames is written into a stream.
+    """Which side data of a source's frames (captions, HDR10+, Dolby Vision) an output stream repeats in its pictures.
 
     Args:
         decoder: of the source.
-        settings: resolved.
-        coded: describes the stream.
+        settings: of the output's encoder, resolved.
+        coded: describes the output stream.
         container: FFmpeg's name of the muxer.
     """
     codec = canonical_name(settings.codec)
@@ -178,13 +183,13 @@ class Film:
     Attributes:
         source: the file.
         container: of the output.
-        options: as given.
-        pictures: the output is numbered pictures.
+        options: as given, with the network, engine and device that were chosen where they say "auto".
+        pictures: whether the output is numbered pictures.
         decoder: gives the frames that are to be upscaled.
-        upscaler: of them.
-        settings: of the encoder, resolved.
+        upscaler: enlarges them, into the encoder's pixel format.
+        settings: of the encoder, with nothing left open.
         coded: describes the stream that is encoded.
-        riders: what of that which rides on frames is written.
+        riders: which side data of the frames the encoded pictures repeat.
         job: everything that the output's bits depend on, as flat JSON values.
         timings: where each thread's time has gone.
 
@@ -204,16 +209,16 @@ class Film:
             raise
 
     def _prepare(self) -> None:
-        options, decoder = self.options, self.decoder
-        resized = bool(options.width or options.height)
-        upscaler = Upscaler(options.upscale.of(decoder.info))
+        options = self.options
+        upscaler = Upscaler(options.upscale.of(self.decoder.info))
         self.options = options = replace(options, upscale=upscaler.options)  # other processes must choose the same
         device = upscaler.engine.device
-        if device is not None and decoder.deinterlace is None:
-            decoder.close()
-            self.decoder = decoder = open_on_gpu(decoder, options, device.index)
+        if device is not None and self.decoder.deinterlace is None:
+            self.decoder.close()
+            self.decoder = open_on_gpu(self.decoder, options, device.index)
+        decoder = self.decoder
         info = upscaler.output_info(decoder.info)
-        if resized:
+        if options.resized:
             size = wanted_size(info, options.width, options.height, multiple=1 if self.pictures else 2)
             info = Resizer(info, *size).info
         self.settings: EncoderSettings
@@ -226,26 +231,37 @@ class Film:
         # Only now the encoder's pixel format is known: the upscaler makes that, with the engine that is loaded.
         self.upscaler = Upscaler(replace(options.upscale, pix_fmt=pix_fmt), upscaler.engine)
         self.upscaler.chosen = upscaler.chosen
-        self.coded: StreamInfo = output_info(self.settings, info)
+        made = self.upscaler.output_info(decoder.info)
+        self.coded: StreamInfo
         if self.pictures:
-            made = self.upscaler.output_info(decoder.info)
             self.coded = replace(info, format=made.format, color=made.color)
+        else:
+            self.coded = output_info(self.settings, info)
         self.riders = riders_of(decoder, self.settings, self.coded, self.container)
-        conformer = Conformer(self.upscaler.output_info(decoder.info))
-        self._stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
-        if device is not None and (resized or not takes_gpu_frames(self.settings, self.coded)):
-            self._stages.append(("download", Download(device)))
-        self._stages.append(("conform", conformer))
-        if resized:
-            resizer = Resizer(self.upscaler.output_info(decoder.info), self.coded.width, self.coded.height)
-            self._stages.append(("resize", resizer))
-        if self.coded.color != self.upscaler.output_info(decoder.info).color:
-            self._stages.append(("recode", Conformer(self.coded)))
-        self.job: dict[str, Any] = {
+        self._stages = self._between(made)
+        self.job = self._job()
+
+    def _between(self, made: StreamInfo) -> list[tuple[str, Stage]]:
+        """The stages between decoder and encoder, by name; `made` describes the frames that the upscaler gives."""
+        device, coded = self.upscaler.engine.device, self.coded
+        stages: list[tuple[str, Stage]] = [("upscale", self.upscaler)]
+        if device is not None and (self.options.resized or not takes_gpu_frames(self.settings, coded)):
+            stages.append(("download", Download(device)))
+        stages.append(("conform", Conformer(made)))
+        if self.options.resized:
+            stages.append(("resize", Resizer(made, coded.width, coded.height)))
+        if coded.color != made.color:
+            stages.append(("recode", Conformer(coded)))
+        return stages
+
+    def _job(self) -> dict[str, Any]:
+        """See `job`."""
+        options, device = self.options, self.upscaler.engine.device
+        return {
             "videosr": __version__,
             "input": fingerprint(self.source),
             **{name: _text(getattr(options, name)) for name in ("start", "duration", "frames", "framerate")},
-            "deinterlace": _text(decoder.deinterlace),
+            "deinterlace": _text(self.decoder.deinterlace),
             "size": f"{self.coded.width}x{self.coded.height}",
             **asdict(self.settings),
             "color": repr(self.coded.color),
@@ -367,18 +383,12 @@ def open_source(source: Path, options: TranscodeOptions) -> Decoder:
         InputError: see `Decoder`.
         UsageError: a frame rate is given of what has one.
     """
-    most = options.max_pixels
-    wanted, why = deinterlacing(options.deinterlace, lambda: detect(source, max_pixels=most), double=options.field_rate)
-    decoder = Decoder(
-        source,
-        start=options.start,
-        duration=options.duration,
-        frames=options.frames,
-        rate=options.framerate or RATE,
-        deinterlace=wanted,
-        max_pixels=most,
-        follow=not options.strict,
-    )
+
+    def fields() -> Fields:
+        return detect(source, max_pixels=options.max_pixels)
+
+    plan, why = deinterlacing(options.deinterlace, fields, double=options.field_rate)
+    decoder = _decoder(source, options, plan)
     if options.framerate is not None and decoder.numbered is None:
         decoder.close()
         raise UsageError(f"--framerate is for numbered pictures: {source} says itself when its frames are shown")
@@ -398,18 +408,25 @@ def open_on_gpu(decoder: Decoder, options: TranscodeOptions, index: int) -> Deco
     Raises:
         InputError: see `Decoder`.
     """
-    opened = Decoder(
-        decoder.name,
+    opened = _decoder(decoder.name, options, device=index)
+    opened.warnings[:0] = [line for line in decoder.warnings if line not in opened.warnings]
+    return opened
+
+
+def _decoder(
+    source: str | Path, options: TranscodeOptions, deinterlace: Plan | None = None, device: int | None = None
+) -> Decoder:
+    return Decoder(
+        source,
         start=options.start,
         duration=options.duration,
         frames=options.frames,
         rate=options.framerate or RATE,
+        deinterlace=deinterlace,
         max_pixels=options.max_pixels,
         follow=not options.strict,
-        device=index,
+        device=device,
     )
-    opened.warnings[:0] = [line for line in decoder.warnings if line not in opened.warnings]
-    return opened
 
 
 def expected_frames(info: StreamInfo, options: TranscodeOptions) -> int | None:

@@ -344,7 +344,7 @@ def _still(
             progress.note(_suited(upscaler, decoder.info, "picture"))
         progress.note(upscaler.chosen)
         resizer, info = None, upscaler.output_info(info)
-        if options.width or options.height:
+        if options.resized:
             resizer = Resizer(info, *wanted_size(info, options.width, options.height, multiple=1))
             info = resizer.info
         check_image_size(output, settings, info.width, info.height)
