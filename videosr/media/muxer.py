@@ -170,35 +170,12 @@ class _Mux:
         self._decode_order = [time for piece in pieces for time in piece.times()]
         if not len(source.streams) == len(described) == len(plan.streams):
             raise InputError(f"{self._name}: has changed since it was read; run again")
-        self._window: Window | None = None
-        if trimmed:
-            first = min(pts for pts, _ in self._decode_order)
-            self._window = Window(
-                first * self._tick, max(pts + duration for pts, duration in self._decode_order) * self._tick
-            )
-        self._part = Part(self._name, plan, self._window) if self._window is not None else None
-        options = {"fflags": "+bitexact"}
-        if plan.container == "matroska":
-            options["avoid_negative_ts"] = "disabled"
-        # Players show an MP4 from 0 on, and FFmpeg misreads negative times of H.264 in Matroska. So if the video begins
-        # before 0, everything is moved by as much.
         begin = min(pts for pts, _ in self._decode_order) * self._tick
-        origin = Fraction(0)
-        if source.format.name in STREAMED:
-            origin = max(origin, Fraction(source.start_time or 0, 1_000_000))
-        self._delay = -min(begin, origin) if not trimmed and (begin < 0 or origin) else Fraction(0)
-        if self._delay:
-            options["output_ts_offset"] = f"{round(self._delay * 1_000_000)}us"
-        flags = "+use_metadata_tags" if plan.metadata_tags else ""
-        if self._header.codec in CODES_NO_COLOR:
-            flags += "+write_colr"  # else FFmpeg writes colour into the container only if all of it is known
-        if plan.container in ("mp4", "mov"):
-            options["movie_timescale"] = "90000"  # in which edit lists say where a stream begins; by default it is 1000
-            if flags:
-                options["movflags"] = flags
-        if says and plan.container == "mp4":
-            options["strict"] = "unofficial"  # else FFmpeg leaves out what the standard does not know
-        self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=options)
+        end = max(pts + duration for pts, duration in self._decode_order) * self._tick
+        self._window = Window(begin, end) if trimmed else None
+        self._part = Part(self._name, plan, self._window) if self._window is not None else None
+        self._delay = self._needed_delay(begin) if self._window is None else Fraction(0)
+        self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=self._options())
         self._tracks: dict[int, tuple[str, ...]] = {}  # in the output's order: stream of the source, `_stale` of it
         self._copies: dict[int, StreamCopy] = {}
         self._hidden: Counter[int] = Counter()
@@ -209,6 +186,36 @@ class _Mux:
             self.warnings += self._part.losses
 
     # -- header -------------------------------------------------------------------------------------------------
+
+    def _needed_delay(self, begin: Fraction) -> Fraction:
+        """Seconds by which everything is moved; the video begins at `begin`.
+
+        Players show an MP4 from 0 on, and FFmpeg misreads negative times of H.264 in Matroska. So a video that begins
+        before 0 is moved to 0, and with it all else.
+        """
+        origin = Fraction(0)
+        if self._source.format.name in STREAMED:
+            origin = max(origin, Fraction(self._source.start_time or 0, 1_000_000))
+        return -min(begin, origin)
+
+    def _options(self) -> dict[str, str]:
+        """What FFmpeg's muxer is told."""
+        container = self._plan.container
+        options = {"fflags": "+bitexact"}
+        if container == "matroska":
+            options["avoid_negative_ts"] = "disabled"
+        if self._delay:
+            options["output_ts_offset"] = f"{round(self._delay * 1_000_000)}us"
+        if container in ("mp4", "mov"):
+            options["movie_timescale"] = "90000"  # in which edit lists say where a stream begins; by default it is 1000
+            flags = "+use_metadata_tags" if self._plan.metadata_tags else ""
+            if self._header.codec in CODES_NO_COLOR:
+                flags += "+write_colr"  # else FFmpeg writes colour into the container only if all of it is known
+            if flags:
+                options["movflags"] = flags
+        if self._says and container == "mp4":
+            options["strict"] = "unofficial"  # else FFmpeg leaves out what the standard does not know
+        return options
 
     def _add_streams(self, described: StreamContainer) -> Stream:
         video: Stream | None = None

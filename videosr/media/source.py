@@ -56,26 +56,11 @@ def open_input(
         pictures.check_sizes()
         name = f"file:{pictures.ffmpegs_name}"
     elif "://" not in name:
-        file = Path(name)
-        try:
-            size = file.stat().st_size
-        except OSError as exc:
-            if name == "-":
-                raise InputError(
-                    "-: standard input can be read only once; store it in a file, or use videosr serve"
-                ) from exc
-            raise InputError(f"{name}: {exc.strerror}; check the path") from exc
-        if file.is_dir():
-            how = f"`videosr batch` takes folders, `videosr upscale {name}/%05d.png ...` numbered pictures"
-            raise InputError(f"{name}: is a folder; give one video file ({how})")
-        if not file.is_file():
-            raise InputError(f"{name}: is a pipe or device, which can be read only once; store it in a file first")
-        if size == 0:
-            raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
+        _check_file(name)
         options["max_streams"] = MOST_STREAMS
-        name = f"file:{name}"  # a colon in a file name must not be read as a protocol
-        if file.suffix.lower() in IMAGE_SUFFIXES:
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES:
             options["pattern_type"] = "none"  # a percent sign must not be read as a sequence of images
+        name = f"file:{name}"  # a colon in a file name must not be read as a protocol
     limit = {"max_pixels": str(max_pixels)}
     try:
         demuxer = None if pictures is None else "image2"
@@ -100,6 +85,30 @@ def open_input(
             container.close()
             container = av.open(made, "r", options=limit)
     return container
+
+
+def _check_file(name: str) -> None:
+    """Refuse what can be no media file, before FFmpeg says less of it.
+
+    Raises:
+        InputError: nothing is there, it is no regular file, or it is empty.
+    """
+    file = Path(name)
+    try:
+        size = file.stat().st_size
+    except OSError as exc:
+        if name == "-":
+            raise InputError(
+                "-: standard input can be read only once; store it in a file, or use videosr serve"
+            ) from exc
+        raise InputError(f"{name}: {exc.strerror}; check the path") from exc
+    if file.is_dir():
+        how = f"`videosr batch` takes folders, `videosr upscale {name}/%05d.png ...` numbered pictures"
+        raise InputError(f"{name}: is a folder; give one video file ({how})")
+    if not file.is_file():
+        raise InputError(f"{name}: is a pipe or device, which can be read only once; store it in a file first")
+    if size == 0:
+        raise InputError(f"{name}: is empty (0 bytes); copy or download it again")
 
 
 def check_readable(path: str | os.PathLike[str], first: int = 0, end: int = sys.maxsize) -> None:
