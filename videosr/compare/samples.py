@@ -216,12 +216,7 @@ def compared(
     if reference is not None:
         size = infos[2].width, infos[2].height
     notes = list(_notes(films, size))
-    times = list(at)
-    if not times:
-        lengths = [info.duration for info in infos if info.duration is not None]
-        found = films[0].times(min(lengths, default=None), told)
-        times = [found[(2 * n + 1) * len(found) // (2 * scenes)] for n in range(scenes)]
-        times = sorted(set(times)) if len(found) > scenes else found
+    times = list(at) or _spread(films, scenes, told)
     samples, rows = [], []
     truth = films[2 if reference else 0]
     target = _measured(truth.info, size)
@@ -255,6 +250,15 @@ def compared(
         scores=tuple(_mean(column) for column in zip(*rows, strict=True)),
         notes=tuple(notes),
     )
+
+
+def _spread(films: Sequence[_Film], most: int, told: Callable[[int], None]) -> list[Fraction]:
+    """Middles of scenes, as many as `most`, evenly chosen over what all of the films have."""
+    lengths = [film.info.duration for film in films if film.info.duration is not None]
+    found = films[0].times(min(lengths, default=None), told)
+    if len(found) <= most:
+        return found
+    return sorted({found[(2 * n + 1) * len(found) // (2 * most)] for n in range(most)})
 
 
 def _notes(films: Sequence[_Film], size: tuple[int, int]) -> Iterator[str]:

@@ -154,20 +154,12 @@ def resolve(
         allowed = ", ".join(family.presets) or "none"
         raise UsageError(f"--preset {preset}: not a preset of {codec} (allowed: {allowed})")
     merged = {**family.options, **options}
-    if codec == "libvpx-vp9" and not rate_mode:
-        merged.setdefault("b", "0")
-    if codec == "ffv1":
-        merged.setdefault("slices", str(ffv1_slices(info.width, info.height)))
-    if codec == "prores_ks":
-        merged.setdefault("profile", "3" if pix_fmt.startswith("yuv422") else "4")
-    if codec == "dnxhd":  # of DNxHD proper, only a few sizes and rates are allowed
-        merged.setdefault("profile", {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444"))
+    for key, value in _fitting(codec, pix_fmt, info, rate_mode).items():
+        merged.setdefault(key, value)
     if family.params:
         params = _library_parameters(codec, family, options.get(family.params, ""), hdr)
-        wanted_ahead = (family.lookahead or {}).get(preset, 0)
-        if "rc-lookahead" not in {**options, **params} and wanted_ahead > (
-            most := _affordable_lookahead(pix_fmt, info)
-        ):
+        most = _affordable_lookahead(pix_fmt, info)
+        if "rc-lookahead" not in {**options, **params} and (family.lookahead or {}).get(preset, 0) > most:
             params["rc-lookahead"] = str(most)
         if codec == "libx265" and 32 < info.width <= 48:
             params["cutree"] = "0"  # x265 4.3 writes past the end of a buffer there: seen as a crash on closing it
@@ -175,6 +167,20 @@ def resolve(
     full = EncoderSettings(codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=tuple(merged.items()))
     _try_open(full, info)
     return full
+
+
+def _fitting(codec: str, pix_fmt: str, info: StreamInfo, rate_mode: bool) -> dict[str, str]:
+    """Options that follow from the picture, where the user gives none."""
+    match codec:
+        case "libvpx-vp9" if not rate_mode:
+            return {"b": "0"}  # else `crf` is only a limit
+        case "ffv1":
+            return {"slices": str(ffv1_slices(info.width, info.height))}
+        case "prores_ks":
+            return {"profile": "3" if pix_fmt.startswith("yuv422") else "4"}
+        case "dnxhd":  # of DNxHD proper, only a few sizes and rates are allowed
+            return {"profile": {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444")}
+    return {}
 
 
 def ffv1_slices(width: int, height: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -268,21 +268,11 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, trimmed: bool 
             ]
         )
         losses = [str(p) for p in plans if p.action in (CONVERT, DROP) and p.target not in REMADE]
-        if source.format.name == "mpeg" and "://" not in name:
-            losses += unseen(name, (stream.id for stream in source.streams))
+        losses += _lost_of_file(source, name, plans, container, trimmed)
         covers = any(p.action == COPY and is_attached_picture(source.streams[p.index]) for p in plans)
         free = sorted(key for key in source.metadata if key.lower() not in (*_MP4_GLOBAL, *BOOKKEEPING))
         misfits: list[Misfit] = []
-        if container == "image":
-            losses += ["chapters"] if source.chapters() else []
-        else:
-            losses += lost_times(source, container)
-            more = more_of(source)
-            kept = [p.index for p in plans if p.action != DROP]
-            losses += lost(more, source.streams, kept, container, trimmed=trimmed)
-            whole = container == "matroska" and not trimmed and more.chapters
-            if "matroska" in source.format.name and "://" not in name and not whole:
-                losses += unread(Path(name), len(source.chapters()))
+        if container != "image":
             common = {k.lower(): v for k, v in source.metadata.items()}.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
                 misfits += _lost_tags(stream, plan, container, common)
@@ -299,6 +289,25 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, trimmed: bool 
             misfits=tuple(misfits),
             metadata_tags=tags,
         )
+
+
+def _lost_of_file(
+    source: av.container.InputContainer, name: str, plans: Sequence[StreamPlan], container: str, trimmed: bool
+) -> list[str]:
+    """What is lost of that which belongs to the file and not to one of its streams: a line each."""
+    losses: list[str] = []
+    if source.format.name == "mpeg" and "://" not in name:
+        losses += unseen(name, (stream.id for stream in source.streams))
+    if container == "image":
+        return [*losses, "chapters"] if source.chapters() else losses
+    losses += lost_times(source, container)
+    more = more_of(source)
+    kept = [p.index for p in plans if p.action != DROP]
+    losses += lost(more, source.streams, kept, container, trimmed=trimmed)
+    whole = container == "matroska" and not trimmed and more.chapters
+    if "matroska" in source.format.name and "://" not in name and not whole:
+        losses += unread(Path(name), len(source.chapters()))
+    return losses
 
 
 def _within_limit(plans: list[StreamPlan]) -> tuple[StreamPlan, ...]:
