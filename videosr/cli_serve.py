@@ -147,12 +147,11 @@ def serve(
     from videosr.live.serve import Server
     from videosr.media.live.codec import VideoSettings
     from videosr.media.live.source import SourceSpec
+    from videosr.models.registry import AUTO
     from videosr.options import UpscaleOptions
     from videosr.temporal import Mode
 
-    upscale = UpscaleOptions(precision=precision, threads=threads, temporal=Mode(temporal))
-    if model is not None:
-        upscale = UpscaleOptions(model=model, precision=precision, threads=threads, temporal=Mode(temporal))
+    upscale = UpscaleOptions(model=model or AUTO, precision=precision, threads=threads, temporal=Mode(temporal))
     piped = any(text in ("-", "y4m:-", "nut:-") for text in outputs)
     if piped and sys.stdout is None:
         raise UsageError("-o -: standard output is closed; give a named pipe or an address")

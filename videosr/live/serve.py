@@ -58,7 +58,7 @@ class Server:
         source: LiveInput | None = None
         try:
             # First, for an address may be refused, and the source long in coming: until then health says it is away.
-            self._listen(options)
+            self._listen()
             source = self._connect()
             self._open(source)
         except BaseException:
@@ -71,7 +71,8 @@ class Server:
                 source.close()
             raise
 
-    def _listen(self, options: ServeOptions) -> None:
+    def _listen(self) -> None:
+        options = self.options
         page = next((target for target in options.targets if target.kind == "http"), None)
         listening = [target for target in options.targets if target.kind == "tcp"]
         if not page and not listening:
@@ -110,17 +111,12 @@ class Server:
         at_a_time = frames_at_a_time(source.info, options.upscale.threads)
         measure = MEASURED if real_time and len(forms) > 1 else 0.0
         speeds = warm_up(forms, _blank(source.info), at_a_time, measure)
+        how = f"within {1000 * options.latency:.0f} ms" if real_time else "held back by its readers, nothing dropped"
         self._say(
             f"{options.source.shown}: {source.info.width}x{source.info.height} to {info.width}x{info.height} "
-            f"by {forms[0].name}, "
-            + (f"within {1000 * options.latency:.0f} ms" if real_time else "held back by its readers, nothing dropped")
+            f"by {forms[0].name}, {how}"
         )
-        for lost in source.losses:
-            self._say(f"{options.source.shown}: {lost} cannot be kept")
-        if coded and source.info.format.bits > 8:
-            self._say(f"{options.source.shown}: has {source.info.format.bits} bits, coded outputs get 8")
-        if info.sar != 1 and any(target.form == "nut" for target in options.targets):
-            self._say(f"nut: cannot be told that pixels are {info.sar.numerator}:{info.sar.denominator}; y4m can")
+        self._say_losses(source, info, coded)
         if len(forms) > 1:
             self._say(f"if the machine cannot keep up: {', then '.join(form.name for form in forms[1:])}")
         template = Template()
@@ -132,7 +128,7 @@ class Server:
         # Of what is live the first picture came before the forms were measured, and the others go on from there.
         epoch = time.time() - (time.monotonic() - source.began if source.live else 0.0)
         whole = not real_time and (options.source.file or options.source.remote)
-        side = self._open_outputs(options, source.info, info, template, epoch, wait=not real_time, whole=whole)
+        side = self._open_outputs(source.info, info, template, epoch, wait=not real_time, whole=whole)
         fanout = Fanout(self._outputs, encoder, options.latency)
         self.intake = Intake(
             options.source,
@@ -153,6 +149,16 @@ class Server:
         self._side = side
         self.pipeline = Pipeline(self.intake, self.ladder, self.ledger, fanout, info, at_a_time, tap)
 
+    def _say_losses(self, source: LiveInput, info: StreamInfo, coded: bool) -> None:
+        """Name what the outputs do not keep; `coded`: some of them are coded video."""
+        shown = self.options.source.shown
+        for lost in source.losses:
+            self._say(f"{shown}: {lost} cannot be kept")
+        if coded and source.info.format.bits > 8:
+            self._say(f"{shown}: has {source.info.format.bits} bits, coded outputs get 8")
+        if info.sar != 1 and any(target.form == "nut" for target in self.options.targets):
+            self._say(f"nut: cannot be told that pixels are {info.sar.numerator}:{info.sar.denominator}; y4m can")
+
     def _open_audio(self, source: LiveInput, template: Template, muxers: set[str]) -> LiveAudio | None:
         if source.audio is None:
             return None
@@ -164,7 +170,6 @@ class Server:
 
     def _open_outputs(
         self,
-        options: ServeOptions,
         source: StreamInfo,
         info: StreamInfo,
         template: Template,
@@ -173,6 +178,17 @@ class Server:
         wait: bool,
         whole: bool,
     ) -> SideStream | None:
+        """Make the outputs, and what encodes the source for the page where there is one.
+
+        Args:
+            source: describes the source's pictures.
+            info: describes the upscaled ones.
+            template: of the streams that coded outputs hold.
+            epoch: time of day at which the output's times begin, for HLS.
+            wait: nothing is dropped; the source waits for the outputs.
+            whole: HLS files keep all their segments.
+        """
+        options = self.options
         segments = target_duration(source.rate)
         common: dict[str, Any] = {"wait": wait, "say": self._say, "stop": self._stop}
         side, front = None, self._front
