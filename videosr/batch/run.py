@@ -182,15 +182,7 @@ class Batch:
     def _look(self, pool: Pool, record: dict[str, Known]) -> tuple[list[Planned], list[Planned], int]:
         """The files to make, in order, those to be compared with their sources, and how many are done."""
         report, options, items = self._report, self._options, self._found.items
-        if self._found.left:
-            kinds = ", ".join(f"{suffix} {number}" for suffix, number in self._found.left.most_common())
-            report.event("left", **{"suffixes": dict(self._found.left)})
-            how = "--pattern takes others"
-            if PICTURE_SUFFIXES & self._found.left.keys() and container_format(options.to) != "image":
-                how += "; pictures need --to png, numbered ones of a film videosr upscale 'FOLDER/%05d.png' ..."
-            report.say(f"{count(self._found.left.total())} left aside by name ({kinds}); {how}")
-        for folder, problem in self._found.unreadable:
-            report.failed(folder, str(problem))
+        self._tell_of_left()
         jobs = (
             (
                 n,
@@ -216,23 +208,44 @@ class Batch:
                 report.progress(item.source, 1)
                 found[n] = outcome.value
         report.start({})
+        return self._sorted([Planned(items[n], facts) for n, facts in sorted(found.items())])
+
+    def _tell_of_left(self) -> None:
+        """Say what was left aside by its name, and which folders could not be read."""
+        report, left = self._report, self._found.left
+        if left:
+            kinds = ", ".join(f"{suffix} {number}" for suffix, number in left.most_common())
+            report.event("left", **{"suffixes": dict(left)})
+            how = "--pattern takes others"
+            if PICTURE_SUFFIXES & left.keys() and container_format(self._options.to) != "image":
+                how += "; pictures need --to png, numbered ones of a film videosr upscale 'FOLDER/%05d.png' ..."
+            report.say(f"{count(left.total())} left aside by name ({kinds}); {how}")
+        for folder, problem in self._found.unreadable:
+            report.failed(folder, str(problem))
+
+    def _sorted(self, found: Sequence[Planned]) -> tuple[list[Planned], list[Planned], int]:
+        """Files by what is to be done about them, as `_look` returns them; tells of each."""
+        report = self._report
         files: list[Planned] = []
         checks: list[Planned] = []
         known = 0
-        for n, facts in sorted(found.items()):
-            self._event_of(items[n], facts)
-            if facts.verdict.action == "refuse":
-                report.failed(items[n].source, f"{options.out / items[n].output}: {facts.verdict.reason}", 2)
-            elif facts.verdict.action == "done":
-                known += 1
-                if facts.stored:
-                    folder = folder_of(options.out / items[n].output)
-                    what = f"{human(facts.stored)} of an unfinished run of another kind"
-                    report.warning(items[n].source, f"is done, and {folder} has {what}: remove it if it is done with")
-            elif facts.verdict.action == "check":
-                checks.append(Planned(items[n], facts))
-            else:
-                files.append(Planned(items[n], facts))
+        for planned in found:
+            item, facts = planned.item, planned.facts
+            output = self._options.out / item.output
+            self._event_of(item, facts)
+            match facts.verdict.action:
+                case "refuse":
+                    report.failed(item.source, f"{output}: {facts.verdict.reason}", 2)
+                case "done":
+                    known += 1
+                    if facts.stored:
+                        what = f"{human(facts.stored)} of an unfinished run of another kind"
+                        where = folder_of(output)
+                        report.warning(item.source, f"is done, and {where} has {what}: remove it if it is done with")
+                case "check":
+                    checks.append(planned)
+                case _:
+                    files.append(planned)
         return files, checks, known
 
     def _event_of(self, item: Item, facts: Facts) -> None:
