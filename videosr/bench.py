@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -23,7 +25,6 @@ from numpy.typing import NDArray
 
 from videosr.archs.checkpoint import load
 from videosr.engines import DEFAULT
-from videosr.engines.choice import AUTO
 from videosr.errors import NetworkError
 from videosr.export import export
 from videosr.graph import Graph, NullSink, Timing
@@ -81,74 +82,97 @@ def run(
     if not weights.is_file():
         raise NetworkError(f"{weights}: the comparison needs the network's weights beside it")
     threads = torch.get_num_threads()
-    network, _ = load(weights, alpha=0.0)
-    timings: list[Timing] = []
-
     with tempfile.TemporaryDirectory() as folder:
-        published = Path(folder) / "published.onnx"
-        export(weights, published, form="image", alpha=0.0)
-        compiled = ov.Core().compile_model(published, "CPU")
-        hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        request = compiled.create_infer_request()
-
-        def infer(x: Picture) -> Picture:
-            out: Picture = request.infer({0: x})[0]
-            return out
-
-        def eager(x: Picture) -> Picture:
-            with torch.inference_mode():
-                out: Picture = network(torch.from_numpy(x)).numpy()
-            return out
-
-        def ours(mode: Mode, engine: str = AUTO) -> Callable[[int], int]:
-            upscaler = Upscaler(UpscaleOptions(model=model, temporal=mode, engine=engine, device="cpu"))
-
-            def go(count: int) -> int:
-                with Decoder(clip, frames=count) as decoder:
-                    graph = Graph(decoder, [("upscale", upscaler)], NullSink())
-                    graph.run()
-                timings[:] = graph.timings
-                return graph.timings[-1].frames
-
-            return go
-
-        def encoded(count: int) -> int:
-            options = TranscodeOptions(
-                upscale=UpscaleOptions(model=model, device="cpu"),
-                encoder=EncoderSettings(codec="libx264", preset="veryfast"),
-                frames=count,
-                overwrite=True,
-            )
-            return transcode(clip, Path(folder) / "out.mkv", options, Progress(clip.name, quiet=True)).frames
-
-        default = ours(Mode.ADAPTIVE)
-        chosen = Upscaler(UpscaleOptions(model=model, device="cpu"))
-        form = f"folded tail, planes in and out, {chosen.engine.precision}"
-        deployed = f"{chosen.options.engine}: {form}"
-        sides: list[tuple[str, str, Callable[[int], int], int]] = [
-            ("plain loop, OpenVINO", f"published (unfolded), {hint}", lambda n: _plain(clip, infer, n), frames),
-            ("videosr, temporal off", deployed, ours(Mode.OFF), frames),
-            ("videosr, default", deployed, default, frames),
-            ("videosr, default, x264 veryfast", deployed, encoded, frames),
-            ("plain loop, torch eager", "published (unfolded), f32", lambda n: _plain(clip, eager, n), _EAGER_FRAMES),
-        ]
-        if chosen.options.engine != DEFAULT:
-            sides.append((f"videosr, {DEFAULT}", form, ours(Mode.ADAPTIVE, DEFAULT), frames))
-        for _, _, side, _ in sides:
-            side(2)  # compile, allocate, fill caches
-        measured: list[list[float]] = [[] for _ in sides]
+        default = Upscaler(UpscaleOptions(model=model, device="cpu"))
+        ways = list(_ways(clip, model, weights, default, Path(folder)))
+        for way in ways:
+            way.go(2)  # compile, allocate, fill caches
+        measured: list[list[float]] = [[] for _ in ways]
         for _ in range(rounds):
-            for results, (_, _, side, count) in zip(measured, sides, strict=True):
+            for results, way in zip(measured, ways, strict=True):
                 start = time.perf_counter()
-                done = side(min(count, frames))
+                done = way.go(min(way.most, frames))
                 results.append(done / (time.perf_counter() - start))
-        default(frames)
+    timings = _upscale(clip, default, frames)
     table = [
-        Side(name, form, statistics.median(fps), tuple(fps))
-        for (name, form, _, _), fps in zip(sides, measured, strict=True)
+        Side(way.name, way.form, statistics.median(fps), tuple(fps)) for way, fps in zip(ways, measured, strict=True)
     ]
     _report(table, timings, threads, frames, as_json, say)
     return table
+
+
+class _Way(NamedTuple):
+    """One way of making frames; `go` makes so many, `most` at the most, and says how many it made."""
+
+    name: str
+    form: str
+    go: Callable[[int], int]
+    most: int = sys.maxsize
+
+
+def _ways(clip: Path, model: str, weights: Path, default: Upscaler, folder: Path) -> Iterator[_Way]:
+    """The sides, in the order of the table; files go into `folder`."""
+
+    def ours(**options: Any) -> Callable[[int], int]:
+        upscaler = Upscaler(UpscaleOptions(model=model, device="cpu", **options))
+        return lambda count: _upscale(clip, upscaler, count)[-1].frames
+
+    infer, hint = _openvino_loop(weights, folder)
+    form = f"folded tail, planes in and out, {default.engine.precision}"
+    deployed = f"{default.options.engine}: {form}"
+    yield _Way("plain loop, OpenVINO", f"published (unfolded), {hint}", lambda n: _plain(clip, infer, n))
+    yield _Way("videosr, temporal off", deployed, ours(temporal=Mode.OFF))
+    yield _Way("videosr, default", deployed, lambda n: _upscale(clip, default, n)[-1].frames)
+    yield _Way("videosr, default, x264 veryfast", deployed, lambda n: _transcode(clip, model, folder, n))
+    eager = _eager_loop(weights)
+    yield _Way("plain loop, torch eager", "published (unfolded), f32", lambda n: _plain(clip, eager, n), _EAGER_FRAMES)
+    if default.options.engine != DEFAULT:
+        yield _Way(f"videosr, {DEFAULT}", form, ours(engine=DEFAULT))
+
+
+def _openvino_loop(weights: Path, folder: Path) -> tuple[Callable[[Picture], Picture], str]:
+    """The network as published, in OpenVINO, and the precision that it takes."""
+    published = folder / "published.onnx"
+    export(weights, published, form="image", alpha=0.0)
+    compiled = ov.Core().compile_model(published, "CPU")
+    request = compiled.create_infer_request()
+
+    def infer(x: Picture) -> Picture:
+        out: Picture = request.infer({0: x})[0]
+        return out
+
+    return infer, compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+
+def _eager_loop(weights: Path) -> Callable[[Picture], Picture]:
+    """The network in torch."""
+    network, _ = load(weights, alpha=0.0)
+
+    def infer(x: Picture) -> Picture:
+        with torch.inference_mode():
+            out: Picture = network(torch.from_numpy(x)).numpy()
+        return out
+
+    return infer
+
+
+def _upscale(clip: Path, upscaler: Upscaler, count: int) -> list[Timing]:
+    """Decode and upscale so many frames, and throw them away."""
+    with Decoder(clip, frames=count) as decoder:
+        graph = Graph(decoder, [("upscale", upscaler)], NullSink())
+        graph.run()
+    return graph.timings
+
+
+def _transcode(clip: Path, model: str, folder: Path, count: int) -> int:
+    """Make a file of so many frames."""
+    options = TranscodeOptions(
+        upscale=UpscaleOptions(model=model, device="cpu"),
+        encoder=EncoderSettings(codec="libx264", preset="veryfast"),
+        frames=count,
+        overwrite=True,
+    )
+    return transcode(clip, folder / "out.mkv", options, Progress(clip.name, quiet=True)).frames
 
 
 def _plain(clip: Path, infer: Callable[[Picture], Picture], count: int) -> int:

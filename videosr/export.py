@@ -171,28 +171,8 @@ def export(
     interface = _form(model, form)
     halo = _halo(interface, padding, info.metadata.get("padding", "zero"))
     network = _graph(model, interface, half=precision == "fp16", halo=halo, blend=blend)
-    reach = model.reach
-    metadata = {
-        "format": "1",
-        "name": name or info.metadata.get("name", source.stem),
-        "variant": model.variant,
-        "scale": str(model.scale),
-        "form": interface.value,
-        "precision": precision,
-        "halo": str(halo),
-        "chroma": info.metadata.get("chroma", "network"),
-        "training": info.metadata.get("training", f"published ParagonSR2 weights, version {info.generation}"),
-        "license": info.metadata.get("license", "unknown"),
-        "checkpoint_sha256": info.sha256,
-    }
-    if isinstance(model, ParagonSR2):
-        metadata["alpha"] = repr(float(model.base.alpha))
-        if model.variant == "stream":
-            metadata["product_limit"] = repr(model.product_limit)
-    if reach is not None:
-        metadata["reach"] = str(reach)
-    if model.has_windows:
-        metadata["window_size"] = str(model.window_size)
+    name = name or info.metadata.get("name", source.stem)
+    metadata = _metadata(model, info, name, interface, precision, halo)
     if interface is Form.VIDEO:
         metadata["blend"] = repr(float(blend))
     for key, value in metadata.items():
@@ -212,6 +192,34 @@ def export(
     _accept(report)
     write_atomically(output, data)
     return report
+
+
+def _metadata(
+    model: Network, info: checkpoint.CheckpointInfo, name: str, form: Form, precision: Precision, halo: int
+) -> dict[str, str]:
+    """What the file says of itself (`METADATA_KEYS`), but for the blend."""
+    metadata = {
+        "format": "1",
+        "name": name,
+        "variant": model.variant,
+        "scale": str(model.scale),
+        "form": form.value,
+        "precision": precision,
+        "halo": str(halo),
+        "chroma": info.metadata.get("chroma", "network"),
+        "training": info.metadata.get("training", f"published ParagonSR2 weights, version {info.generation}"),
+        "license": info.metadata.get("license", "unknown"),
+        "checkpoint_sha256": info.sha256,
+    }
+    if isinstance(model, ParagonSR2):
+        metadata["alpha"] = repr(float(model.base.alpha))
+        if model.variant == "stream":
+            metadata["product_limit"] = repr(model.product_limit)
+    if model.reach is not None:
+        metadata["reach"] = str(model.reach)
+    if model.has_windows:
+        metadata["window_size"] = str(model.window_size)
+    return metadata
 
 
 def _form(model: Network, form: str | None) -> Form:

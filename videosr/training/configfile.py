@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from videosr.errors import InputError, UsageError
-from videosr.training.config import RIM, TrainingConfig
+from videosr.training.config import RIM, NetworkConfig, ScheduleConfig, TrainingConfig
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 """What libx264 and libx265 both have."""
@@ -73,64 +73,26 @@ def _convert(hint: Any, value: Any, where: str, base: Path) -> Any:
     raise UsageError(f"{where}: {value!r} is not {allowed}")
 
 
+type Rule = tuple[bool, str]
+"""What must hold, and what to say if it does not."""
+
+
 def _check(config: TrainingConfig, where: str) -> None:
     """Ranges; the network's own checks are left to the network."""
-    data, schedule, output, weights = config.data, config.schedule, config.output, config.loss_weights
+    output, weights = config.output, config.loss_weights
     if config.network.scale < 1:
         raise UsageError(f"{where}: network: scale {config.network.scale} must be 2, 3, 4 or 8")
-    lr_border = -(-schedule.loss_border // config.network.scale)
-    inside, needed = data.patch * config.network.scale - 2 * schedule.loss_border, _least_size(config)
     rules = [
-        (bool(data.train), "data: train names no folder"),
-        (
-            not data.shares or (len(data.shares) == len(data.train) and all(0 < s < math.inf for s in data.shares)),
-            f"data: shares must be one positive number for each of the {len(data.train)} folders of train",
-        ),
-        (all(1 <= f < math.inf for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
-        (0 <= data.softness <= 4, f"data: softness {data.softness:g} must be within 0..4"),
-        (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
-        (inside >= needed, f"data: patch {data.patch} leaves {inside} output pixels to losses that need {needed}"),
-        (data.batch > 0, f"data: batch {data.batch} must be positive"),
-        (data.frames > 0, f"data: frames {data.frames} must be positive"),
-        (data.video_interval > 0, f"data: video_interval {data.video_interval} must be positive"),
-        (data.candidates > 0, f"data: candidates {data.candidates} must be positive"),
-        (data.workers >= 0, f"data: workers {data.workers} must not be negative"),
-        (
-            0 <= config.network.upsampler_alpha <= 1,
-            f"network: upsampler_alpha {config.network.upsampler_alpha:g} must be within 0..1",
-        ),
-        (
-            math.isfinite(config.network.layer_scale),
-            f"network: layer_scale {config.network.layer_scale} must be finite",
-        ),
-        (
-            math.isfinite(config.network.detail_gain),
-            f"network: detail_gain {config.network.detail_gain} must be finite",
-        ),
-        (config.network.expansion >= 0, f"network: expansion {config.network.expansion} must not be negative"),
-        (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),
-        (schedule.learning_rate > 0, f"schedule: learning_rate {schedule.learning_rate} must be positive"),
-        (
-            0 <= schedule.least_rate < schedule.learning_rate,
-            f"schedule: least_rate {schedule.least_rate} must be below learning_rate",
-        ),
-        (0 <= schedule.warmup < schedule.iterations, f"schedule: warmup {schedule.warmup} must be below iterations"),
-        (
-            schedule.cycle == 0 or schedule.cycle > schedule.warmup,
-            f"schedule: cycle {schedule.cycle} must be above warmup, or 0",
-        ),
-        (schedule.gradient_clip > 0, f"schedule: gradient_clip {schedule.gradient_clip} must be positive"),
-        (0 <= schedule.ema < 1, f"schedule: ema {schedule.ema} must be in [0, 1)"),
-        (schedule.loss_border >= 0, f"schedule: loss_border {schedule.loss_border} must not be negative"),
-        (0 < schedule.loss_knee <= 100, f"schedule: loss_knee {schedule.loss_knee:g} must be above 0 and at most 100"),
-        (schedule.seed >= 0, f"schedule: seed {schedule.seed} must not be negative"),
+        *_data_rules(config),
+        *_network_rules(config.network),
+        *_schedule_rules(config.schedule),
         (
             min(output.log_every, output.validate_every, output.checkpoint_every) > 0,
             "output: log_every, validate_every and checkpoint_every must be positive",
         ),
         *_degradation_rules(config),
-        (schedule.window == "off" or data.frames > 1, "schedule: window needs data.frames above 1"),
-        (not weights.consistency or data.frames > 1, "loss_weights: consistency needs data.frames above 1"),
+        (config.schedule.window == "off" or config.data.frames > 1, "schedule: window needs data.frames above 1"),
+        (not weights.consistency or config.data.frames > 1, "loss_weights: consistency needs data.frames above 1"),
         (
             not weights.perceptual or config.perceptual is not None,
             "loss_weights: perceptual needs the table perceptual with the weights of a VGG19",
@@ -149,13 +111,71 @@ def _check(config: TrainingConfig, where: str) -> None:
             raise UsageError(f"{where}: {message}")
 
 
+def _data_rules(config: TrainingConfig) -> list[Rule]:
+    """Of the pictures, and what is cut from them."""
+    data, border, scale = config.data, config.schedule.loss_border, config.network.scale
+    lr_border = -(-border // scale)
+    inside, needed = data.patch * scale - 2 * border, _least_size(config)
+    return [
+        (bool(data.train), "data: train names no folder"),
+        (
+            not data.shares or (len(data.shares) == len(data.train) and all(0 < s < math.inf for s in data.shares)),
+            f"data: shares must be one positive number for each of the {len(data.train)} folders of train",
+        ),
+        (all(1 <= f < math.inf for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
+        (0 <= data.softness <= 4, f"data: softness {data.softness:g} must be within 0..4"),
+        (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
+        (inside >= needed, f"data: patch {data.patch} leaves {inside} output pixels to losses that need {needed}"),
+        (data.batch > 0, f"data: batch {data.batch} must be positive"),
+        (data.frames > 0, f"data: frames {data.frames} must be positive"),
+        (data.video_interval > 0, f"data: video_interval {data.video_interval} must be positive"),
+        (data.candidates > 0, f"data: candidates {data.candidates} must be positive"),
+        (data.workers >= 0, f"data: workers {data.workers} must not be negative"),
+    ]
+
+
+def _network_rules(network: NetworkConfig) -> list[Rule]:
+    """Of how the network begins."""
+    return [
+        (
+            0 <= network.upsampler_alpha <= 1,
+            f"network: upsampler_alpha {network.upsampler_alpha:g} must be within 0..1",
+        ),
+        (math.isfinite(network.layer_scale), f"network: layer_scale {network.layer_scale} must be finite"),
+        (math.isfinite(network.detail_gain), f"network: detail_gain {network.detail_gain} must be finite"),
+        (network.expansion >= 0, f"network: expansion {network.expansion} must not be negative"),
+    ]
+
+
+def _schedule_rules(schedule: ScheduleConfig) -> list[Rule]:
+    """Of how long and how fast it learns."""
+    return [
+        (schedule.iterations > 0, f"schedule: iterations {schedule.iterations} must be positive"),
+        (schedule.learning_rate > 0, f"schedule: learning_rate {schedule.learning_rate} must be positive"),
+        (
+            0 <= schedule.least_rate < schedule.learning_rate,
+            f"schedule: least_rate {schedule.least_rate} must be below learning_rate",
+        ),
+        (0 <= schedule.warmup < schedule.iterations, f"schedule: warmup {schedule.warmup} must be below iterations"),
+        (
+            schedule.cycle == 0 or schedule.cycle > schedule.warmup,
+            f"schedule: cycle {schedule.cycle} must be above warmup, or 0",
+        ),
+        (schedule.gradient_clip > 0, f"schedule: gradient_clip {schedule.gradient_clip} must be positive"),
+        (0 <= schedule.ema < 1, f"schedule: ema {schedule.ema} must be in [0, 1)"),
+        (schedule.loss_border >= 0, f"schedule: loss_border {schedule.loss_border} must not be negative"),
+        (0 < schedule.loss_knee <= 100, f"schedule: loss_knee {schedule.loss_knee:g} must be above 0 and at most 100"),
+        (schedule.seed >= 0, f"schedule: seed {schedule.seed} must not be negative"),
+    ]
+
+
 def _least_size(config: TrainingConfig) -> int:
     """The edge, in output pixels, that the losses need: SSIM's window, VGG19's poolings, the discriminator's."""
     w = config.loss_weights
     return max(11 * (w.ssim > 0), 16 * (w.perceptual > 0), (w.gan > 0) << len(config.discriminator.ch_mult))
 
 
-def _teacher_rules(config: TrainingConfig) -> list[tuple[bool, str]]:
+def _teacher_rules(config: TrainingConfig) -> list[Rule]:
     """Of whom it learns from."""
     teacher = config.teacher
     if teacher is None:
@@ -176,7 +196,7 @@ def _teacher_rules(config: TrainingConfig) -> list[tuple[bool, str]]:
     ]
 
 
-def _degradation_rules(config: TrainingConfig) -> list[tuple[bool, str]]:
+def _degradation_rules(config: TrainingConfig) -> list[Rule]:
     """Of what befalls pictures and features."""
     d, r = config.degradation, config.regularisation
     shares = {f"degradation: {n}": getattr(d, n) for n in ("blur", "noise", "grain", "jpeg", "chroma", "video")}
