@@ -87,9 +87,9 @@ class Decoder:
     Args:
         path: file to read.
         start: seconds after the beginning of the file at which to begin; frames shown earlier are skipped.
-        duration: seconds after `start` at which to end.
+        duration: seconds after `start` at which to end; None: at the end of the file.
         frames: end after that many frames.
-        rate: frames a second of numbered pictures; of other files it is not asked for.
+        rate: frames a second of numbered pictures; other files say it themselves.
         deinterlace: how interlaced frames are made whole; None leaves them as they are.
         max_pixels: pictures of more are refused before memory is asked for.
         follow: a picture that changes its size, format or colour in mid-stream comes as it is, with a warning, instead
@@ -102,7 +102,7 @@ class Decoder:
         info: describes the frames as they come: after deinterlacing, with what was not tagged filled in.
         deinterlace: as given.
         origin: the timestamp with which the file begins, in seconds.
-        numbered: the files, if each picture has its own (`numbered`).
+        numbered: the files of numbered pictures; None: one file holds them all.
         warnings: one line for each kind of thing that was repaired, guessed or concealed.
         first_data: the side data of the first frame.
         transparent: something in the frames read so far is not opaque.
@@ -193,7 +193,7 @@ class Decoder:
         self._describe(first)
 
     def _describe(self, first: av.VideoFrame) -> None:
-        """Fill `info`, `losses` and the warnings that can be given before work starts."""
+        """Fill `info`, and the warnings that can be given before work starts."""
         stream, context = self._pictures.stream, self._pictures.stream.codec_context
         fmt, color, guesses = self._look(first)
         self._form = self._latest = _Form(first.width, first.height, self._pictures.format_of(first), color)

@@ -37,7 +37,7 @@ class SegmentEncoder:
         path: the segment file; it appears when `finish` has succeeded.
         settings: resolved by `codecs.resolve`.
         info: of the coded stream, from `codecs.output_info`.
-        riders: what of that which rides on frames is written; nothing by default.
+        riders: which side data of frames is put into their pictures; none by default.
 
     Raises:
         OutputError: the encoder cannot be opened or the file cannot be written.

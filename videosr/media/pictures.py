@@ -47,22 +47,22 @@ class Pictures:
 
     Args:
         path: of the file.
-        max_pixels: of a picture.
+        max_pixels: larger pictures are refused.
         threads: decoder threads; 0 chooses by the machine. The frames do not depend on it.
         device: CUDA device that decodes, if it can; None: the CPU does.
         note: is told, by kind and text, what was repaired or done otherwise.
 
     Attributes:
-        container: that is read.
+        container: the open file; it changes when the file is opened again.
         clock: makes one time line of the file's timestamps.
-        stream: of it.
+        stream: the video stream of `container`.
         heif: the items of the file, if it is HEIF.
         numbered: the files, if each picture has its own.
-        first_pts: the first frame wanted, in the stream's time base; None: the very first.
-        lead: how many frames before that one are wanted too, if there are as many.
+        first_pts: time of the first frame wanted, in the stream's time base; None: the very first frame.
+        lead: how many frames before that one are wanted too, as far as there are any.
         early: how many of those were given.
-        bad_packets: that could not be decoded.
-        concealed: damaged pictures that FFmpeg does not mark as such.
+        bad_packets: number of packets that could not be decoded.
+        concealed: number of damaged pictures that FFmpeg does not mark as such.
         cropping: crops pictures as the container says.
         side_data: reads the side data of pictures.
         coded_format: FFmpeg's name of the pixel format of the coded video.

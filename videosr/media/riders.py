@@ -1,4 +1,4 @@
-"""What rides on frames and is written into the coded pictures of the output."""
+"""Side data that rides on single frames (captions, HDR10+, ambient light, Dolby Vision), put into coded pictures."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _CODECS = {
     "hevc": frozenset({CAPTIONS, DYNAMIC, AMBIENT, dolby.RPU}),
     "av1": frozenset({CAPTIONS, DYNAMIC}),
 }
-"""What FFmpeg's decoders of them read again."""
+"""By codec, the kinds of side data that FFmpeg's decoder of it finds again."""
 RIDERS = (*_MESSAGES, dolby.RPU)
-"""All kinds, by FFmpeg's names."""
+"""All kinds of side data that can ride on a frame, by FFmpeg's names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Riders:
-    """What is put into the pictures of a stream.
+    """Which side data goes into the pictures of an output stream, and how.
 
     Attributes:
-        codec: FFmpeg's name of it, not an encoder's (`av.Codec.canonical_name`).
-        fit: how the pictures were made of the source's.
+        codec: the stream's codec by FFmpeg's name, not its encoder's (`av.Codec.canonical_name`).
+        fit: how the pictures were made from the source's.
         dolby: whether the stream is Dolby Vision as its source is (`dolby.carried`).
     """
 
@@ -44,23 +44,23 @@ class Riders:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Of side data, by FFmpeg's names."""
+        """The kinds of side data that the stream has a place for, by FFmpeg's names."""
         return _CODECS.get(self.codec, frozenset()) - (frozenset() if self.dolby else {dolby.RPU})
 
     def of(self, side_data: SideData) -> SideData:
-        """What is written of all that rides on a frame."""
+        """The part of a frame's side data that is written."""
         kinds = self.kinds
         return tuple(pair for pair in side_data if pair[0] in kinds)
 
     def put(self, packet: bytes, riding: SideData) -> bytes:
-        """A frame's coded picture, with what `of` gives of it."""
+        """A frame's coded picture with side data put into it; `riding` is what `of` has left of that."""
         messages = [message for kind, data in riding if kind != dolby.RPU for message in _MESSAGES[kind](data)]
         units = [dolby.unit(dolby.fitted(data, self.fit)) for kind, data in riding if kind == dolby.RPU]
         return embed(packet, messages, self.codec) + b"".join(units)
 
 
 def as_written(kind: str, data: bytes) -> bytes:
-    """Side data, one of `RIDERS`, in a form that is the same where it says the same; empty if nothing is written."""
+    """Side data of a kind in `RIDERS`, in a form that is equal where the same is said; empty: nothing is written."""
     if kind == CAPTIONS:
         return data
     if kind == dolby.RPU:

@@ -23,7 +23,7 @@ class FrameSideData:
 
     Args:
         context: of the stream.
-        also: what the file holds that rides on its frames, by the same names.
+        also: side data that the file holds for all frames of the stream, by the names that `of` gives.
     """
 
     def __init__(self, context: av.VideoCodecContext, also: Mapping[str, bytes] | None = None) -> None:
@@ -35,7 +35,7 @@ class FrameSideData:
         self._found: dict[int | None, dict[str, bytes]] = {}
 
     def expect(self, packet: av.Packet[Any]) -> av.Packet[Any]:
-        """Of a packet that is going to be decoded, the one to decode."""
+        """Note what a packet holds, before it is decoded; returns the packet to decode in its place."""
         if self._read is None:
             return packet
         data = bytes(packet)
@@ -56,7 +56,7 @@ class FrameSideData:
         return sum(len(data) for found in self._found.values() for data in found.values())
 
     def of(self, picture: av.VideoFrame) -> dict[str, bytes]:
-        """A frame's side data by FFmpeg's names without AV_FRAME_DATA, and what is found in its packet besides."""
+        """A frame's side data, that found in its packet included, by FFmpeg's names without `AV_FRAME_DATA_`."""
         found = self._found.get(picture.pts)
         if found is None:  # its time was corrected meanwhile
             found = next(reversed(self._found.values()), {})

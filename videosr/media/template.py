@@ -1,8 +1,8 @@
-"""What the output's file is to say of its video stream besides what an encoder says of it.
+"""Side data of the output's video stream, such as how two views share a picture.
 
-Muxers take it from side data of a stream, which PyAV lets nobody set; but a stream that is made after another one
-inherits its side data. So the header that the output's stream is made after is given the elements that say it in
-Matroska, where FFmpeg's demuxer finds it.
+Muxers take it from the stream, where PyAV lets nobody set it. But a stream that is made after a template inherits the
+template's side data. The templates are small Matroska files; so the Matroska elements that say the same are put into
+the template, and FFmpeg's demuxer makes side data of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from videosr.media.matroska.elements import CLUSTER, CRC32, INFO, SEGMENT, TRACK
 
 
 def saying(template: bytes, *, video: bytes = b"", track: bytes = b"") -> bytes:
-    """A Matroska file with further elements of its first track; as it was where there are none.
+    """A Matroska file with elements added to its first track; unchanged where there are none to add.
 
     Args:
-        template: made by FFmpeg; what is not needed to read it is left out.
-        video: elements of the track's Video.
-        track: of the track itself.
+        template: the file, as FFmpeg made it; what is not needed to read it is left out of the result.
+        video: elements to add to the track's Video element.
+        track: elements to add to the track itself.
     """
     if not (video or track):
         return template
