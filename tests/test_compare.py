@@ -303,6 +303,14 @@ def test_in_a_browser(films, tmp_path, monkeypatch):
             await tab.evaluate("document.querySelector('[data-zoom=\"4\"]').click()")
             width = await tab.evaluate("document.images[0].getBoundingClientRect().width * devicePixelRatio")
             assert width == pytest.approx(640)
+            shape = "[...document.images].every(i => Math.abs(i.width / i.height - 160 / 96) < 0.02)"
+            assert await tab.evaluate(shape)
+            await tab.call(
+                "Emulation.setDeviceMetricsOverride", width=120, height=600, deviceScaleFactor=1, mobile=False
+            )
+            await tab.evaluate("document.querySelector('[data-zoom=fit]').click()")
+            assert await tab.evaluate("document.images[0].width") < 120
+            assert await tab.evaluate(shape)
             assert await tab.evaluate("performance.getEntriesByType('resource').every(r => r.name.startsWith('data:'))")
 
     asyncio.run(look())
