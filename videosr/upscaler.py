@@ -58,7 +58,8 @@ class Pending(NamedTuple):
 class Upscaler:
     """Turns frames into larger frames, in the memory they are in: frames on the GPU stay there.
 
-    It is of use in the process that made it. A forked one, as multiprocessing starts them on Linux, makes its own.
+    It is of use in the process that made it. A forked one, as multiprocessing starts them on Linux, makes its own; not
+    by OpenVINO, where that has been used before the fork.
 
     Args:
         options: how.

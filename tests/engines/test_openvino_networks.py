@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
 
 import numpy as np
 import openvino as ov
@@ -15,7 +17,7 @@ import networks
 
 from videosr.engines import Interface, load, openvino_core
 from videosr.engines.network import Network
-from videosr.errors import NetworkError
+from videosr.errors import NetworkError, UsageError
 from videosr.frame import PixelFormat
 
 
@@ -122,3 +124,20 @@ def test_a_cache_does_not_grow_with_the_sizes_that_one_process_meets(tmp_path, m
     before = blob.stat().st_ino, blob.stat().st_mtime_ns
     compiled(16)
     assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_is_told_that_it_cannot_load(paragon):
+    """A child that waits for its parent's threads is ended by an alarm."""
+    load(paragon.deploy, engine="openvino")
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        try:
+            load(paragon.deploy, engine="openvino")
+        except UsageError as exc:
+            os._exit(0 if "spawn" in str(exc) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

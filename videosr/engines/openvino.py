@@ -59,7 +59,7 @@ class OpenVINOEngine(Engine):
 
     Raises:
         NetworkError: not a network, or not one that maps (N, 3, H, W) to (N, 3, s*H, s*W).
-        UsageError: unknown precision.
+        UsageError: unknown precision, or a process forked from one that has used OpenVINO.
     """
 
     def __init__(self, network: Network, *, precision: str = "auto", threads: int | None = None) -> None:

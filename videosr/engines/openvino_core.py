@@ -12,6 +12,7 @@ from typing import Any
 
 import openvino as ov
 
+from videosr.errors import UsageError
 from videosr.files import write_atomically
 
 try:
@@ -114,9 +115,29 @@ def _alone(folder: Path | None) -> Iterator[bool]:
         yield alone
 
 
-@cache
 def core() -> ov.Core:
-    """The one core of this process. Its cache lies in `$XDG_CACHE_HOME/videosr/openvino`."""
+    """The one core of this process. Its cache lies in `$XDG_CACHE_HOME/videosr/openvino`.
+
+    Raises:
+        UsageError: this process was forked from one that has a core. OpenVINO's threads stay behind there, and it waits
+            for them for ever, even with a core made anew.
+    """
+    made, process = _core()
+    if process != os.getpid():
+        raise UsageError(
+            "OpenVINO does not work in a process that was forked from one that has used it: start processes by "
+            'multiprocessing.get_context("spawn"), or take another engine there'
+        )
+    return made
+
+
+@cache
+def _core() -> tuple[ov.Core, int]:
+    """The core, and the process that made it."""
+    return _make_core(), os.getpid()
+
+
+def _make_core() -> ov.Core:
     if fcntl is None:
         return CachingCore(None)
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videosr" / "openvino"
