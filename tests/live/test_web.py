@@ -131,6 +131,34 @@ def test_the_head_of_an_endless_answer_ends(front):
     assert body == b""
 
 
+def test_at_the_end_all_is_listed_and_who_follows_is_let_go():
+    """Players are some seconds behind, and the last segment is open until nothing more comes."""
+    served = Front(FrontOptions(http=("127.0.0.1", 0)))
+
+    async def main() -> None:
+        _, body, _ = await get(served, "/upscaled.m3u8")
+        assert (b"upscaled/2.ts" in body, b"ENDLIST" in body) == (False, False)
+        following = asyncio.create_task(get(served, "/live.ts"))
+        while not served.playing:
+            await asyncio.sleep(0.05)
+        served.over(STATUS)
+        while b"ENDLIST" not in body:
+            _, body, _ = await get(served, "/upscaled.m3u8")
+        assert body.endswith(b"upscaled/2.ts\n#EXT-X-ENDLIST\n")
+        last = b"".join(bytes([n]) * 188 for n in range(20, 30))
+        assert (await get(served, "/upscaled/2.ts"))[1] == last
+        assert (await following)[1] == last
+        assert (await get(served, "/live.ts"))[1] == last, "who comes too late is not kept"
+        assert json.loads((await get(served, "/api/status"))[1])["ended"]
+        assert (await get(served, "/healthz"))[0] == 503
+
+    try:
+        fill(served)
+        asyncio.run(main())
+    finally:
+        served.close()
+
+
 def test_looking_at_the_source_is_noticed(front):
     async def main() -> None:
         assert not front.wanted

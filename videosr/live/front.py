@@ -48,6 +48,7 @@ class Front:
         ports: those of the listeners.
         wanted: whether someone is looking at the source beside the upscaled stream.
         viewers: connections open at the moment.
+        playing: whether a player is fetching HLS.
         ended: the process has ended, though nobody asked it to.
 
     Raises:
@@ -69,6 +70,7 @@ class Front:
         self._sending = threading.Lock()
         self.wanted = False
         self.viewers = 0
+        self.playing = False
         self.ended = False
         self.http_port = 0
         self.ports: tuple[int, ...] = ()
@@ -95,8 +97,8 @@ class Front:
     def _listen(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                self.wanted, self.viewers = self._connection.recv()
-        self.wanted, self.viewers = False, 0
+                self.wanted, self.viewers, self.playing = self._connection.recv()
+        self.wanted, self.viewers, self.playing = False, 0, False
 
     def _send(self, *message: Any) -> None:
         try:
@@ -121,6 +123,10 @@ class Front:
     def tell(self, status: dict[str, Any]) -> None:
         """Give the page its figures. Raises OutputError."""
         self._send("status", status)
+
+    def over(self, status: dict[str, Any]) -> None:
+        """The stream has ended, and these are its last figures; viewers may still fetch it. Raises OutputError."""
+        self._send("over", status)
 
     def close(self) -> None:
         """End the process."""

@@ -67,6 +67,7 @@ class Rendition:
         self._size = 0
         self._followers: set[Follower] = set()
         self._first = asyncio.Event()
+        self._ended = False
 
     def begin(self, epoch: float, target: int) -> None:
         """Before the first chunk: see `Segmenter`."""
@@ -92,13 +93,15 @@ class Rendition:
                 await self._first.wait()
         except TimeoutError:
             return None
-        return self.segmenter.playlist(name)
+        return self.segmenter.playlist(name, ended=self._ended)
 
     def follow(self) -> Follower | None:
         """Follow from the last keyframe on; None if too many already do."""
         if len(self._followers) >= FOLLOWERS:
             return None
         follower = Follower(self._since_key)
+        if self._ended:
+            follower.end()
         self._followers.add(follower)
         return follower
 
@@ -107,6 +110,11 @@ class Rendition:
         self._followers.discard(follower)
 
     def end(self) -> None:
-        """Nothing more is coming."""
+        """Nothing more is coming: what there is of the last segment is listed as such. Once is enough."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.segmenter.finish() is not None:
+            self._first.set()
         for follower in self._followers:
             follower.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ STATUS = 0.5
 """Seconds between looks at the figures."""
 READER = 2.0
 """Seconds the reading thread gets to notice the end."""
+SEEING_OFF = 10.0
+"""Seconds that the page stays at most after the source's end, for players that are some seconds behind."""
 
 
 class Server:
@@ -245,11 +248,12 @@ class Server:
         for output in self._outputs:
             output.start()
         self.pipeline.start()
+        by_itself = False
         try:
             self._watch()
             by_itself = self.pipeline.ended.is_set() and not self._waiting  # not by whoever asked for it
         finally:
-            self._finish()
+            self._finish(by_itself=by_itself)
         if self.intake.error is not None:
             raise self.intake.error
         if len(self._lost) == len(self._outputs):
@@ -303,7 +307,7 @@ class Server:
         except OutputError as exc:
             self._served.fail(exc)
 
-    def _finish(self) -> None:
+    def _finish(self, *, by_itself: bool) -> None:
         self._stop.set()
         ended = self.pipeline.ended.is_set()
         if not ended:
@@ -319,10 +323,24 @@ class Server:
                 output.finish()
             if self._side is not None:
                 self._side.close()
-            if self._front is not None:
-                self._front.close()
             self._tell_of_lost()  # with the last frames
             self._say(self.summary())
+            if self._front is not None:
+                try:
+                    if by_itself:
+                        self._see_off(self._front)
+                finally:
+                    self._front.close()
+
+    def _see_off(self, front: Front) -> None:
+        """Let players that are behind come to the end."""
+        with suppress(OutputError):  # its process has died, which has been said
+            front.over(self.status())
+        if front.playing:
+            self._say(f"the page stays for its players to come to the end, {SEEING_OFF:.0f} s at most")
+        until = time.monotonic() + SEEING_OFF
+        while front.playing and time.monotonic() < until and not self._asked_to_stop.wait(0.1):
+            pass
 
     def summary(self) -> str:
         """One line with the account of all frames."""

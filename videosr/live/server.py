@@ -24,6 +24,8 @@ CLIENTS = 64
 """Clients of one listener."""
 WANTED = 15.0
 """Seconds after a viewer last asked for the source beside the stream."""
+PLAYING = 3.0
+"""Seconds after which a player that asked for nothing has gone, or has all; until the end it asks every second."""
 
 
 def require() -> None:
@@ -45,6 +47,8 @@ class State:
         self.status: dict[str, Any] = {}
         self.asked: float | None = None
         """When someone last asked for the source."""
+        self.played: float | None = None
+        """When a player last asked for a playlist or a segment."""
         self.clients: list[Callable[[], int]] = []
         """Of every listener, how many connections are open."""
 
@@ -56,6 +60,10 @@ class State:
         elif message[0] == "begin":
             for one in self.renditions.values():
                 one.begin(*message[1:])
+        elif message[0] == "over":
+            for one in self.renditions.values():
+                one.end()
+            self.status = message[1] | {"connected": False, "ended": True}
         else:
             self.status = message[1]
 
@@ -124,13 +132,14 @@ async def _handle(state: State, message: tuple[Any, ...]) -> None:
 
 async def _report(state: State, connection: Connection) -> None:
     """Tell the pipeline who is looking."""
-    before: tuple[bool, int] | None = None
+    before: tuple[bool, int, bool] | None = None
     while True:
         now = asyncio.get_running_loop().time()
         wanted = state.asked is not None and now - state.asked < WANTED
+        playing = state.played is not None and now - state.played < PLAYING
         viewers = sum(count() for count in state.clients)
-        if (wanted, viewers) != before:
-            before = wanted, viewers
+        if (wanted, viewers, playing) != before:
+            before = wanted, viewers, playing
             with suppress(OSError):
                 connection.send(before)
         await asyncio.sleep(0.25)

@@ -130,8 +130,9 @@ class Site:
         return await _send(request, segment.data, "video/mp2t")
 
     def _asked(self, rendition: str) -> None:
+        self._state.played = asyncio.get_running_loop().time()
         if rendition == "source":
-            self._state.asked = asyncio.get_running_loop().time()
+            self._state.asked = self._state.played
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         """MPEG-TS without end."""

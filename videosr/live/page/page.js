@@ -10,6 +10,8 @@ const address = (path) => (token ? `${path}?token=${encodeURIComponent(token)}` 
 // The token lives in the address only until the page has it.
 if (token) history.replaceState(null, "", location.pathname);
 
+let over = false; // the stream has ended
+
 function player(video, path) {
   if (!Hls.isSupported()) {
     video.src = address(path); // browsers that play HLS themselves
@@ -35,7 +37,7 @@ function player(video, path) {
   hls.on(Hls.Events.ERROR, (_, error) => {
     if (!error.fatal) return;
     if (error.type === Hls.ErrorTypes.MEDIA_ERROR) hls.recoverMediaError();
-    else setTimeout(() => hls.loadSource(address(path)), 1000);
+    else if (!over) setTimeout(() => hls.loadSource(address(path)), 1000);
   });
   hls.loadSource(address(path));
   hls.attachMedia(video);
@@ -59,7 +61,7 @@ function compare(on) {
 // Both carry the date of each picture; the source follows the upscaled stream.
 function align() {
   if (!beside) return;
-  if (source.paused && !upscaled.paused) source.play().catch(() => {});
+  if (source.paused && !source.ended && !upscaled.paused) source.play().catch(() => {});
   const here = beside.playingDate, there = main && main.playingDate;
   if (!here || !there) return;
   const behind = (there - here) / 1000;
@@ -124,12 +126,15 @@ upscaled.addEventListener("loadedmetadata", () => {
 });
 
 const milliseconds = (seconds) => (seconds === null ? "–" : `${Math.round(1000 * seconds)} ms`);
+const ENDED = "the stream has ended";
 let before = null;
 async function figures() {
   try {
     const answer = await fetch(address("api/status"), { cache: "no-store" });
     if (!answer.ok) throw new Error(String(answer.status));
     const status = await answer.json();
+    if (over && !status.ended) location.reload(); // another one has begun
+    over = Boolean(status.ended);
     if (status.frames_in === undefined) {
       byId("message").textContent = "waiting for the source";
       return;
@@ -148,9 +153,9 @@ async function figures() {
     byId("frames").textContent = `${status.frames_in} / ${status.frames_out}`;
     byId("queues").textContent = Object.entries(status.queues).map(([name, depth]) => `${name} ${depth}`).join(", ");
     byId("form").textContent = status.form;
-    byId("message").textContent = status.connected ? "" : "the source is away";
+    byId("message").textContent = over ? ENDED : status.connected ? "" : "the source is away";
   } catch {
-    byId("message").textContent = "the server does not answer";
+    byId("message").textContent = over ? ENDED : "the server does not answer";
   }
 }
 setInterval(figures, 1000);
