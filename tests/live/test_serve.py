@@ -511,7 +511,10 @@ def test_inputs_that_are_none_are_refused(tmp_path):
 def test_an_address_in_use_is_refused(clip):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OutputError, match=f"tcp://127.0.0.1:{port}: cannot listen there"):
+        with pytest.raises(
+            OutputError,
+            match=f"tcp://127.0.0.1:{port}: cannot listen there: Address already in use; give another port$",
+        ):
             Server(options(clip, f"tcp://127.0.0.1:{port}"), print)
 
 

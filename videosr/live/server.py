@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -156,7 +157,9 @@ def _bind(name: str, address: tuple[str, int]) -> socket.socket:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         return socket.create_server(address, family=family, backlog=128)
     except OSError as exc:
-        raise OSError(f"{name}: cannot listen there: {exc.strerror or exc}") from exc
+        why = str(exc.strerror or exc).partition(" (while")[0]  # Python adds the address, which is there already
+        remedy = "another port" if exc.errno in (errno.EADDRINUSE, errno.EACCES) else "an address of this machine"
+        raise OSError(f"{name}: cannot listen there: {why}; give {remedy}") from exc
 
 
 async def _listener(state: State, sock: socket.socket) -> asyncio.Server:
