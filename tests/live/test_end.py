@@ -44,5 +44,5 @@ def test_players_come_to_the_end(tmp_path):
     with av.open(io.BytesIO(film)) as back:
         assert len(list(back.decode(video=0))) == 60
     assert sum(map(float, re.findall(r"#EXTINF:([\d.]+)", playlist))) == pytest.approx(2.5, abs=0.1)
-    assert said[-2].startswith("60 frames in, 60 out")
-    assert "players to come to the end" in said[-1]
+    assert "players to come to the end" in said[-2]
+    assert said[-1].startswith("60 frames in, 60 out")

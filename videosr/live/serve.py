@@ -323,14 +323,14 @@ class Server:
                 output.finish()
             if self._side is not None:
                 self._side.close()
-            self._tell_of_lost()  # with the last frames
-            self._say(self.summary())
-            if self._front is not None:
-                try:
-                    if by_itself:
-                        self._see_off(self._front)
-                finally:
+            try:
+                if self._front is not None and by_itself:
+                    self._see_off(self._front)
+            finally:
+                if self._front is not None:
                     self._front.close()
+                self._tell_of_lost()  # with the last frames
+                self._say(self.summary())
 
     def _see_off(self, front: Front) -> None:
         """Let players that are behind come to the end."""
