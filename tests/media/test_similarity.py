@@ -8,6 +8,8 @@ from clips import make_clip
 from videosr.media.checks.readback import read_file
 from videosr.media.checks.similarity import MOST, Samples, compare
 from videosr.media.checks.verify import verify
+from videosr.progress import Progress
+from videosr.transcode import TranscodeOptions, transcode
 
 
 def scene(n, height=72, width=128):
@@ -94,3 +96,55 @@ def test_copies_of_few_samples_are_no_false_alarm(tmp_path, videosr, width, heig
     report = verify(clip, tmp_path / "b.mkv")
     assert report.problems == []
     assert (report.facts["likeness"] is not None) == compared
+
+
+def of_two_tones(path, dark, light, invert=False):
+    """A still picture of 1 bit a pixel: ordered dither of a ramp."""
+    ramp = np.linspace(dark, light, 96)[None].repeat(64, 0)
+    threshold = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16
+    white = (ramp > np.tile(threshold, (16, 24))) ^ invert
+    with av.open(str(path), "w", format="image2") as out:
+        stream = out.add_stream("png" if path.suffix == ".png" else "tiff")
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "monob"
+        frame = av.VideoFrame.from_ndarray(np.where(white, 255, 0).astype(np.uint8), "gray")
+        out.mux(stream.encode(frame.reformat(format="monob")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def upscale(source, output):
+    transcode(source, output, TranscodeOptions(), Progress(source.name, quiet=True))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_a_dithered_picture_of_one_bit_passes(tmp_path, suffix):
+    source = of_two_tones(tmp_path / f"in{suffix}", 0.6, 1.0)
+    upscale(source, tmp_path / "out.png")
+    report = verify(source, tmp_path / "out.png")
+    assert report.problems == []
+    assert report.facts["likeness"]["samples"] == 1
+
+
+def test_an_inverted_picture_of_one_bit_is_found(tmp_path):
+    source = of_two_tones(tmp_path / "in.png", 0.6, 1.0)
+    upscale(of_two_tones(tmp_path / "other.png", 0.6, 1.0, invert=True), tmp_path / "out.png")
+    assert any("pictures differ" in line for line in verify(source, tmp_path / "out.png").problems)
+
+
+def test_one_bit_is_reduced_to_the_right_mean(tmp_path):
+    source = of_two_tones(tmp_path / "in.png", 0.6, 1.0)
+    with av.open(str(source)) as file:
+        whole = next(file.decode(video=0)).to_ndarray(format="gray")
+    assert abs(read_file(source, 0).samples.pictures[0].mean() - whole.mean()) < 1
+
+
+def test_a_picture_of_an_animation_has_no_duration(tmp_path):
+    source = tmp_path / "in.gif"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 36, "rgb8"
+        frame = av.VideoFrame.from_ndarray(PICTURES[0], "rgb24").reformat(width=64, height=36, format="rgb8")
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    upscale(source, tmp_path / "out.png")
+    assert verify(source, tmp_path / "out.png").problems == []

@@ -110,7 +110,7 @@ def verify(
         check.picture(before, after, scale)
         # Each field of interlaced video may have become a frame.
         fields = 2 if interlaced and before.pts and len(after.pts) == 2 * len(before.pts) else 1
-        check.times(before, after, fields, timed=Numbered.of(output) is None)
+        check.times(before, after, fields, timed=container != "image")
         check.likeness(before, after, fields)
         check.riders(before, after, fields)
         check.streams(a, b, main, before, after)
@@ -190,7 +190,7 @@ class _Check:
     def times(self, a: Reading, b: Reading, fields: int = 1, timed: bool = True) -> None:
         """Number, presentation times and last duration of the frames, `fields` of them for each of the input.
 
-        Of numbered pictures it is their number alone: they are not `timed`.
+        Of pictures, numbered or one, it is their number alone: they are not `timed`.
         """
         was_pts, was_durations = _in_fields(a, fields)
         tick = a.tick / fields
