@@ -64,7 +64,8 @@ def rgb_from_ycc(matrix: Matrix) -> NDArray[np.float64]:
     if matrix == Matrix.YCGCO:  # H.273 8.3: planes are Y, Cg, Co
         return np.array([[1.0, -1.0, 1.0], [1.0, 1.0, 0.0], [1.0, -1.0, -1.0]])
     if matrix not in _KR_KB:
-        raise InputError(f"matrix coefficients {matrix!r} are not supported")
+        name, known = getattr(matrix, "name", matrix), ", ".join(m.name for m in Matrix if m != Matrix.UNSPECIFIED)
+        raise InputError(f"matrix coefficients {name} of a frame's color say no way to R'G'B'; give one of: {known}")
     kr, kb = _KR_KB[matrix]
     kg = 1 - kr - kb
     return np.array(

@@ -211,7 +211,7 @@ class Frame:
         pts: presentation time in units of `time_base`.
         duration: in units of `time_base`; 0 where the stream does not say.
         time_base: seconds a tick.
-        color: as resolved (see `color.resolve`), so that nothing downstream has to guess.
+        color: as resolved (`colorinfo.resolve_color` does it for files), so that nothing downstream has to guess.
         sar: sample aspect ratio, 1 where the stream does not say.
         interlaced: the decoder marked the frame as interlaced.
         key: a keyframe of the input.
