@@ -199,7 +199,7 @@ def test_what_is_wrong_with_pictures_names_the_picture(tmp_path, videosr):
     third.write_bytes(whole[: len(whole) // 4])
     refused("cannot be decoded")
     third.write_bytes(b"no picture")
-    refused("cannot be decoded")
+    refused(" as png, which the first one is")
     third.write_bytes(b"")  # which FFmpeg takes for the end of the film
     refused("is empty (0 bytes)")
     third.unlink()

@@ -370,7 +370,11 @@ class Pictures:
                 if self.on_device and not isinstance(exc, av.error.InvalidDataError):
                     self._failure = exc.strerror or str(exc)
                 if file is not None and self._certain:  # else it may be one of those before, on another thread
-                    raise InputError(f"{file}: cannot be decoded: {exc.strerror}; make or copy it again") from exc
+                    kind = self._context.codec.canonical_name
+                    raise InputError(
+                        f"{file}: cannot be decoded as {kind}, which the first one is: {exc.strerror}; make or copy it "
+                        "again"
+                    ) from exc
                 # FFmpeg could not use this packet at all; the next ones may be fine.
                 self.bad_packets += 1
             if flushing:
