@@ -138,12 +138,13 @@ def test_one_bit_is_reduced_to_the_right_mean(tmp_path):
     assert abs(read_file(source, 0).samples.pictures[0].mean() - whole.mean()) < 1
 
 
-def test_a_picture_of_an_animation_has_no_duration(tmp_path):
+@pytest.mark.parametrize("colours", ["rgb8", "rgb4_byte"])
+def test_a_picture_of_an_animation_has_no_duration(tmp_path, colours):
     source = tmp_path / "in.gif"
     with av.open(str(source), "w") as out:
         stream = out.add_stream("gif", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 36, "rgb8"
-        frame = av.VideoFrame.from_ndarray(PICTURES[0], "rgb24").reformat(width=64, height=36, format="rgb8")
+        stream.width, stream.height, stream.pix_fmt = 128, 72, colours
+        frame = av.VideoFrame.from_ndarray(PICTURES[0], "rgb24").reformat(format=colours)
         out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     upscale(source, tmp_path / "out.png")

@@ -3,7 +3,7 @@
 An enlargement keeps the mean of every part of a picture, whatever network made it; wrong colours, green or black
 frames, and pictures at another frame's time do not. So frames are reduced to few R'G'B' pixels by their own tags,
 which takes grain, sharpness and most of what a codec loses out of the comparison. Of pictures with alpha what shows is
-compared, for colours that do not show are changed on purpose (`transparency`). Pictures of two tones, as scanned and
+compared, for colours that do not show are changed on purpose (`transparency`). Pictures of few tones, as scanned and
 dithered ones, do not keep the mean: where an enlargement goes below black or above white it is cut off.
 """
 
@@ -29,14 +29,16 @@ LEAST_PSNR = 20.0
 """dB, of every sampled frame."""
 LEAST_MEDIAN = 26.0
 """dB, of the middle one of all samples."""
-LEAST_TWO_TONES = 16.0
-"""dB, in place of both, where every picture is of two tones. Networks make 20 of the worst dither; black makes 6 of one
+LEAST_FEW_TONES = 16.0
+"""dB, in place of both, where every picture is of few tones. Networks make 20 of the worst dither; black makes 6 of one
 that is half white."""
-LEAST_CONTRAST = 128
-"""Codes of 255 by which two tones differ."""
+FEW_TONES, LEAST_CONTRAST = 16, 128
+"""Greys at most of a picture of few tones, and codes of 255 between the darkest and the lightest."""
 MOST_COLOUR = 2.0
 """RMS codes by which the affine map that takes one video's colours to the other's may move them. What codecs lose is no
 such map: coarse H.264 moves real clips by up to 0.8; BT.601 taken for BT.709 by 2 to 4, limited range for full by 8."""
+MOST_COLOUR_FEW_TONES = 32.0
+"""The same where every picture is of few tones; networks take the worst dither 23 away."""
 GREY = 128
 """What pictures with alpha are shown on."""
 LEAST_MOTION = 2.0
@@ -57,7 +59,7 @@ class Samples:
         step: every frame whose number this divides is a sample.
         pictures: (rows, columns, 3) uint8 by the frame's number.
         visible: the same, on grey, of frames with alpha.
-        two_tones: numbers of the frames that are of two tones.
+        few_tones: numbers of the frames that are of few tones.
     """
 
     size: tuple[int, int] | None = None
@@ -67,7 +69,7 @@ class Samples:
     step: int = 1
     pictures: dict[int, Array] = field(default_factory=dict)
     visible: dict[int, Array] = field(default_factory=dict)
-    two_tones: set[int] = field(default_factory=set)
+    few_tones: set[int] = field(default_factory=set)
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def _wanted(self, number: int) -> bool:
@@ -82,16 +84,16 @@ class Samples:
         if self._wanted(number):
             if frame.format.name in ("monob", "monow"):  # which FFmpeg's scaler would not reduce to the right mean
                 frame = self._reformatter.reformat(frame, format="gray", threads=1)
-            if self._has_two_tones(frame):
-                self.two_tones.add(number)
+            if self._has_few_tones(frame):
+                self.few_tones.add(number)
             self.pictures[number] = self._small(frame)
             if frame.format.has_palette or any(c.is_alpha for c in frame.format.components):
                 self.visible[number] = self._small(self._on_grey(frame))
 
-    def _has_two_tones(self, frame: av.VideoFrame) -> bool:
-        grey = self._reformatter.reformat(frame, format="gray", threads=1).to_ndarray()
-        dark, light = grey.min(), grey.max()
-        return bool(light - dark >= LEAST_CONTRAST and ((grey == dark) | (grey == light)).all())
+    def _has_few_tones(self, frame: av.VideoFrame) -> bool:
+        grey: Array = self._reformatter.reformat(frame, format="gray", threads=1).to_ndarray()
+        tones = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+        return bool(len(tones) <= FEW_TONES and tones[-1] - tones[0] >= LEAST_CONTRAST)
 
     def _small(self, frame: av.VideoFrame) -> Array:
         if self.size is None:
@@ -147,7 +149,7 @@ class Likeness:
         colour: RMS codes by which colours as a whole are moved.
         noise: RMS codes by which they differ besides.
         late: how many frames later than the first video the second shows its pictures: -1, 0 or 1.
-        two_tones: the first video's pictures are all of two tones.
+        few_tones: the first video's pictures are all of few tones.
     """
 
     samples: int
@@ -157,7 +159,7 @@ class Likeness:
     colour: float
     noise: float
     late: int
-    two_tones: bool = False
+    few_tones: bool = False
 
     @property
     def problems(self) -> list[str]:
@@ -165,7 +167,7 @@ class Likeness:
         if not self.samples:
             return []
         lines = []
-        least_median, least = (LEAST_TWO_TONES,) * 2 if self.two_tones else (LEAST_MEDIAN, LEAST_PSNR)
+        least_median, least = (LEAST_FEW_TONES,) * 2 if self.few_tones else (LEAST_MEDIAN, LEAST_PSNR)
         if self.median < least_median:
             lines.append(
                 f"pictures differ: PSNR of small copies {self.median:.1f} dB, at least {least_median:g} expected"
@@ -175,9 +177,9 @@ class Likeness:
                 f"frame {self.worst_frame} shows another picture: PSNR of small copies {self.worst:.1f} dB, at least "
                 f"{least:g} expected"
             )
-        # Noise shrinks the contrast of what is fitted to it.
-        if self.colour > max(MOST_COLOUR, self.noise) and not self.two_tones:
-            lines.append(f"colours are off by {self.colour:.1f} codes of 255, at most {MOST_COLOUR:g} expected")
+        most = MOST_COLOUR_FEW_TONES if self.few_tones else MOST_COLOUR
+        if self.colour > max(most, self.noise):  # noise shrinks the contrast of what is fitted to it
+            lines.append(f"colours are off by {self.colour:.1f} codes of 255, at most {most:g} expected")
         if self.late:
             lines.append(f"pictures are shown one frame {'late' if self.late > 0 else 'early'}")
         return lines
@@ -210,7 +212,7 @@ def compare(a: Samples, b: Samples, fields: int = 1) -> Likeness:
     middle = sorted(scores)[len(scores) // 2][0]
     worst, frame = min(scores)
     late = late if votes[late] >= 3 and votes[late] > votes[0] else 0
-    return Likeness(len(scores), middle, worst, frame, *_moved(pairs), late, a.two_tones >= {n for _, n in scores})
+    return Likeness(len(scores), middle, worst, frame, *_moved(pairs), late, a.few_tones >= {n for _, n in scores})
 
 
 def _moved(pairs: list[tuple[Array, Array]]) -> tuple[float, float]:
