@@ -17,6 +17,7 @@ from videosr.media.decoder import Decoder
 from videosr.media.stills import mixed, sequence
 from videosr.media.stills.mixed import common_format
 from videosr.media.stills.numbered import Numbered
+from videosr.progress import Progress
 
 GREYS = np.stack([np.full(256, 255), *[np.arange(256)] * 3], -1).astype(np.uint8)
 """A palette: alpha, red, green and blue of each code."""
@@ -376,15 +377,24 @@ def test_the_input_is_no_output(tmp_path, videosr):
     assert [(tmp_path / "scan" / f"{n:05d}.png").read_bytes() for n in range(8, 14)] == before
 
 
-def test_several_processes_make_the_same_pictures(clip, tmp_path, out, videosr):
+def test_several_processes_make_the_same_pictures(clip, tmp_path, out, videosr, monkeypatch):
     straight = tmp_path / "straight"
     straight.mkdir()
     assert videosr("upscale", clip, straight / "%d.png", "-q").code == 0
+    there = []
+    frames = Progress.frames
+
+    def counted(self, done):
+        there.append(len(names(out)))
+        frames(self, done)
+
+    monkeypatch.setattr(Progress, "frames", counted)
     done = videosr("upscale", clip, out / "%d.png", "--jobs", "2", "-q")
     assert done.code == 0, done.err
     for name in names(straight):
         assert (out / name).read_bytes() == (straight / name).read_bytes()
     assert names(out) == names(straight)
+    assert any(0 < count < 40 for count in there), "pictures come as they are made"
 
 
 @pytest.mark.parametrize(("output", "way"), [("-", "-o - | ..."), ("a b.y4m", "-o - > '")])

@@ -83,8 +83,14 @@ _last = threading.local()
 class Crew(Protocol):
     """Makes a film's segments in other processes."""
 
-    def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
-        """Make all that the journal lacks, as `Film.fill` would; report it to `progress` and in the upscaler's counts.
+    def fill(self, film: Film, journal: Journal, told: Callable[[int], None], warn: Callable[[str], None]) -> None:
+        """Make all that the journal lacks, as `Film.fill` would, and add to the counts of the film's upscaler.
+
+        Args:
+            film: just opened.
+            journal: of its output.
+            told: is called with the number of frames made so far; may raise.
+            warn: is told what goes wrong without ending the work.
 
         Raises:
             VideosrError: something could not be made.
@@ -261,7 +267,7 @@ def _fill(
     if crew is None:
         film.fill(journal.gaps(), journal.folder, told)
     else:
-        crew.fill(film, journal, progress)
+        crew.fill(film, journal, told, progress.warning)
     meanwhile()
     report.warnings(_not_finite(film.upscaler))
     if _changed(film):

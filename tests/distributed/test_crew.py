@@ -86,9 +86,9 @@ class Here:
                 yield number, result
             under_way += islice(jobs, 1)
 
-    def fill(self, film, journal, progress):
+    def fill(self, film, journal, told, warn):
         folder = None if self.sent else journal.folder
-        fill(film, journal, progress, self, self.size, threads=1, folder=folder)
+        fill(film, journal, told, warn, self, self.size, threads=1, folder=folder)
 
 
 COLOR = (1, 1, 1, 1, 1)

@@ -34,7 +34,6 @@ from videosr.film import Film
 from videosr.journal import Journal, fingerprint
 from videosr.machine import cores
 from videosr.media.stills.numbered import Numbered
-from videosr.progress import Progress
 
 SHARE = 8
 """CPUs that a task takes of nodes with more, where `--threads` does not say."""
@@ -128,11 +127,11 @@ class RayCrew:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
+    def fill(self, film: Film, journal: Journal, told: Callable[[int], None], warn: Callable[[str], None]) -> None:
         """See `transcode.Crew`."""
         with connected(self._address):
             cluster = _Cluster(film)
-            fill(film, journal, progress, cluster, cluster.slots(), threads=cluster.cpus)
+            fill(film, journal, told, warn, cluster, cluster.slots(), threads=cluster.cpus)
 
 
 @dataclass(slots=True, eq=False)

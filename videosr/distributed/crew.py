@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from videosr.film import Film
 from videosr.journal import Journal, segment_name
 from videosr.machine import cores
 from videosr.media.segments import Segment
-from videosr.progress import Progress
 
 ATTEMPTS = 4
 """How often a segment is tried at most, if workers die at it."""
@@ -45,17 +44,18 @@ class LocalCrew:
             raise UsageError(f"--jobs {size} is not positive")
         self._size = size
 
-    def fill(self, film: Film, journal: Journal, progress: Progress) -> None:
+    def fill(self, film: Film, journal: Journal, told: Callable[[int], None], warn: Callable[[str], None]) -> None:
         """See `transcode.Crew`."""
         share = max(1, cores() // self._size)
         with Pool(self._size) as pool:
-            fill(film, journal, progress, pool, self._size, threads=share, folder=journal.folder)
+            fill(film, journal, told, warn, pool, self._size, threads=share, folder=journal.folder)
 
 
 def fill(
     film: Film,
     journal: Journal,
-    progress: Progress,
+    told: Callable[[int], None],
+    warn: Callable[[str], None],
     workers: Workers,
     size: int,
     *,
@@ -67,7 +67,8 @@ def fill(
     Args:
         film: just opened.
         journal: of its output.
-        progress: is told of frames and warnings.
+        told: is called with the number of frames made so far; may raise.
+        warn: is told what goes wrong without ending the work.
         workers: make the segments.
         size: how many workers there are, about.
         threads: of the network in each of them, if the film's options do not say.
@@ -80,18 +81,25 @@ def fill(
     if film.upscaler.sequential:
         name = film.upscaler.engine.network.name
         raise UsageError(f"{name} keeps a state of its own and needs all frames in order: leave --jobs and --ray out")
-    _Head(film, journal, progress, folder, threads).work(workers, size)
+    _Head(film, journal, told, warn, folder, threads).work(workers, size)
 
 
 class _Head:
     """One run of `fill`."""
 
-    def __init__(self, film: Film, journal: Journal, progress: Progress, folder: Path | None, threads: int) -> None:
-        self._film, self._journal, self._progress, self._folder = film, journal, progress, folder
+    def __init__(
+        self,
+        film: Film,
+        journal: Journal,
+        told: Callable[[int], None],
+        warn: Callable[[str], None],
+        folder: Path | None,
+        threads: int,
+    ) -> None:
+        self._film, self._journal, self._told, self._warn, self._folder = film, journal, told, warn, folder
         upscale = film.options.upscale
         self._options = replace(film.options, upscale=replace(upscale, threads=upscale.threads or threads))
-        self._finished = {segment.first: segment.frames for segment in journal.segments()}
-        self._before = sum(self._finished.values())
+        self._finished = {segment.first for segment in journal.segments()}
         self._counts: dict[int, int] = {}
         self._made = 0
         self._linear = False
@@ -121,7 +129,7 @@ class _Head:
 
         for first, outcome in workers.run(jobs()):
             if isinstance(outcome, Failed) and outcome.lost and not last:
-                self._progress.warning(f"{outcome.message}: frames from {first} on are made again")
+                self._warn(f"{outcome.message}: frames from {first} on are made again")
                 self._count(first, 0)
                 lost.append(given.pop(first))
                 continue
@@ -153,9 +161,9 @@ class _Head:
             case Told(Uncut()):
                 if not self._linear:
                     self._linear = True
-                    self._progress.warning("cannot be decoded from its middle on: each segment decodes all before it")
+                    self._warn("cannot be decoded from its middle on: each segment decodes all before it")
             case Told(str(line)):
-                self._progress.warning(line)
+                self._warn(line)
             case Done(Made() as made):
                 upscaler = self._film.upscaler
                 upscaler.reused += made.reused
@@ -171,7 +179,7 @@ class _Head:
     def _count(self, first: int, done: int) -> None:
         self._made += done - self._counts.get(first, 0)
         self._counts[first] = done
-        self._progress.frames(self._before + self._made)
+        self._told(self._made)
 
     def _part(self, first: int) -> Path:
         return self._journal.folder / f".{segment_name(first)}.sent"
