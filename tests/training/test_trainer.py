@@ -146,6 +146,37 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize("iteration", [6, 12])
+def test_a_validation_that_was_interrupted_is_made_up_for(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iteration: int
+) -> None:
+    run(config_path, device="cpu", say=quiet)
+    (tmp_path / "run").rename(tmp_path / "straight")
+    validate = Trainer.validate
+
+    def interrupted(self: Trainer) -> dict[str, dict[str, float]]:
+        if self.iteration == iteration:
+            raise KeyboardInterrupt
+        return validate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config_path, device="cpu", say=quiet)
+    best = run(config_path, resume=True, device="cpu", say=quiet)
+
+    def scores(folder: Path) -> list[tuple[int, object]]:
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return [(line["iteration"], line["psnr_y"]) for line in lines if "psnr_y" in line]
+
+    assert scores(best.parent) == scores(tmp_path / "straight")
+    for name in ("last", "best"):
+        (ours, _), (straight, _) = (
+            checkpoint.load(folder / f"{name}.safetensors") for folder in (best.parent, tmp_path / "straight")
+        )
+        assert same(ours.state_dict(), straight.state_dict())
+
+
 INTERRUPTED = """
 import os, signal, sys
 from videosr.training import run

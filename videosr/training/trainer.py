@@ -147,6 +147,7 @@ class Trainer:
         network: what the optimiser moves.
         average: the exponential average of its folded kernels, a plain network: what is validated and exported.
         iteration: updates done so far.
+        validated: the one after which it was last validated; 0: not yet.
         best: the best validation score so far, dB.
         seconds: spent training so far, without validation.
     """
@@ -186,7 +187,7 @@ class Trainer:
             isinstance(module, DropPath) and module.rate for module in self.network.modules()
         )
         self._update = self._learn if self.adversary or drawn or not cuda else Recorded(self._learn, say)
-        self.iteration, self.best, self.seconds = 0, -math.inf, 0.0
+        self.iteration, self.validated, self.best, self.seconds = 0, 0, -math.inf, 0.0
 
     @property
     def checkpoint_path(self) -> Path:
@@ -201,6 +202,7 @@ class Trainer:
         """
         state = {
             "iteration": self.iteration,
+            "validated": self.validated,
             "best": self.best,
             "seconds": self.seconds,
             "network": self.network.state_dict(),
@@ -235,6 +237,7 @@ class Trainer:
             if self.adversary:
                 self.adversary.load_state_dict(state["adversary"])
             self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
+            self.validated = state.get("validated", self.iteration)  # older checkpoints do not say
             torch.set_rng_state(state["torch_rng"].cpu())
         except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
             reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
@@ -338,8 +341,10 @@ class Trainer:
         if self.iteration == 0 and isinstance(self.network, ParagonSR2):
             self._look(sampler)
         reports: list[dict[str, Tensor]] = []
-        clock = time.monotonic()
         try:
+            if self.validated < self.iteration and self._due(self.config.output.validate_every):
+                self._validate_and_export()  # in which the run was interrupted
+            clock = time.monotonic()
             for lr, hr, average in self._batches(sampler):
                 with held():  # half a step is none that could be gone on from
                     reports.append(self.step(lr, hr, average))
@@ -408,6 +413,7 @@ class Trainer:
         if score >= self.best:
             self.best = score
             self.export(self.folder / "best.safetensors")
+        self.validated = self.iteration
 
     def _to_tensor(self, images: NDArray[Any]) -> Tensor:
         """(N, H, W, 3) to (N, 3, H, W) in 0..1, which that memory makes channels_last as it is; uint8 is scaled."""
