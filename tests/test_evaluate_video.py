@@ -203,10 +203,12 @@ def test_a_clip_is_measured_in_every_model_and_quality(tmp_path: Path) -> None:
     assert rows[0].psnr_y > rows[2].psnr_y
 
 
-def test_a_model_that_loses_frames_or_size_is_named() -> None:
+def test_a_model_that_returns_other_frames_or_sizes_is_named() -> None:
     originals = film(3)
     with pytest.raises(EngineError, match="lossy returned only 2 frames"):
         compare(originals[:2], originals, model="lossy")
+    with pytest.raises(EngineError, match="doubling returned more than the 2 frames there are"):
+        compare(originals, originals[:2], model="doubling")
     with pytest.raises(EngineError, match=r"returned size \(64, 48\) instead of \(128, 96\)"):
         compare([shrink(f, 2) for f in originals], originals)
     with pytest.raises(EngineError, match="returned frame 1 instead of 0"):

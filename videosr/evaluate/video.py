@@ -268,6 +268,8 @@ def compare(
                 restless.append(flicker(*pairs))
                 strayed.append(motion_error(*pairs))
             before = now
+        if next(frames, None) is not None:
+            raise EngineError(f"{clip}: {model} returned more than the {len(rows)} frames there are")
         seen = vmaf.result() if vmaf is not None else (None, None)
     y, cb, cr, ssim = (float(x) for x in np.mean(rows, axis=0))
     return VideoScores(
