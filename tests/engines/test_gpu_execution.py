@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hostdevice import DeviceArray, HostContext, HostDevice, on_device
 
-from videosr.engines.gpu_execution import Conversion, Execution, Layout
+from videosr.engines.gpu_execution import Conversion, Execution, Layout, _Slot
 from videosr.errors import EngineError
 
 SHAPE, LARGE, STATE = (1, 3, 4, 5), (1, 3, 8, 10), (1, 2, 4, 5)
@@ -220,6 +221,32 @@ def test_results_may_be_fetched_by_another_thread():
         thread.join()
     assert len(results) == 3
     assert all(result is results[0] for result in results)
+
+
+def test_results_may_be_fetched_by_another_thread_while_their_slot_is_asked_for():
+    _, execution = hoisted(HostDevice(), slots=1)
+
+    class Fetched(_Slot):
+        """Its result is fetched elsewhere as soon as it has been looked whether there is one."""
+
+        @property
+        def ticket(self):
+            found = _Slot.ticket.__get__(self)
+            if found is not None:
+                _Slot.ticket.__set__(self, None)
+                execution.result(found)
+            return found
+
+        @ticket.setter
+        def ticket(self, value):
+            _Slot.ticket.__set__(self, value)
+
+    (slot,) = execution._slots
+    execution._slots = [Fetched(**{field.name: getattr(slot, field.name) for field in dataclasses.fields(slot)})]
+    for frame in film(3):
+        execution.submit([frame, frame])
+    frame = film(1, seed=9)[0]
+    assert np.array_equal(execution.run([frame, frame])[0], independent({"input": frame, "average": frame})["output"])
 
 
 def test_tickets_nobody_asks_for_cost_nothing():

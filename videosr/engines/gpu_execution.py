@@ -206,8 +206,9 @@ class Execution:
         slot = self._slots[self._turn % len(self._slots)]
         tensors = self._tensors[self._turn % len(self._tensors)]
         self._turn += 1
-        if slot.ticket is not None:
-            self.result(slot.ticket)
+        earlier = slot.ticket  # asked once: another thread may fetch that result meanwhile
+        if earlier is not None:
+            self.result(earlier)
         device, net, conversion = self._device, self._net[tensors.lane], self._conversion
         stays = self._take(slot, arrays)
         if conversion is not None:
