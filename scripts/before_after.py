@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("--model", default=registry.DEFAULT)
     options = parser.parse_args()
     x, y, width, height = options.crop
-    if options.output.suffix.lower() not in IMAGES:
+    suffix = options.output.suffix.lower()
+    if suffix not in IMAGES:
         parser.error(f"{options.output}: a picture's name ends in {', '.join(IMAGES)}")
     with Decoder(options.clip, start=options.at, frames=1) as decoder:
         frame = next(iter(decoder))
@@ -61,7 +62,7 @@ def main() -> None:
     planes = tuple(np.ascontiguousarray(joined[:, :, i]) for i in range(3))
     full = ColorSpec(matrix=Matrix.RGB, range=Range.FULL)
     made = Frame(planes=planes, format=rgb, pts=0, time_base=frame.time_base, color=full)
-    write_image(options.output, made, image_settings(options.output, EncoderSettings(), replace(info, format=rgb)))
+    write_image(options.output, made, image_settings(suffix, EncoderSettings(), replace(info, format=rgb)))
 
 
 if __name__ == "__main__":

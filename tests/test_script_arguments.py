@@ -12,6 +12,7 @@ import pytest
 from clips import make_clip
 
 from videosr.errors import InputError
+from videosr.evaluate import read_image
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -148,3 +149,9 @@ def test_each_turn_of_the_vapoursynth_bar_takes_frames_that_were_not_asked_for(s
         bar.serve("videosr", "off", 0, str(clip))
         assert asked == set(range(frames))
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_before_and_after_stand_side_by_side(script, clip, tmp_path):
+    output = tmp_path / "both.PNG"
+    script("before_after", clip, output, "--crop", "4,2,32,24").main()
+    assert read_image(output).shape == (48, 2 * 64 + 4, 3)
