@@ -241,10 +241,11 @@ def test_results_may_be_fetched_by_another_thread_while_their_slot_is_asked_for(
         def ticket(self, value):
             _Slot.ticket.__set__(self, value)
 
+    frame = film(1)[0]
+    first = execution.submit([frame, frame])
     (slot,) = execution._slots
-    execution._slots = [Fetched(**{field.name: getattr(slot, field.name) for field in dataclasses.fields(slot)})]
-    for frame in film(3):
-        execution.submit([frame, frame])
+    first.slot = Fetched(**{field.name: getattr(slot, field.name) for field in dataclasses.fields(slot)})
+    execution._slots = [first.slot]
     frame = film(1, seed=9)[0]
     assert np.array_equal(execution.run([frame, frame])[0], independent({"input": frame, "average": frame})["output"])
 
