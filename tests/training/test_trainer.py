@@ -177,6 +177,23 @@ def test_a_validation_that_was_interrupted_is_made_up_for(
         assert same(ours.state_dict(), straight.state_dict())
 
 
+@pytest.mark.parametrize(("earlier", "told"), [("500", "505"), ("10k", "5")])
+def test_the_header_of_foreign_weights_may_say_anything_of_their_iterations(
+    config_path: Path, tmp_path: Path, earlier: str, told: str
+) -> None:
+    weights = tmp_path / "before.safetensors"
+    checkpoint.save(
+        weights, ParagonSR2("light", 2), name="before", training="elsewhere", license="MIT", iterations=earlier
+    )
+    config = load_config(config_path)
+    trainer = Trainer(
+        replace(config, network=replace(config.network, variant="light", weights=weights)), "cpu", say=quiet
+    )
+    trainer.iteration = 5
+    trainer.export(tmp_path / "after.safetensors")
+    assert checkpoint.load(tmp_path / "after.safetensors")[1].metadata["iterations"] == told
+
+
 INTERRUPTED = """
 import os, signal, sys
 from videosr.training import run

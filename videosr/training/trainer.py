@@ -246,6 +246,7 @@ class Trainer:
     def export(self, path: Path) -> None:
         """The averaged weights as `.safetensors`, with what one has to know of them in the header."""
         before = self._before.get("training")
+        earlier = self._before.get("iterations", "")  # which others may have written
         checkpoint.save(
             path,
             self.average,
@@ -254,7 +255,7 @@ class Trainer:
             # A network that has hardly seen subsampled chroma is not to be trusted with it.
             chroma="network" if self.config.degradation.subsampled >= 0.5 else "interpolated",
             license=self.config.output.licence,
-            iterations=str(self.iteration + int(self._before.get("iterations", 0))),
+            iterations=str(self.iteration + (int(earlier) if earlier.isdecimal() else 0)),
         )
 
     def step(self, lr: Tensor, hr: Tensor, average: Tensor | None) -> dict[str, Tensor]:
