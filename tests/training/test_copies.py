@@ -6,6 +6,7 @@ import pytest
 from test_data import packed, run_of
 
 from videosr.metrics import imresize
+from videosr.training import copies
 from videosr.training.config import DataConfig, DegradationConfig, RegularisationConfig, TrainingConfig
 from videosr.training.copies import Copies, build_copies
 from videosr.training.data import PatchSampler
@@ -68,6 +69,23 @@ def test_copies_are_what_codecs_make_of_whole_pictures(tmp_path: Path, photos: P
         assert len(set(errors)) > 1
     batch = PatchSampler(tmp_path / "run", config).batch(0)
     assert (batch.lr == PatchSampler(tmp_path / "run", config).batch(0).lr).all()
+
+
+def test_copies_whose_index_was_not_written_are_made_again(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = run(tmp_path, photos, NOTHING)
+    copied(tmp_path, config)
+    before = (tmp_path / "run" / "copies.npy").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            copied(tmp_path, replace(config, degradation=replace(NOTHING, copies=2)))
+    assert copied(tmp_path, config)
+    assert (tmp_path / "run" / "copies.npy").read_bytes() == before
 
 
 def test_copies_of_a_film_belong_to_their_frames(tmp_path: Path, film: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from videosr.errors import InputError
 from videosr.metrics import imresize
+from videosr.training import packing
 from videosr.training.config import (
     DataConfig,
     DegradationConfig,
@@ -121,6 +122,23 @@ def test_a_pack_is_made_again_only_when_something_changed(tmp_path: Path, photos
     write_image(never / "renamed.png", scene(7))
     with pytest.raises(InputError, match=r"more\.png: is the image .*renamed\.png"):
         packed(tmp_path, config)
+
+
+def test_a_pack_whose_index_was_not_written_is_made_again(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = DataConfig(train=(photos,), factors=(1.0,))
+    packed(tmp_path, config)
+    before = (tmp_path / "run" / "pack.npy").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            packed(tmp_path, replace(config, factors=(1.5,)))
+    assert packed(tmp_path, config)
+    assert (tmp_path / "run" / "pack.npy").read_bytes() == before
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])

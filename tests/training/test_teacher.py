@@ -108,6 +108,10 @@ def test_regions_are_shown_to_the_teacher_once_and_patches_cut_from_those(tmp_pa
     said.clear()
     build_taught(tmp_path, config, teacher, said.append)
     assert said == []
+    (tmp_path / "taught_target.npy").unlink()
+    build_taught(tmp_path, config, teacher, said.append)
+    assert said
+    said.clear()
     other = replace(config, teacher=replace(config.teacher, share=0.5))
     build_taught(tmp_path, other, Teacher(other.teacher, 2, CPU), said.append)
     assert said

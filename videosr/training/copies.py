@@ -85,6 +85,7 @@ def build_copies(folder: Path, config: TrainingConfig, say: Callable[[str], None
         return _degraded(pixels, entries[job[0]], np.random.default_rng((config.schedule.seed, *job)), config)
 
     made: list[int] = []
+    index_path.unlink(missing_ok=True)  # a run that is killed must leave no index of other data
     partial = data_path.with_suffix(".partial")
     with written(data_path, partial) as file, ThreadPoolExecutor(max(config.data.workers, 1)) as pool:
         step = _AHEAD * max(config.data.workers, 1)

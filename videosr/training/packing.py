@@ -202,6 +202,7 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
     groups: dict[tuple[int, bool], dict[float, list[tuple[int, int, int, int]]]] = {}
     rng = np.random.default_rng(0)  # the same pack however often it is made
     offset = 0
+    index_path.unlink(missing_ok=True)  # a run that is killed must leave no index of other data
     with written(data_path, data_path.with_suffix(".partial")) as pack:
         for source, name, clip in _sources(images, videos, config):
             if twin := next(filter(None, map(forbidden.match, clip)), None):

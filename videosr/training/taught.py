@@ -109,15 +109,14 @@ def build_taught(folder: Path, config: TrainingConfig, teacher: Teacher, say: Ca
     drawn = (config.network.scale, config.data.frames, config.data.candidates, config.schedule.seed)
     settings = (read_entries(folder)[0], weights, lessons.share, lessons.regions, lessons.edge, drawn)
     key = hashlib.sha256(repr((settings, config.degradation)).encode()).hexdigest()
-    index_path = folder / "taught.json"
-    if index_path.exists() and json.loads(index_path.read_text())["key"] == key:
+    index_path, names = folder / "taught.json", (folder / "taught_lr.npy", folder / "taught_target.npy")
+    if all(path.exists() for path in (index_path, *names)) and json.loads(index_path.read_text())["key"] == key:
         return
     index_path.unlink(missing_ok=True)
     data = replace(config.data, patch=lessons.edge, batch=_AT_ONCE, patterns=0.0)
     sampler = PatchSampler(folder, replace(config, data=data))
     edge, count = lessons.edge, lessons.regions
     say(f"having {lessons.weights.stem} look at {count} regions of {edge}x{edge}")
-    names = folder / "taught_lr.npy", folder / "taught_target.npy"
     with ExitStack() as stack:
         inputs, targets = (stack.enter_context(written(name, name.with_suffix(".partial"))) for name in names)
         for first in range(0, count, _AT_ONCE):
