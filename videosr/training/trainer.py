@@ -345,6 +345,7 @@ class Trainer:
         try:
             if self.validated < self.iteration and self._due(self.config.output.validate_every):
                 self._validate_and_export()  # in which the run was interrupted
+                self.save_checkpoint()
             clock = time.monotonic()
             for lr, hr, average in self._batches(sampler):
                 with held():  # half a step is none that could be gone on from
