@@ -81,3 +81,33 @@ async def look(url: str, folder: Path) -> None:
         assert " / " in await page.evaluate('document.getElementById("frames").textContent')
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
         assert "token" not in await page.evaluate("location.href")
+
+
+def test_the_page_goes_on_with_the_next_stream_at_its_address(tmp_path):
+    """Also where it could not see how the one before ended, as with Ctrl-C."""
+
+    def serve(port: int) -> tuple[Server, threading.Thread]:
+        source = SourceSpec(url="testsrc2=size=96x64:rate=12", format="lavfi")
+        target = parse_target(f"http://127.0.0.1:{port}/")
+        options = ServeOptions(source=source, targets=(target,), latency=60.0, steps=False, token="word")
+        server = Server(options, lambda _: None)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        return server, thread
+
+    async def look(server: Server, thread: threading.Thread) -> None:
+        port = server.page_port
+        try:
+            async with browser.browse(f"http://127.0.0.1:{port}/?token=word", tmp_path / "profile") as page:
+                assert await page.until("upscaled.currentTime > 0.5")
+                await page.until("began")
+                await page.evaluate("window.ofTheFirst = true")
+                server.stop()
+                await asyncio.to_thread(thread.join)
+                server, thread = await asyncio.to_thread(serve, port)
+                assert await page.until("!window.ofTheFirst && upscaled.currentTime > 0.5 && source.readyState >= 2")
+        finally:
+            server.stop()
+            thread.join()
+
+    asyncio.run(look(*serve(0)))

@@ -128,10 +128,11 @@ class Server:
         audio = self._open_audio(source, template, pushed)
         template.settle()
         self.ledger = Ledger(budget)
-        # Of what is live the first picture came before the forms were measured, and the others go on from there.
-        epoch = time.time() - (time.monotonic() - source.began if source.live else 0.0)
+        # Time of day at which the outputs' times begin, in seconds since 1970. Of what is live the first picture came
+        # before the forms were measured, and the others go on from there.
+        self._epoch = time.time() - (time.monotonic() - source.began if source.live else 0.0)
         whole = not real_time and (options.source.file or options.source.remote)
-        side = self._open_outputs(source.info, info, template, epoch, wait=not real_time, whole=whole)
+        side = self._open_outputs(source.info, info, template, wait=not real_time, whole=whole)
         fanout = Fanout(self._outputs, encoder, options.latency)
         self.intake = Intake(
             options.source,
@@ -176,7 +177,6 @@ class Server:
         source: StreamInfo,
         info: StreamInfo,
         template: Template,
-        epoch: float,
         *,
         wait: bool,
         whole: bool,
@@ -187,7 +187,6 @@ class Server:
             source: describes the source's pictures.
             info: describes the upscaled ones.
             template: of the streams that coded outputs hold.
-            epoch: time of day at which the output's times begin, for HLS.
             wait: nothing is dropped; the source waits for the outputs.
             whole: HLS files keep all their segments.
         """
@@ -196,7 +195,7 @@ class Server:
         common: dict[str, Any] = {"wait": wait, "say": self._say, "stop": self._stop}
         side, front = None, self._front
         if front is not None:
-            front.begin(epoch, segments)
+            front.begin(self._epoch, segments)
             self._served = Chunks(front.name, template, front.taker("upscaled"), lambda until: None, **common)
             self._outputs.append(self._served)
             if any(target.kind == "http" for target in options.targets):
@@ -209,7 +208,7 @@ class Server:
                 name = f"{public_url(target.text)}{f' #{pushed + 1}' if pushed else ''}"
                 self._outputs.append(Push(name, target.text, template, **common))
             elif target.kind == "hls":
-                folder = HlsFolder(Path(target.path), Segmenter(epoch, segments, whole=whole))
+                folder = HlsFolder(Path(target.path), Segmenter(self._epoch, segments, whole=whole))
                 self._outputs.append(Chunks(target.text, template, folder.take, folder.end, **common))
         return side
 
@@ -361,6 +360,7 @@ class Server:
         """The figures, as the page and `metrics` take them."""
         account, latency = self.ledger.account, self.ledger.latency
         return {
+            "began": self._epoch,
             "connected": self.intake.connected,
             "losses": self.intake.losses,
             "frames_in": account.taken,

@@ -11,6 +11,7 @@ const address = (path) => (token ? `${path}?token=${encodeURIComponent(token)}` 
 if (token) history.replaceState(null, "", location.pathname);
 
 let over = false; // the stream has ended
+let began = null; // when the one that is shown began; the next one at this address began later
 
 function player(video, path) {
   if (!Hls.isSupported()) {
@@ -133,7 +134,8 @@ async function figures() {
     const answer = await fetch(address("api/status"), { cache: "no-store" });
     if (!answer.ok) throw new Error(String(answer.status));
     const status = await answer.json();
-    if (over && !status.ended) location.reload(); // another one has begun
+    if (began && status.began && status.began !== began) location.reload(); // its segments count from 0 again
+    began = status.began || began;
     over = Boolean(status.ended);
     if (status.frames_in === undefined) {
       byId("message").textContent = "waiting for the source";
