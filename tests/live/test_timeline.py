@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,18 @@ def test_streams_stay_in_sync_across_a_leap():
     audio = [timeline.place("audio", far + n * FRAME, FRAME) for n in range(1, 5)]
     assert video[0] == late_audio == 50 * FRAME
     assert audio == video[1:]
+
+
+@pytest.mark.parametrize("seconds", [2, 6, 9, 11])
+def test_a_short_piece_that_begins_anew_goes_on_at_its_own_rate(seconds):
+    """As where short pieces come one after another through a pipe: the clock leaps back by no more than they last."""
+    timeline = Timeline()
+    count = seconds * 25
+    video, audio = [], []
+    for n in range(3 * count):
+        video.append(timeline.place("video", TICKS + n % count * FRAME, FRAME))
+        audio.append(timeline.place("audio", TICKS + n % count * FRAME, FRAME))
+    assert video == audio == [n * FRAME for n in range(3 * count)]
 
 
 def test_a_new_connection_goes_on_where_the_line_ends():

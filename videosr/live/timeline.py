@@ -70,8 +70,9 @@ class Timeline:
         else:
             before = lane.last
             # Or the stream has paused, while others went on by the same clock to where it comes back.
-            joins = self._joins(ticks + lane.offset, lane.reached) or (
-                lane.offset == self._offset and abs(ticks + lane.offset - self._end) <= FORWARD
+            out = ticks + lane.offset
+            joins = self._joins(out, lane.reached) or (
+                lane.offset == self._offset and out > lane.reached and abs(out - self._end) <= FORWARD
             )
         if not joins:
             lane.offset = self._leap(ticks, before)
