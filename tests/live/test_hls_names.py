@@ -78,6 +78,20 @@ def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path, data):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live-0.ts", "live-1.ts", "live.m3u8"]
 
 
+def test_the_playlist_ends_before_a_segment_that_could_not_be_written(tmp_path, data):
+    (tmp_path / "live-2.ts").mkdir()
+    folder = HlsFolder(tmp_path / "live.m3u8", Segmenter())
+    for n in range(3):
+        folder.take(Chunk(data, True, n * TICKS))
+    with pytest.raises(OutputError, match=r"live-2\.ts"):
+        folder.take(Chunk(data, True, 3 * TICKS))
+    folder.end()
+    lines = (tmp_path / "live.m3u8").read_text().splitlines()
+    assert [line for line in lines if line.endswith(".ts")] == ["live-0.ts", "live-1.ts"]
+    assert lines[-1] == "#EXT-X-ENDLIST"
+    assert not (tmp_path / "live-3.ts").exists()
+
+
 def test_segments_of_an_earlier_run_into_the_same_playlist_are_removed_and_nothing_else(tmp_path, data):
     written(tmp_path / "live.m3u8", data, 9)
     others = {"live-x.ts", "live-1.mkv", "other-1.ts", "xlive-1.ts"}

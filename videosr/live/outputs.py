@@ -378,6 +378,8 @@ class Chunks(Output):
 class HlsFolder:
     """HLS as files: a playlist and its segments, each complete when its name appears. Those of an earlier run go.
 
+    After a segment that could not be written none is written any more, and the playlist says that it ends before it.
+
     Segments are named after the playlist. Characters that mean something in a URL (RFC 8216, 4.1) are replaced in their
     names rather than escaped in the playlist: FFmpeg and others that read it as a file do not undo escapes.
 
@@ -393,6 +395,7 @@ class HlsFolder:
         self._path, self._segmenter = path, segmenter
         stem = _plain(path.stem)
         self._segment = f"{stem}-{{}}.ts"
+        self._failed = False
         earlier = path.exists()
         self._write(path, b"")
         path.unlink(missing_ok=True)
@@ -407,13 +410,24 @@ class HlsFolder:
         self._store(self._segmenter.add(chunk), ended=False)
 
     def _store(self, segment: Segment | None, *, ended: bool) -> None:
-        if segment is None:
+        if segment is None or self._failed:
             return
         folder = self._path.parent
-        self._write(folder / self._segment.format(segment.number), segment.data)
-        self._write(self._path, self._segmenter.playlist(self._segment, ended=ended).encode())
+        try:
+            self._write(folder / self._segment.format(segment.number), segment.data)
+        except OutputError:
+            self._failed = True
+            self._segmenter.segments.pop()
+            if self._segmenter.segments:  # what is there ends here
+                with suppress(OutputError):  # the cause is told, not what follows from it
+                    self._list(ended=True)
+            raise
+        self._list(ended=ended)
         if segment.number >= KEPT and not self._segmenter.whole:
             (folder / self._segment.format(segment.number - KEPT)).unlink(missing_ok=True)
+
+    def _list(self, *, ended: bool) -> None:
+        self._write(self._path, self._segmenter.playlist(self._segment, ended=ended).encode())
 
     def end(self, until: int = 0) -> None:
         """Say that nothing more comes, and at which pts the last packet ends. Raises OutputError."""
