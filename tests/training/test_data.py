@@ -233,6 +233,12 @@ def test_only_small_images_are_refused(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(InputError, match="no image of at least 500 pixels"):
         packed(tmp_path, DataConfig(train=(photos,)), 500)
     assert not (tmp_path / "run" / "pack.json").exists()
+    (tmp_path / "icons").mkdir()
+    write_image(tmp_path / "icons" / "small.png", scene(3)[:30, :30])
+    with pytest.raises(
+        InputError, match=r"^\S*icons: no image of at least 64 pixels"
+    ):  # else its share would be dropped
+        packed(tmp_path, DataConfig(train=(photos, tmp_path / "icons"), factors=(2, 3)), 32)
 
 
 def write_video(path: Path, pictures: list[np.ndarray], rate: int = 10) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +184,7 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
     same files and settings is kept.
 
     Raises:
-        InputError: a training picture is one of the forbidden ones, or none is large enough.
+        InputError: a training picture is one of the forbidden ones, or of a folder none is large enough.
         OutputError: the pack cannot be written.
     """
     images, videos = list_files(config.train)
@@ -219,8 +220,13 @@ def build_pack(folder: Path, config: DataConfig, min_size: int, say: Callable[[s
                     group = groups.setdefault((source, soft), {})
                     group.setdefault(factor, []).append((offset, height, width, len(small)))
                     offset += len(small) * small[0].size
-        if not groups:
-            raise InputError(f"{', '.join(map(str, config.train))}: no image of at least {min_size} pixels a side")
+        given = {source for source, _ in groups}
+        if without := [str(folder) for number, folder in enumerate(config.train) if number not in given]:
+            least = math.ceil(min_size * min(config.factors))
+            raise InputError(
+                f"{', '.join(without)}: no image of at least {least} pixels a side: leave that out of train, or give a "
+                "smaller patch"
+            )
     entries = []
     for number, ((source, _), group) in enumerate(groups.items()):
         share = config.shares[source] if config.shares else 1.0
