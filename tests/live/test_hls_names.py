@@ -68,24 +68,24 @@ def test_no_two_playlists_of_a_folder_share_segments_and_none_are_left_behind(tm
     assert len(list(tmp_path.glob("*.ts"))) == KEPT * len(STEMS)
 
 
-def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path, data):
-    (tmp_path / "live-1.ts").mkdir()
+def full_at(tmp_path, data, number):
+    """A folder of which that segment could not be written."""
+    (tmp_path / f"live-{number}.ts").mkdir()
     folder = HlsFolder(tmp_path / "live.m3u8", Segmenter())
-    for n in range(2):
+    for n in range(number + 1):
         folder.take(Chunk(data, True, n * TICKS))
-    with pytest.raises(OutputError, match=r"live-1\.ts: cannot be written"):
-        folder.take(Chunk(data, True, 2 * TICKS))
+    with pytest.raises(OutputError, match=rf"live-{number}\.ts: cannot be written"):
+        folder.take(Chunk(data, True, (number + 1) * TICKS))
+    return folder
+
+
+def test_what_cannot_be_written_leaves_nothing_half_written(tmp_path, data):
+    full_at(tmp_path, data, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live-0.ts", "live-1.ts", "live.m3u8"]
 
 
 def test_the_playlist_ends_before_a_segment_that_could_not_be_written(tmp_path, data):
-    (tmp_path / "live-2.ts").mkdir()
-    folder = HlsFolder(tmp_path / "live.m3u8", Segmenter())
-    for n in range(3):
-        folder.take(Chunk(data, True, n * TICKS))
-    with pytest.raises(OutputError, match=r"live-2\.ts"):
-        folder.take(Chunk(data, True, 3 * TICKS))
-    folder.end()
+    full_at(tmp_path, data, 2).end()
     lines = (tmp_path / "live.m3u8").read_text().splitlines()
     assert [line for line in lines if line.endswith(".ts")] == ["live-0.ts", "live-1.ts"]
     assert lines[-1] == "#EXT-X-ENDLIST"

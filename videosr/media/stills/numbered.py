@@ -98,20 +98,19 @@ class Numbered:
         """See that there is something in each file: FFmpeg takes an empty one for the end of the film.
 
         Returns:
-            What is another number once one of them has changed.
+            A number that is another one once a file has changed.
 
         Raises:
             InputError: one is empty or cannot be looked at, or as `numbers` does.
         """
         folder, state = f"{self.path.parent}{os.sep}", 0
         for number in self.numbers:
-            file = folder + self._name(number)  # of films there are many: a `Path` costs more than to look at the file
-            try:
-                seen = os.stat(file)  # noqa: PTH116
+            try:  # with a name, for of films there are many: a `Path` costs more than to look at the file
+                seen = os.stat(folder + self._name(number))  # noqa: PTH116
             except OSError as exc:
-                raise InputError(f"{file}: cannot be read: {exc.strerror}; make or copy it again") from exc
+                raise InputError(f"{self.name(number)}: cannot be read: {exc.strerror}; make or copy it again") from exc
             if seen.st_size == 0:
-                raise InputError(f"{file}: is empty (0 bytes); make or copy it again")
+                raise InputError(f"{self.name(number)}: is empty (0 bytes); make or copy it again")
             state = hash((state, seen.st_size, seen.st_mtime_ns, seen.st_ino))
         return state
 
