@@ -199,6 +199,15 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path):
         checkpoint.load(tmp_path / "nowhere.pth", alpha=0.0)
 
 
+def test_who_saved_a_whole_model_is_told_what_to_save(tmp_path):
+    """Not how to have torch run the code in the file."""
+    torch.save(network(), tmp_path / "whole.pth")
+    with pytest.raises(
+        NetworkError, match=r"whole\.pth: .*: it holds more than tensors, .*; save its state_dict\(\) alone$"
+    ):
+        checkpoint.load(tmp_path / "whole.pth", alpha=0.0)
+
+
 def test_no_code_in_a_pickle_is_run(tmp_path):
     target = tmp_path / "made by the pickle"
     refusal(
@@ -212,7 +221,9 @@ def test_no_code_in_a_pickle_is_run(tmp_path):
 
 def test_settings_that_tensors_do_not_tell_are_asked_for(tmp_path):
     save_file(network("photo").state_dict(), tmp_path / "net.safetensors")
-    with pytest.raises(UsageError, match=r"does not record its alpha: give --alpha \(published fidelity"):
+    with pytest.raises(
+        UsageError, match=r"does not record its alpha: give --alpha \(published fidelity.*\) to `videosr export`$"
+    ):
         checkpoint.load(tmp_path / "net.safetensors")
     with pytest.raises(UsageError, match=r"does not record its window-size: give --window-size"):
         checkpoint.load(tmp_path / "net.safetensors", alpha=0.0)

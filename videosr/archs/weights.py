@@ -85,7 +85,8 @@ class Weights:
                 f"{self.path}: its header has {key}={self.header[key]!r}, which is not a number"
             ) from exc
         if given is None and recorded is None:
-            raise UsageError(f"{self.path}: the checkpoint does not record its {option}: give --{option} ({hint})")
+            told = f"give --{option} ({hint}) to `videosr export`"
+            raise UsageError(f"{self.path}: the checkpoint does not record its {option}: {told}")
         if given is not None and recorded is not None and given != recorded:
             raise UsageError(f"{self.path}: --{option} {given} contradicts the {recorded} that it was trained with")
         return given if given is not None else float(recorded or 0)
@@ -140,7 +141,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     except NetworkError:
         raise
     except _BROKEN as exc:
-        raise NetworkError(f"{path}: not a checkpoint that can be loaded: {_first_line(exc)}") from exc
+        raise NetworkError(f"{path}: not a checkpoint that can be loaded: {_reason(exc)}") from exc
     for wrapper in ("params_ema", "params"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -167,5 +168,7 @@ def _listing(keys: Iterable[str]) -> str:
     return ", ".join(ordered[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _first_line(exc: BaseException) -> str:
+def _reason(exc: BaseException) -> str:
+    if "weights_only" in str(exc):  # torch says how to run the code in the file, which is none of our advice
+        return "it holds more than tensors, such as a whole model; save its state_dict() alone"
     return (str(exc).strip() or type(exc).__name__).splitlines()[0]
