@@ -115,6 +115,18 @@ def test_an_option_that_came_or_went_counts_where_it_is_used():
     assert judged({**THEN, "gone": 0.5}) == Verdict("make", "other settings: gone: 0.5 then, None now")
 
 
+def test_other_weights_beside_a_network_are_another_network(tmp_path):
+    """An ONNX file may have its weights in a file of their own: trained anew, that one alone changes."""
+    onnx = pytest.importorskip("onnx")
+    path, weights = tmp_path / "parted.onnx", tmp_path / "parted.data"
+    model = onnx.load(registry.find("light-2x"))
+    onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=0)
+    options = replace(CRF_20, upscale=UpscaleOptions(model=str(path)))
+    before = settings(options)
+    weights.write_bytes(bytes(weights.stat().st_size))
+    assert settings(options)["model"] != before["model"]
+
+
 def left_behind(output):
     """What a run leaves that was killed: whole segments, and the lock that nobody holds."""
     with suppress(KeyboardInterrupt), Journal(output, {"made": "otherwise"}) as journal:

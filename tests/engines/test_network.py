@@ -16,6 +16,7 @@ pytest.importorskip("torch")
 import networks  # noqa: E402
 
 from videosr.engines.network import PREFIX, Network  # noqa: E402
+from videosr.engines.tensorrt_plans import read_network  # noqa: E402
 from videosr.errors import NetworkError, UsageError  # noqa: E402
 from videosr.frame import FORMATS  # noqa: E402
 from videosr.models import registry  # noqa: E402
@@ -51,6 +52,40 @@ def test_identity_is_the_content(paragon):
     assert network.path == paragon.deploy
     with pytest.raises(TypeError):
         network.metadata["form"] = "image"
+
+
+@pytest.fixture
+def parted(tmp_path):
+    """A network whose weights lie in a file beside it, and that file."""
+    path, weights = tmp_path / "parted.onnx", tmp_path / "parted.onnx.data"
+    model = onnx.load(networks.nearest(path))
+    onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=0)
+    return path, weights
+
+
+def test_identity_is_the_content_of_the_weights_beside_it_too(parted):
+    path, weights = parted
+    before = Network.open(path)
+    assert before.beside == (weights,)
+    weights.write_bytes(bytes(weights.stat().st_size))  # trained anew: the graph is the same
+    assert Network.open(path).sha256 != before.sha256
+
+
+def test_weights_beside_a_network_that_are_not_there_or_not_whole_are_named(parted):
+    path, weights = parted
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(NetworkError, match=f"in {weights}, which has {len(whole) - 1} bytes of the {len(whole)} "):
+        Network.open(path)
+    weights.unlink()
+    with pytest.raises(NetworkError, match=f"in {weights}, which is not there; copy both"):
+        Network.open(path)
+
+
+def test_what_tensorrt_cannot_read_is_refused_by_name(parted):
+    path, weights = parted
+    with pytest.raises(NetworkError, match=f"its weights lie in {weights}, where TensorRT does not look"):
+        read_network(Network.open(path), "f32")
 
 
 def test_a_network_without_a_name_has_its_files(tmp_path):

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from videosr.engines.network import Network
 from videosr.film import TranscodeOptions
 from videosr.models import registry
 
@@ -19,14 +21,22 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
     What the machine or a library's version decides is not among them: an update does not make files again.
 
     Raises:
-        NetworkError: there is no such network.
+        UsageError: there is no such network.
+        NetworkError: it cannot be read.
     """
     flat = _flat(options)
     flat["model"] = ""
     for model in dict.fromkeys(registry.suited(options.upscale.model, compressed) for compressed in (False, True)):
-        with registry.find(model).open("rb") as file:
-            flat["model"] += hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        flat["model"] += _hash(registry.find(model))[:32]
     return flat
+
+
+def _hash(path: Path) -> str:
+    """Of a network, or of the weights that the torch engine takes."""
+    if path.suffix == ".onnx":
+        return Network.open(path).sha256
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_known_now(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto3
 _GRAPH_FIELD = 7  # ModelProto.graph
 _INITIALIZER_FIELD = 5  # GraphProto.initializer
 _TYPE_FIELD, _FLOATS_FIELD, _NAME_FIELD, _RAW_FIELD = 2, 4, 8, 9  # TensorProto
+_EXTERNAL_FIELD = 13  # TensorProto.external_data
 _TYPES: dict[object, str] = {1: "<f4", 10: "<f2"}  # TensorProto.FLOAT, FLOAT16
 _MAX_BYTES = 1 << 31  # the most a protobuf message can be
 
@@ -29,13 +30,15 @@ class Network:
 
     Attributes:
         path: where it lies.
-        sha256: hex digest of its bytes.
+        sha256: hex digest of its bytes, and of those beside it.
         metadata: what `videosr export` wrote into it, keys without the prefix `videosr.`; empty for other files.
+        beside: files that hold its weights, where those are not inside, as torch exports larger networks.
     """
 
     path: Path
     sha256: str
     metadata: Mapping[str, str]
+    beside: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,7 +98,7 @@ class Network:
         """Read the file's identity.
 
         Raises:
-            NetworkError: it cannot be read, or is not an ONNX model.
+            NetworkError: it, or a file with its weights, cannot be read or is not whole; or it is no ONNX model.
         """
         try:
             size = path.stat().st_size
@@ -105,6 +108,7 @@ class Network:
         except OSError as exc:
             raise NetworkError(f"{path}: cannot read the network file: {exc.strerror}") from exc
         metadata: dict[str, str] = {}
+        outside: dict[str, int] = {}
         has_graph = False
         try:
             for field, value in _fields(memoryview(data)):
@@ -113,14 +117,58 @@ class Network:
                     key = entry.get(1, "")
                     if key.startswith(PREFIX):
                         metadata[key.removeprefix(PREFIX)] = entry.get(2, "")
-                has_graph |= field == _GRAPH_FIELD
+                if field == _GRAPH_FIELD:
+                    has_graph = True
+                    outside |= _outside(_part(value))
         except (ValueError, IndexError):
             has_graph = False
         if not has_graph:
             raise NetworkError(
                 f"{path}: not an ONNX network (give a .onnx file, or `videosr export` a checkpoint first)"
             )
-        return Network(path=path, sha256=hashlib.sha256(data).hexdigest(), metadata=MappingProxyType(metadata))
+        digest = hashlib.sha256(data)
+        beside = {path.parent / name: least for name, least in sorted(outside.items())}
+        for weights, least in beside.items():
+            digest.update(_digest(path, weights, least))
+        return Network(path=path, sha256=digest.hexdigest(), metadata=MappingProxyType(metadata), beside=tuple(beside))
+
+
+def _outside(graph: memoryview) -> dict[str, int]:
+    """The files that tensors of a graph lie in, as it names them, and how many bytes each must have.
+
+    Raises:
+        ValueError, IndexError: not a graph.
+    """
+    found: dict[str, int] = {}
+    for field, tensor in _fields(graph):
+        if field != _INITIALIZER_FIELD:
+            continue
+        entries: dict[str, str] = {}
+        for part, entry in _fields(_part(tensor)):
+            if part == _EXTERNAL_FIELD:
+                key, value = (bytes(_part(v)).decode() for _, v in _fields(_part(entry)))
+                entries[key] = value
+        if "location" in entries:
+            name, end = entries["location"], int(entries.get("offset", 0)) + int(entries.get("length", 0))
+            found[name] = max(found.get(name, 0), end)
+    return found
+
+
+def _digest(network: Path, weights: Path, least: int) -> bytes:
+    """Of a file with a network's weights.
+
+    Raises:
+        NetworkError: it is not there, or has fewer bytes than the network says.
+    """
+    try:
+        size = weights.stat().st_size if weights.is_file() else -1  # and no device, which might have no end
+        if size >= least:
+            with weights.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+    except OSError as exc:
+        raise NetworkError(f"{network}: its weights lie in {weights}, which cannot be read: {exc.strerror}") from exc
+    wrong = "is not there" if size < 0 else f"has {size} bytes of the {least} that it should have"
+    raise NetworkError(f"{network}: its weights lie in {weights}, which {wrong}; copy both files again, side by side")
 
 
 def _part(value: memoryview | int) -> memoryview:

@@ -25,9 +25,14 @@ def read_network(network: Network, precision: str) -> bytes:
     """The ONNX model as the library is to see it.
 
     Raises:
-        NetworkError: it cannot be read, or has no form in this precision.
+        NetworkError: it cannot be read, has weights in another file, or has no form in this precision.
         MissingExtraError: half precision needs the onnx package.
     """
+    if network.beside:
+        raise NetworkError(
+            f"{network.path}: its weights lie in {network.beside[0]}, where TensorRT does not look; join the two by "
+            "onnx.save(onnx.load(FILE), JOINED)"
+        )
     try:
         data = network.path.read_bytes()
     except OSError as exc:
