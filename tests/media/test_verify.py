@@ -241,6 +241,31 @@ def test_samples_may_come_in_packets_of_other_sizes(tmp_path):
     assert verify(clip, output).problems == []
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_samples_may_come_in_as_many_packets_that_are_cut_elsewhere(tmp_path, lost):
+    """As from QuickTime, where chunks of samples end where pictures are written between them."""
+    clip = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=6, audio=[("pcm_s16le", "eng")])
+    double(clip, tmp_path / "made.mkv", settings=LOSSLESS)
+    with av.open(tmp_path / "made.mkv") as made, av.open(tmp_path / "recut.mkv", "w") as out:
+        targets = [out.add_stream_from_template(stream) for stream in made.streams]
+        targets[1].metadata["language"] = "eng"
+        packets = [packet for packet in made.demux() if packet.size]
+        first, second = [bytes(packet) for packet in packets if packet.stream_index == 1][:2]
+        cuts = [first[: len(first) // 2], first[len(first) // 2 :] + second[: len(second) - 2 * lost]]
+        for packet in packets:
+            if packet.stream_index == 1 and cuts:
+                sound = av.Packet(cuts.pop(0))
+                sound.stream, sound.time_base = targets[1], Fraction(1, 48000)
+                sound.pts = sound.dts = 0 if cuts else len(first) // 4
+                sound.duration = sound.size // 2
+                out.mux(sound)
+            else:
+                packet.stream = targets[packet.stream_index]
+                out.mux(packet)
+    problems = verify(clip, tmp_path / "recut.mkv").problems
+    assert problems == (["stream 1 (audio, pcm_s16le): has other content"] if lost else [])
+
+
 def test_a_packet_costs_a_few_bytes():
     """Of lossless sound a film has millions, of which a list of integers and hashes would be a gigabyte."""
     track, packet = Track(Fraction(1, 90000)), av.Packet(b"\1" * 50)

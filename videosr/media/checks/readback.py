@@ -69,7 +69,8 @@ class Track:
         durations: in ticks, 0 where unknown.
         blank: which packets are text subtitles without text, a byte each.
         length: when the last one ends, in ticks.
-        disorder: packets whose decoding time is before that of the packet ahead, or after their own presentation.
+        disorder: packets whose decoding time is before that of one ahead, or after their own presentation.
+        back: the numbers of those of the first kind, which no muxer takes as they are.
         errors: packets that could not be decoded, where that was tried.
     """
 
@@ -82,6 +83,7 @@ class Track:
     blank: bytearray = field(default_factory=bytearray)
     length: int = 0
     disorder: int = 0
+    back: set[int] = field(default_factory=set)
     errors: int = 0
     _decoded: int | None = None
     _content: Any = field(default_factory=partial(hashlib.blake2b, digest_size=HASH))
@@ -97,7 +99,10 @@ class Track:
         if packet.dts is not None:
             early = self._decoded is not None and packet.dts < self._decoded
             self.disorder += early or (packet.pts is not None and packet.pts < packet.dts)
-            self._decoded = packet.dts
+            if early:
+                self.back.add(len(self.times) - 1)
+            else:
+                self._decoded = packet.dts
         self.length = max(self.length, time + (packet.duration or 0))
 
     def cues(self) -> list[int]:
