@@ -13,6 +13,7 @@ import av
 from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
+from videosr.media.adts import changing
 from videosr.media.chapters import Chapter, chapters_of, lost_times, unread
 from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
@@ -246,7 +247,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, trimmed: bool 
     """Decide what becomes of every stream of a file in another container.
 
     Whether a stream can be copied or converted is found by writing a file with it, and its first packets if it is
-    audio: the very thing the muxer will do.
+    audio: the very thing the muxer will do. AAC of an MPEG-TS is looked through to its end.
 
     Args:
         path: the source.
@@ -259,11 +260,12 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, trimmed: bool 
     name = os.fspath(path)
     with open_described(path) as (source, first):
         chosen = video_stream(source, name).index
+        varying = changing(path) if container != "image" else set()
         plans = _within_limit(
             [
                 StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
                 if s.index == chosen
-                else _plan_stream(s, source, container, first.get(s.index, []))
+                else _plan_stream(s, source, container, first.get(s.index, []), s.index in varying)
                 for s in source.streams
             ]
         )
@@ -273,7 +275,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, trimmed: bool 
         free = sorted(key for key in source.metadata if key.lower() not in (*_MP4_GLOBAL, *BOOKKEEPING))
         misfits: list[Misfit] = []
         if container != "image":
-            common = {k.lower(): v for k, v in source.metadata.items()}.get("creation_time")
+            common = {k.lower(): v for k, v in file_tags(source).items()}.get("creation_time")
             for stream, plan in zip(source.streams, plans, strict=True):
                 misfits += _lost_tags(stream, plan, container, common)
                 misfits += _lost_flags(stream, plan, container)
@@ -359,7 +361,11 @@ def _lost_flags(stream: Stream, plan: StreamPlan, container: str) -> list[Misfit
 
 
 def _plan_stream(
-    stream: Stream, source: av.container.InputContainer, container: str, first: list[Packet]
+    stream: Stream,
+    source: av.container.InputContainer,
+    container: str,
+    first: list[Packet],
+    varies: bool,
 ) -> StreamPlan:
     codec = codec_name(stream)
 
@@ -386,6 +392,8 @@ def _plan_stream(
     if stream.type == "unknown" or (codec == "unknown" and stream.type != "data"):
         return plan(DROP, reason="its codec is unknown to FFmpeg")
     problem = copy_problem(stream, container, first)
+    if problem is None and varies:
+        problem = f"its rate or channels change on the way, and {container} states them once"
     if problem is None:
         return plan(COPY)
     context = stream.codec_context

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from videosr.media.adts import HEADER_BYTES, is_framed
 from videosr.media.user_data import leb128
 
 START_CODE = b"\0\0\1"
-ADTS_BYTES = 7
-"""Of a header; one that carries a checksum has two more."""
 TEMPORAL_DELIMITER = 2
 """`obu_type` (AV1 specification, 6.2.2)."""
 
@@ -62,10 +61,9 @@ def content(data: bytes, codec: str, header: bytes) -> bytes:
 
 
 def _without_adts(data: bytes) -> bytes:
-    framed = len(data) > ADTS_BYTES and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
-    if not framed or (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5 != len(data):
+    if not is_framed(data):
         return data
-    return data[ADTS_BYTES if data[1] & 1 else ADTS_BYTES + 2 :]
+    return data[HEADER_BYTES if data[1] & 1 else HEADER_BYTES + 2 :]
 
 
 def _nal_units(data: bytes, units: _Units, header: bytes) -> Iterator[bytes]:
