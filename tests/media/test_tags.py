@@ -92,3 +92,25 @@ def test_a_stated_duration_that_is_none(tmp_path, length):
 def test_durations_as_containers_state_them():
     assert parse_clock("01:02:03.500000000") == Fraction(7447, 2)
     assert parse_clock(" 0:0:7. ") == 7
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_creation_time_that_a_quicktime_file_states_twice(tmp_path, suffix):
+    """In its header and among its tags, where FFmpeg's muxer and telephones write it beside tags of their own."""
+    tags = {"creation_time": "2020-02-02T02:02:02.000000Z", "com.apple.quicktime.make": "Some"}
+    source, output = make_clip(tmp_path / "plain.mov", frames=5), tmp_path / f"out{suffix}"
+    twice = tmp_path / "twice.mov"
+    with av.open(source) as plain, av.open(twice, "w", options={"movflags": "use_metadata_tags"}) as out:
+        out.metadata.update(tags)
+        stream = out.add_stream_from_template(plain.streams[0])
+        for packet in plain.demux():
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    with av.open(twice) as file:
+        assert file.metadata["creation_time"] == f"{tags['creation_time']};{tags['creation_time']}"
+    assert probe(twice).metadata["creation_time"] == tags["creation_time"]
+    double(twice, output)
+    assert verify(twice, output).problems == []
+    made = {key.lower(): value for key, value in probe(output).metadata.items()}
+    assert {key: made[key] for key in tags} == tags

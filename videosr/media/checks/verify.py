@@ -329,7 +329,7 @@ class _Check:
 
     def _stream_tags(self, source: av.container.InputContainer, original: Stream, copy: Stream) -> None:
         lost = _lost(self._plan, original.index, "tag")
-        created = source.metadata.get("creation_time") or source.metadata.get("CREATION_TIME")
+        created = {key.lower(): value for key, value in file_tags(source).items()}.get("creation_time")
         self.tags(f"stream {original.index}", content_tags(original, created), {**copy.metadata, **reel(copy)}, lost)
 
     def _attachment(self, original: av.stream.AttachmentStream, copy: Stream) -> None:

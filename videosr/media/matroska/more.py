@@ -121,11 +121,15 @@ def more_of(container: av.container.InputContainer) -> More:
 
 
 def file_tags(container: av.container.InputContainer) -> dict[str, str]:
-    """A file's tags as FFmpeg gives them, and the title that the file has.
+    """A file's tags as FFmpeg gives them, but with the title that the file has, and one creation time.
 
     FFmpeg has one list for the tags of the film, its editions, its season and its series: the last title in it stands.
+    A QuickTime file may state its creation time in its header and among its tags, of which FFmpeg makes "one;other".
     """
     path, tags = _matroska(container), dict(container.metadata)
+    for key in tags:
+        if key.lower() == "creation_time":
+            tags[key] = tags[key].split(";")[0]
     titles = [node.data for node in _read(path, INFO) if node.id == TITLE] if path is not None else []
     title = titles[0].split(b"\0")[0].decode() if titles else ""
     return {**{key: value for key, value in tags.items() if key.lower() != "title"}, "title": title} if title else tags
