@@ -7,9 +7,10 @@ as the boxes `st3d` and `sv3d` of MP4 (Spherical Video V2 RFC).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from videosr.media.boxes import movie, places
 from videosr.media.matroska.elements import element
 
 STEREO, SPHERICAL = "STEREO3D", "SPHERICAL"
@@ -83,32 +84,10 @@ def without_vexu(path: Path) -> None:
         OSError: the file cannot be read or written.
     """
     with path.open("rb+") as file:
-        at, end = 0, path.stat().st_size
-        while at + 8 <= end:
-            file.seek(at)
-            size, kind = struct.unpack(">I4s", file.read(8))
-            if size == 1:
-                (size,) = struct.unpack(">Q", file.read(8))
-            if kind == b"moov":
-                file.seek(at)
-                for place in _boxes(file.read(size), 8, (b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"", b"vexu")):
-                    file.seek(at + place + 4)
-                    file.write(b"free")
-                return
-            at += max(size, 8)
-
-
-def _boxes(data: bytes, at: int, path: tuple[bytes, ...], end: int | None = None) -> Iterator[int]:
-    """Where boxes of MP4 (ISO/IEC 14496-12, 4.2) lie that are reached by kinds within kinds; an empty one is any."""
-    end = len(data) if end is None else end
-    while at + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, at)
-        if kind == path[0] or not path[0]:
-            if len(path) == 1:
-                yield at
-            else:  # before the boxes in it `stsd` has 8 bytes, an entry for pictures 78
-                yield from _boxes(data, at + 8 + {b"stsd": 8, b"": 78}.get(path[0], 0), path[1:], at + size)
-        at += max(size, 8)
+        begin, data = movie(file)
+        for place in places(data, (b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"", b"vexu")):
+            file.seek(begin + place + 4)
+            file.write(b"free")
 
 
 def video_elements(data: Mapping[str, bytes]) -> bytes:

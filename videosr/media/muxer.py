@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.media import dolby, immersive
+from videosr.media.boxes import set_created, since_1904
 from videosr.media.chapters import moved_chapters
 from videosr.media.clock import FORMATS, Clock, clock_of
 from videosr.media.containers import BOOKKEEPING
@@ -178,6 +179,7 @@ class _Mux:
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=self._options())
         self._tracks: dict[int, tuple[str, ...]] = {}  # in the output's order: stream of the source, `_stale` of it
         self._copies: dict[int, StreamCopy] = {}
+        self._created: int | None = None  # what FFmpeg would write twice
         self._hidden: Counter[int] = Counter()
         self._converters: dict[int, Converter] = {}
         self._video = self._add_streams(described)
@@ -322,7 +324,13 @@ class _Mux:
     def _describe(self) -> None:
         """Global tags and chapters."""
         tags = {k: v for k, v in clean_tags(file_tags(self._source)).items() if k.lower() not in BOOKKEEPING}
-        self._out.metadata.update(self._part.tags(tags, "file") if self._part is not None else tags)
+        tags = self._part.tags(tags, "file") if self._part is not None else tags
+        if self._plan.metadata_tags:
+            dated = {key for key in tags if key.lower() == "creation_time"}
+            self._created = next((since_1904(tags[key]) for key in dated), None)
+            if self._created is not None:
+                tags = {key: value for key, value in tags.items() if key not in dated}
+        self._out.metadata.update(tags)
         if chapters := moved_chapters(self._source, self._delay, self._window, self._plan.container):
             self._out.set_chapters(chapters)
 
@@ -362,6 +370,8 @@ class _Mux:
         self._write_more()
         if self._says and self._plan.container == "mp4":
             immersive.without_vexu(self._path)
+        if self._created is not None:
+            set_created(self._path, self._created)
         self.warnings += [
             f"stream {index}: {count} packets of sound that the source has an edit list to hide were left out"
             for index, count in self._hidden.items()
