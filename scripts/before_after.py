@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from common import existing, run
+from common import existing, moment, run
 
 from videosr import color
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=existing)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--at", type=Fraction, default=Fraction(0), help="seconds")
+    parser.add_argument("--at", type=moment, default=Fraction(0), help="seconds")
     parser.add_argument("--crop", type=rectangle, default="0,0,240,160", help="of the source: left, top, width, height")
     parser.add_argument("--model", default=registry.DEFAULT)
     options = parser.parse_args()

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from common import count, existing, run
+from common import count, existing, positive, run
 
 from videosr.errors import VideosrError
 from videosr.media.checks.verify import Report, verify
@@ -91,7 +91,9 @@ def main() -> int:
     parser.add_argument("--broken", action="append", default=[], metavar="PATTERN", help="names of damaged clips")
     parser.add_argument("--to", default="mkv", metavar="SUFFIX", help="container of the outputs")
     parser.add_argument("--frames", type=count, metavar="N", help="take only so many frames, and compare less")
-    parser.add_argument("--seconds", type=float, default=7200, metavar="S", help="a clip that takes longer has failed")
+    parser.add_argument(
+        "--seconds", type=positive, default=7200, metavar="S", help="a clip that takes longer has failed"
+    )
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
     args = parser.parse_args(arguments[:split])

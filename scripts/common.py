@@ -5,10 +5,12 @@ What their command lines share: types of arguments, and how they end.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,6 +43,28 @@ def count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ArgumentTypeError(f"{text!r} is not a number above 0")
+    return found
+
+
+def moment(text: str) -> Fraction:
+    """Seconds since the beginning, exact."""
+    try:
+        found = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(-1)
+    if found < 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
 
 
 def existing(text: str) -> Path:

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz_seeds as seeds
-from common import count, run
+from common import count, positive, run
 
 PER_CHILD = 200
 POLL = 0.05
@@ -166,7 +166,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of each kind's first input, to go on with a run")
     parser.add_argument("--kind", action="append", choices=seeds.KINDS, help="only this; may be repeated")
     parser.add_argument("--only", type=one, metavar="KIND:INDEX", help="this one input, with all that is said")
-    parser.add_argument("--seconds", type=float, default=30, help="most processor time of an input")
+    parser.add_argument("--seconds", type=positive, default=30, help="most processor time of an input")
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="most memory of a child")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # nothing has to be installed
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import count, existing, run, size
+from common import count, existing, positive, run, size
 from gpu_parts import (
     CODES,
     COMPILED,
@@ -163,7 +163,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=size, default="1920x1080", help="of the input")
     parser.add_argument("--count", type=count, default=300, help="frames of a round")
     parser.add_argument(
-        "--minutes", type=float, default=9.0, help="after which no part is begun, and what runs is ended"
+        "--minutes", type=positive, default=9.0, help="after which no part is begun, and what runs is ended"
     )
     parser.add_argument("--json", type=Path, help="write the figures there too, as they come")
     parser.add_argument("--part", choices=PARTS, help="run this part alone, in this process")

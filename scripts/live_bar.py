@@ -23,7 +23,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from common import among, even_size, existing, run
+from common import among, even_size, existing, positive, run
 
 from videosr.live.ledger import Account
 from videosr.live.options import ServeOptions, parse_target
@@ -237,10 +237,10 @@ BARS = {"delivery": delivery, "overload": overload, "losses": losses, "memory": 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=existing)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--latency", type=float, default=0.3)
+    parser.add_argument("--seconds", type=positive, default=60)
+    parser.add_argument("--latency", type=positive, default=0.3)
     parser.add_argument("--size", type=even_size, default="640x360")
-    parser.add_argument("--hours", type=float, default=1, help="of 24 frames a second for memory")
+    parser.add_argument("--hours", type=positive, default=1, help="of 24 frames a second for memory")
     parser.add_argument("--only", type=among(list(BARS)), default=",".join(BARS))
     options = parser.parse_args()
     Upscaler()  # compiled networks are cached by now

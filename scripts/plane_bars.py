@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from common import count, run, size
+from common import count, positive, run, size
 
 from videosr.engines.base import Picture
 from videosr.engines.cuda_planes import PlaneKernels
@@ -102,7 +102,9 @@ def main(arguments: list[str] | None = None, device: Device | None = None) -> in
     """Run; 1 if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=size, default="1920x1080", help="of the source")
-    parser.add_argument("--bandwidth", type=float, default=4800, help="of the memory, GB/s; the default is an H200's")
+    parser.add_argument(
+        "--bandwidth", type=positive, default=4800, help="of the memory, GB/s; the default is an H200's"
+    )
     parser.add_argument("--count", type=count, default=300, help="launches of a round")
     options = parser.parse_args(arguments)
     columns, rows = options.size

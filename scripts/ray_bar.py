@@ -25,7 +25,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from common import count, existing, run
+from common import count, existing, positive, run
 
 from videosr.distributed.cluster import RayCrew, connected
 from videosr.distributed.crew import LocalCrew
@@ -119,7 +119,7 @@ def make(clip: Path, output: Path, options: TranscodeOptions, crew: Crew | None)
 def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=existing, nargs="?")
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=positive, default=60)
     parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--threads", type=count, default=cores())
     parser.add_argument("-m", "--model", default=UpscaleOptions().model)

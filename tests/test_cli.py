@@ -50,6 +50,8 @@ def long_clip(tmp_path_factory):
         (("--frames", "0"), "'--frames': 0"),
         (("--start", "-1"), "--start -1"),
         (("--start", "noon"), "'noon'"),
+        (("--start", "1e17"), "'1e17' is more than any video has"),
+        (("--duration", "1e400"), "'1e400' is more than any video has"),
         (("--start", "0:1/2"), "'0:1/2' is neither seconds nor [HH:]MM:SS"),
         (("--start", "0:1/0"), "'0:1/0' is neither seconds nor [HH:]MM:SS"),
         (("--start", f"0:{'1' * 5000}"), "is neither seconds nor [HH:]MM:SS"),

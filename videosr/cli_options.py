@@ -28,6 +28,9 @@ from videosr.temporal import Mode
 from videosr.tiling import PLAIN_EDGE, WINDOWED_EDGE
 from videosr.transcode import TranscodeOptions
 
+_LONGEST = 10**9
+"""Seconds, some thirty years; FFmpeg takes no times far beyond that."""
+
 
 class FileName(click.ParamType[Path]):
     """The name of a file or folder, there or not.
@@ -55,13 +58,16 @@ class Clock(click.ParamType[Fraction]):
         """Parse; exact, never through a float."""
         if isinstance(value, Fraction):
             return value
+        found: Fraction | None
         try:
-            return Fraction(value)
+            found = Fraction(value)
         except (ValueError, ZeroDivisionError):
             found = parse_clock(value if value.count(":") == 2 else f"0:{value}")
             if found is None or any(float(part) >= 60 for part in value.split(":")[1:]):
                 self.fail(f"{value!r} is neither seconds nor [HH:]MM:SS", param, ctx)
-            return found
+        if abs(found) > _LONGEST:
+            self.fail(f"{value!r} is more than any video has", param, ctx)
+        return found
 
 
 class Rate(click.ParamType[Fraction]):
