@@ -1,5 +1,6 @@
 import json
 import math
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -176,6 +177,42 @@ def test_a_validation_that_was_interrupted_is_made_up_for(
             checkpoint.load(folder / f"{name}.safetensors") for folder in (best.parent, tmp_path / "straight")
         )
         assert same(ours.state_dict(), straight.state_dict())
+
+
+KILLED = """
+import os, signal, sys
+from videosr.training import run
+from videosr.training.trainer import Trainer
+
+step = Trainer.step
+
+def killed(self, *tensors):
+    if self.iteration == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *tensors)
+
+Trainer.step = killed
+run(sys.argv[1], device="cpu", say=lambda line: None)
+"""
+
+
+@pytest.mark.parametrize("iteration", [4, 9])  # before there is a checkpoint, and after the one of iteration 5
+def test_after_a_kill_no_iteration_is_logged_twice(config_path: Path, tmp_path: Path, iteration: int) -> None:
+    command = [sys.executable, "-c", KILLED, str(config_path), str(iteration)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    log = tmp_path / "run" / "log.jsonl"
+    assert json.loads(log.read_text().splitlines()[-1])["iteration"] == iteration // 4 * 4
+    with log.open("a") as file:
+        file.write('{"iteration": 9, "sec')  # cut off in the middle of a line
+    run(config_path, resume=True, device="cpu", say=quiet)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["iteration"], "loss" in line) for line in lines] == [
+        (4, True),
+        (6, False),
+        (8, True),
+        (12, True),
+        (12, False),
+    ]
 
 
 @pytest.mark.parametrize(("earlier", "told"), [("500", "505"), ("10k", "5")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,19 @@ class Journal:
             raise OutputError.writing(self.lines, exc) from exc
         return record
 
+    def rewind(self, iteration: int) -> None:
+        """Forget what lies beyond an iteration from which the run goes on: after a kill, the log is ahead of it.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if not self.lines.exists():
+            return
+        known = self.lines.read_text(encoding="utf-8")
+        kept = "".join(json.dumps(record) + "\n" for record in _records(known) if record["iteration"] <= iteration)
+        if kept != known:
+            write_atomically(self.lines, kept.encode())
+
     def draw(self) -> None:
         """Draw the log anew: losses above (logarithmic), below what PSNR of luma has gained since it was first taken.
 
@@ -44,11 +57,7 @@ class Journal:
         """
         losses: dict[str, Curve] = {}
         scores: dict[str, Curve] = {}
-        for line in self.lines.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # cut off where a run was killed
-                continue
+        for record in _records(self.lines.read_text(encoding="utf-8")):
             for name, value in record.items():
                 curves = losses if name == "loss" or name.endswith("_loss") else scores
                 points = value.items() if name == "psnr_y" else [(name, value)] if curves is losses else []
@@ -69,6 +78,15 @@ class Journal:
             + "</svg>\n"
         )
         write_atomically(self.picture, drawn.encode())
+
+
+def _records(log: str) -> Iterator[dict[str, Any]]:
+    """What its lines say."""
+    for line in log.splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:  # cut off where a run was killed
+            continue
 
 
 def _plot(title: str, curves: dict[str, Curve], *, logarithmic: bool, top: int) -> str:

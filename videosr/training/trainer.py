@@ -339,6 +339,7 @@ class Trainer:
             VideosrError: the training diverged.
         """
         sampler = (TaughtSampler if self._taught else PatchSampler)(self.folder, self.config)
+        self.journal.rewind(self.iteration)
         if self.iteration == 0 and isinstance(self.network, ParagonSR2):
             self._look(sampler)
         reports: list[dict[str, Tensor]] = []
