@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from clips import make_clip
 from corpus.hdr import barred, dolby
+from test_transparency import COLOUR, disc, write
 
 from videosr.compare.page import page, picture
 from videosr.compare.png import png
@@ -192,6 +193,21 @@ def test_one_moment_of_each_scene(tmp_path):
     times = [round(sample.time * 25) for sample in compared(source, source).samples]
     assert times == [15, 55, 85]
     assert [round(s.time * 25) for s in compared(source, source, scenes=1).samples] == [55]
+
+
+def test_colours_that_do_not_show_do_not_count(tmp_path):
+    for name, hidden in (("black", (0, 0, 0)), ("red", (255, 0, 0))):
+        write(tmp_path / f"{name}.png", disc(hidden), "png", "rgba")
+        write(tmp_path / f"{name}-opaque.png", disc(hidden), "png", "rgb24")
+    found = compared(tmp_path / "black.png", tmp_path / "red.png")
+    assert found.notes == ("what is transparent is shown on grey",)
+    assert found.samples[0].difference == 0
+    assert found.scores[0].psnr == 100
+    assert [tuple(found.samples[0].pictures[0][at]) for at in ((0, 0), (32, 32))] == [(128,) * 3, COLOUR]
+    # Where one has no alpha, the colours behind it show.
+    found = compared(tmp_path / "black.png", tmp_path / "red-opaque.png")
+    assert found.notes == ()
+    assert tuple(found.samples[0].pictures[1][0, 0]) == (255, 0, 0)
 
 
 def test_large_pictures_show_where_they_differ_most(tmp_path):

@@ -16,7 +16,7 @@ from videosr import color, scenes
 from videosr.errors import InputError
 from videosr.evaluate.video import FORMATS, SEQUENCE, SMALLEST, VideoScores
 from videosr.evaluate.video import compare as measure
-from videosr.frame import Frame, PixelFormat, StreamInfo
+from videosr.frame import Frame, Matrix, PixelFormat, Range, StreamInfo
 from videosr.media.decoder import Decoder
 from videosr.media.dolby import is_nothing_else
 from videosr.media.orientation import UPRIGHT, Orientation
@@ -225,6 +225,8 @@ def compared(
         originals = truth.frames(time, RUN)
         moments = [truth.time(frame) for frame in originals]
         runs = [originals if film is truth else film.shown(moments) if moments else [] for film in films]
+        if _transparent(infos):
+            runs = [[_on_grey(frame) for frame in run] for run in runs]
         count = min(map(len, runs))
         if not count:
             notes.append(f"at {float(time):.3f} s not all of them have a frame")
@@ -263,6 +265,8 @@ def _spread(films: Sequence[_Film], most: int, told: Callable[[int], None]) -> l
 
 def _notes(films: Sequence[_Film], size: tuple[int, int]) -> Iterator[str]:
     width, height = size
+    if _transparent([film.info for film in films]):
+        yield "what is transparent is shown on grey"
     for film in films:
         info = film.info
         if (info.width, info.height) != size:
@@ -281,6 +285,20 @@ def _notes(films: Sequence[_Film], size: tuple[int, int]) -> Iterator[str]:
             yield f"{film.path.name} is Dolby Vision of profile 5, and shown without its metadata: in wrong colours"
         elif info.color.transfer in (16, 18):
             yield f"{film.path.name} is HDR, and shown as it is coded: pale on an ordinary screen"
+
+
+def _transparent(infos: Sequence[StreamInfo]) -> bool:
+    """Whether all have alpha: where one has lost it, the colours behind it show."""
+    return all(info.format.alpha for info in infos)
+
+
+def _on_grey(frame: Frame) -> Frame:
+    """What shows of a frame with alpha: the colours of what is fully transparent, which nobody sees, may be any."""
+    fmt = PixelFormat.of("rgb", frame.format.bits)
+    spec = replace(frame.color, matrix=Matrix.RGB, range=Range.FULL)
+    alpha = frame.planes[-1].astype(np.float32) / ((1 << fmt.bits) - 1)
+    rgb = 0.5 + alpha * (color.to_rgb(frame.planes, frame.format, frame.color) - 0.5)
+    return replace(frame.with_planes(color.from_rgb(rgb, fmt, spec, dither=False), fmt), color=spec)
 
 
 def _resized(frame: Frame, size: tuple[int, int]) -> Frame:
