@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import pickle
 import random
 import signal
+import tempfile
 import threading
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -21,7 +23,7 @@ from videosr.distributed.pool import Failed, outcome
 from videosr.distributed.pool import Told as Sent
 from videosr.errors import OutputError, UsageError
 from videosr.film import TranscodeOptions
-from videosr.journal import segment_name
+from videosr.journal import fingerprint, segment_name
 from videosr.media.codecs import EncoderSettings
 from videosr.media.deinterlace import Deinterlace
 from videosr.media.segments import SegmentRule
@@ -251,6 +253,26 @@ def test_a_damaged_file(clip, tmp_path):
     make(source, tmp_path / "alone.mkv")
     make(source, tmp_path / "out.mkv", Here(3, seed=2))
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
+
+
+def test_a_task_of_a_cluster_that_is_closed_stops_and_leaves_nothing(clip, tmp_path, monkeypatch):
+    given = []
+
+    class Elsewhere(Here):
+        def run(self, jobs):
+            given.extend(pickle.dumps(job) for _, job in jobs)
+            raise OutputError("no node is there")
+            yield
+
+    with pytest.raises(OutputError, match="no node is there"):
+        make(clip, tmp_path / "out.mkv", Elsewhere(1, sent=True), segments=SegmentRule(shortest=50, longest=50))
+    monkeypatch.setattr(cluster, "_ray", lambda: None)  # the file is found under its name
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    task = cluster.do(given[0], {clip: fingerprint(clip)}, None)
+    assert isinstance(next(task), Sent)
+    task.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "videosr-task"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_machine_makes_nothing(clip, tmp_path, monkeypatch):

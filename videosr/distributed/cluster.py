@@ -19,7 +19,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -205,11 +205,19 @@ class _Cluster:
             sum(min(node["Resources"].get(k, 0) // n for k, n in self._needs.items() if n) for node in self._fit())
         )
 
-    def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Iterator[tuple[int, Outcome]]:
+    def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Generator[tuple[int, Outcome]]:
         """See `crew.Workers`."""
+        under_way: list[_Try] = []
+        try:
+            yield from self._outcomes(jobs, under_way)
+        finally:
+            for attempt in under_way:
+                self._ray.cancel(attempt.stream)
+
+    def _outcomes(self, jobs: Iterator[tuple[int, MakePiece]], under_way: list[_Try]) -> Generator[tuple[int, Outcome]]:
+        """Do jobs; the tasks that are at them are in `under_way`."""
         ray = self._ray
         again: list[tuple[int, MakePiece]] = []
-        under_way: list[_Try] = []
         looked, fit_at, slots = -_LOOK, time.monotonic(), 1
         while True:
             now = time.monotonic()
@@ -372,18 +380,28 @@ def do(pickled: bytes, marks: dict[Path, str], parcels: list[tuple[str, str, lis
 
     words: queue.Queue[Told | None] = queue.Queue()
     result: list[Outcome] = []
+    stopped = threading.Event()
+
+    def tell(value: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt  # as in a process of its own, it leaves nothing behind
+        words.put(Told(value))
 
     def work() -> None:
         try:
-            result.append(outcome(here, lambda value: words.put(Told(value))))
+            with suppress(KeyboardInterrupt):
+                result.append(outcome(here, tell))
         finally:
             words.put(None)
 
     thread = threading.Thread(target=work, name="videosr-task", daemon=True)
     thread.start()
-    while (word := words.get()) is not None:
-        yield word
-    thread.join()
+    try:
+        while (word := words.get()) is not None:
+            yield word
+    finally:  # at once where the run has ended, and Ray interrupts the task
+        stopped.set()
+        thread.join()
     yield result[0]
 
 

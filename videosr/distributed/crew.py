@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,11 @@ ATTEMPTS = 4
 class Workers(Protocol):
     """What makes segments: processes of this machine, or a cluster."""
 
-    def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Iterator[tuple[int, Outcome]]:
-        """Do jobs, each under a number of its own; yields their outcomes as they come (`Pool.run`)."""
+    def run(self, jobs: Iterator[tuple[int, MakePiece]]) -> Generator[tuple[int, Outcome]]:
+        """Do jobs, each under a number of its own; yields their outcomes as they come (`Pool.run`).
+
+        Closed before the end, it lets none begin any more.
+        """
 
 
 class LocalCrew:
@@ -127,15 +130,16 @@ class _Head:
                 self._part(first).unlink(missing_ok=True)
                 yield first, task
 
-        for first, outcome in workers.run(jobs()):
-            if isinstance(outcome, Failed) and outcome.lost and not last:
-                self._warn(f"{outcome.message}: frames from {first} on are made again")
-                self._count(first, 0)
-                lost.append(given.pop(first))
-                continue
-            self._take(first, outcome)
-            if not isinstance(outcome, Told):
-                del given[first]
+        with closing(workers.run(jobs())) as outcomes:
+            for first, outcome in outcomes:
+                if isinstance(outcome, Failed) and outcome.lost and not last:
+                    self._warn(f"{outcome.message}: frames from {first} on are made again")
+                    self._count(first, 0)
+                    lost.append(given.pop(first))
+                    continue
+                self._take(first, outcome)
+                if not isinstance(outcome, Told):
+                    del given[first]
         return lost
 
     def _task(self, piece: Piece) -> MakePiece:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -102,7 +102,7 @@ class Pool:
         self._messages: queue.Queue[tuple[_Worker, Outcome | None]] = queue.Queue()
         self._workers: list[_Worker] = []
 
-    def run(self, jobs: Iterator[tuple[int, Job]]) -> Iterator[tuple[int, Outcome]]:
+    def run(self, jobs: Iterator[tuple[int, Job]]) -> Generator[tuple[int, Outcome]]:
         """Do jobs, each under a number of its own; yields their outcomes as they come.
 
         A job is taken from `jobs` when a worker is free for it. Close the iterator to begin no more.
