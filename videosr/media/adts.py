@@ -24,7 +24,7 @@ def is_framed(data: bytes) -> bool:
 
 
 def changing(path: str | os.PathLike[str]) -> set[int]:
-    """The indices of an MPEG-TS file's AAC streams whose profile, rate or channels change.
+    """The indices of those AAC streams of an MPEG-TS whose profile, rate or channels change.
 
     The file is read to its end.
 
@@ -34,7 +34,7 @@ def changing(path: str | os.PathLike[str]) -> set[int]:
     found: set[int] = set()
     with open_input(path) as source:
         wanted = [s for s in source.streams.audio if codec_name(s) == "aac" and not s.codec_context.extradata]
-        if source.format.name != "mpegts" or not wanted:
+        if not wanted:
             return found
         for stream in source.streams:
             stream.discard = Discard.default if stream in wanted else Discard.all

@@ -260,7 +260,7 @@ def plan_streams(path: str | os.PathLike[str], container: str, *, trimmed: bool 
     name = os.fspath(path)
     with open_described(path) as (source, first):
         chosen = video_stream(source, name).index
-        varying = changing(path) if container != "image" else set()
+        varying = changing(path) if source.format.name == "mpegts" and container != "image" else set()
         plans = _within_limit(
             [
                 StreamPlan(index=s.index, type=s.type, codec=codec_name(s), action=UPSCALE)
