@@ -29,9 +29,9 @@ def test_images_and_clips_side_by_side(videosr, tmp_path: Path, folder: Path) ->
     done = videosr("evaluate", folder, clip, "--crf", "35", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert [row["model"] for row in found["images"]] == ["bicubic", *registry.DEFAULTS]
+    assert [row["model"] for row in found["images"]] == ["bicubic", *registry.DEFAULTS[2]]
     assert [(row["model"], row["crf"]) for row in found["clips"]] == [
-        (model, crf) for crf in (None, 35) for model in ("bicubic", *registry.DEFAULTS)
+        (model, crf) for crf in (None, 35) for model in ("bicubic", *registry.DEFAULTS[2])
     ]
     lines = videosr("evaluate", folder, clip, "-m", "bicubic").out.splitlines()
     assert lines[2].startswith("| frames | 3 | bicubic |")

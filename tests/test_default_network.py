@@ -9,6 +9,7 @@ import av
 import pytest
 from clips import make_clip, picture
 
+from videosr.errors import UsageError
 from videosr.frame import PixelFormat, StreamInfo
 from videosr.media.decoder import Decoder
 from videosr.media.planes import to_av_frame
@@ -83,6 +84,53 @@ def test_a_network_that_was_named_stays(tmp_path):
 
 def test_frames_of_unknown_source_get_the_general_one():
     assert Upscaler().engine.network.name == registry.DEFAULT
+    assert Upscaler(UpscaleOptions(scale=4)).engine.network.name == registry.DEFAULTS[4][0]
+
+
+@pytest.mark.parametrize(
+    ("scale", "size", "network"),
+    [
+        (None, None, 2),
+        (None, (191, 143), 2),
+        (None, (192, 144), 4),
+        (None, (192, 48), 4),
+        (2, (640, 480), 2),
+        (4, None, 4),
+        (4, (64, 48), 4),
+    ],
+)
+def test_the_scale_goes_by_what_is_asked_for(tmp_path, scale, size, network):
+    info = info_of(tmp_path, *MARKED["H.264"])  # of 64x48
+    found = UpscaleOptions(scale=scale).of(info, size)
+    assert found.model == registry.DEFAULTS[network][1]
+    assert found.of(info, (640, 480)) == found, "what was chosen once stays"
+
+
+def test_a_named_network_has_a_scale_of_its_own(videosr, tmp_path):
+    with pytest.raises(UsageError, match="scale 3 is not one of 2, 4"):
+        UpscaleOptions(scale=3)
+    done = videosr("upscale", make_clip(tmp_path / "in.mkv"), tmp_path / "out.mkv", "--scale", "4", "-m", "light-2x")
+    assert (done.code, done.err.strip()) == (
+        2,
+        "videosr: the network light-2x has a scale of its own; leave --scale out, or --model",
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [(("--scale", "4"), (256, 192)), (("--height", "144"), (192, 144)), (("--size", "96x192"), (96, 192))],
+)
+def test_a_film_is_enlarged_four_times(videosr, tmp_path, asked, size):
+    """Asked for, or because what is wanted is three times the size: two frames by two processes, and a picture."""
+    source, output = make_clip(tmp_path / "in.mkv", frames=2, codec="libx264"), tmp_path / "out.mkv"
+    done = videosr("upscale", source, output, *asked, "--jobs", "2")
+    assert done.code == 0, done.err
+    assert f"the network is {registry.DEFAULTS[4][1]}, as the video is compressed (h264)" in done.err
+    done = videosr("upscale", source, tmp_path / "out.png", *asked, "--frames", "1")
+    assert f"the network is {registry.DEFAULTS[4][1]}, as the picture is compressed (h264)" in done.err
+    for path in (output, tmp_path / "out.png"):
+        with Decoder(path) as decoder:
+            assert (decoder.info.width, decoder.info.height) == size
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def evaluate(
     if not folders and (lr or perceptual):
         raise UsageError("--lr and --perceptual are for folders of images, and no source is one")
     further = Perceptual(perceptual) if perceptual else None
-    common, found = candidates(models or (() if scale else registry.DEFAULTS), temporal, scale, tta=tta)
+    common, found = candidates(models or (() if scale else registry.DEFAULTS[2]), temporal, scale, tta=tta)
     # What is wrong with the last source is to be said before hours of measuring, not in place of their results.
     originals = {source: Reference(source, common, frames) for source in sources if source not in folders}
     for folder in folders:

@@ -124,8 +124,9 @@ def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
 
 
 DEFAULT_FOR = {
-    registry.DEFAULT: " (default for what is lossless)",
-    registry.DEFAULT_COMPRESSED: " (default for what is compressed)",
+    name: f" (default for what is {kind})"
+    for names in registry.DEFAULTS.values()
+    for name, kind in zip(names, ("lossless", "compressed"), strict=True)
 }
 
 
@@ -178,6 +179,12 @@ _OPTIONS = [
         default=registry.AUTO,
         help=f"A shipped network (see --list-models), or an ONNX file; auto is {registry.DEFAULT_COMPRESSED} for "
         f"compressed video and pictures, {registry.DEFAULT} for lossless ones.",
+    ),
+    click.option(
+        "--scale",
+        type=click.Choice(list(registry.DEFAULTS)),
+        show_default="2, or 4 where --height or --size ask for three times and more",
+        help="How many times larger: among which networks auto chooses.",
     ),
     click.option(
         "--list-models",
@@ -317,6 +324,7 @@ ray_option = click.option(
 def wanted(
     *,
     model: str,
+    scale: int | None,
     temporal: str,
     denoise: float,
     tta: bool,
@@ -352,6 +360,7 @@ def wanted(
     return TranscodeOptions(
         upscale=UpscaleOptions(
             model=model,
+            scale=scale,
             engine=engine,
             device=device,
             precision=precision,

@@ -115,6 +115,15 @@ class TranscodeOptions:
         """Whether the output's size is given."""
         return bool(self.width or self.height)
 
+    def upscaling(self, info: StreamInfo) -> UpscaleOptions:
+        """How a certain source is upscaled (see `UpscaleOptions.of`).
+
+        Raises:
+            UsageError: the output would be too large or too small.
+        """
+        size = wanted_size(info, self.width, self.height, multiple=1) if self.resized else None
+        return self.upscale.of(info, size)
+
 
 def riders_of(decoder: Decoder, settings: EncoderSettings, coded: StreamInfo, container: str) -> Riders:
     """Which side data of a source's frames (captions, HDR10+, Dolby Vision) an output stream repeats in its pictures.
@@ -210,7 +219,7 @@ class Film:
 
     def _prepare(self) -> None:
         options = self.options
-        upscaler = Upscaler(options.upscale.of(self.decoder.info))
+        upscaler = Upscaler(options.upscaling(self.decoder.info))
         self.options = options = replace(options, upscale=upscaler.options)  # other processes must choose the same
         device = upscaler.engine.device
         if device is not None and self.decoder.deinterlace is None:

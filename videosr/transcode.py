@@ -344,7 +344,7 @@ def _still(
         kept = picture_data_kept(settings, frame.side_data)
         report = _Report(progress, decoder, kept, options.strict)
         report.losses([*image_losses(output.suffix.lower(), settings, info), *_other_pictures(source)])
-        upscale = replace(options.upscale.of(info), pix_fmt=working_format(settings).name)
+        upscale = replace(options.upscaling(info), pix_fmt=working_format(settings).name)
         upscaler = _upscaler(upscale)
         if options.upscale.model == registry.AUTO:
             progress.note(_suited(upscaler, decoder.info, "picture"))

@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from videosr import color, temporal
@@ -75,7 +74,7 @@ class Upscaler:
         """If engine or device was "auto": a line that says what was chosen and why. `options` then hold the choice."""
         if engine is None:
             wish = Wish(engine=o.engine, device=o.device, precision=o.precision, threads=o.threads)
-            engine, found, self.chosen = choose(Path(registry.find(o.model)), wish)
+            engine, found, self.chosen = choose(registry.find(o.named(compressed=False).model), wish)
             self.options = o = replace(o, engine=found.engine, device=found.device)
         self.engine = engine
         network = self.engine.network

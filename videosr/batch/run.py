@@ -33,7 +33,6 @@ from videosr.journal import folder_of
 from videosr.machine import cores
 from videosr.media.codecs import resolve
 from videosr.media.containers import container_format
-from videosr.models import registry
 from videosr.transcode import TranscodeOptions
 from videosr.upscaler import Upscaler
 
@@ -413,9 +412,7 @@ def _check(options: BatchOptions) -> Upscaler:
         The upscaler, as the workers will make theirs.
     """
     encoder, container = options.transcode.encoder, container_format(options.to)
-    wanted = options.transcode.upscale
-    usual = registry.suited(wanted.model, compressed=container != "image")
-    upscaler = Upscaler(replace(wanted, model=usual))
+    upscaler = Upscaler(options.transcode.upscale.named(compressed=container != "image"))
     if encoder.codec and container != "image":
         fmt = PixelFormat.parse(encoder.pix_fmt or "yuv420p")
         info = StreamInfo(width=256, height=256, format=fmt, time_base=Fraction(1, 25), rate=Fraction(25))

@@ -26,7 +26,9 @@ def settings(options: TranscodeOptions) -> dict[str, Any]:
     """
     flat = _flat(options)
     flat["model"] = ""
-    for model in dict.fromkeys(registry.suited(options.upscale.model, compressed) for compressed in (False, True)):
+    wanted = options.upscale
+    scales = [wanted.scale] if wanted.scale else list(registry.DEFAULTS) if options.resized else [2]
+    for model in dict.fromkeys(registry.suited(wanted.model, lossy, s) for s in scales for lossy in (False, True)):
         flat["model"] += _hash(registry.find(model))[:32]
     return flat
 
@@ -63,6 +65,7 @@ def _flat(options: TranscodeOptions) -> dict[str, Any]:
         values["max_pixels"],
         upscale["threads"],
         upscale["on_nan"],
+        upscale["scale"],  # of which the networks tell
     )
     encoder["options"] = dict(encoder["options"])
     flat = {**values, **upscale, **encoder}  # both have `pix_fmt`: the encoder's is the output's

@@ -9,11 +9,12 @@ from videosr.engines.network import Network
 from videosr.errors import UsageError
 
 AUTO = "auto"
-"""The one of the next two that suits a source."""
+"""The one of `DEFAULTS` that suits a source."""
 DEFAULT = "realtime-2x"
 DEFAULT_COMPRESSED = "realtime-2x-video"
 """For sources that compression has marked."""
-DEFAULTS = DEFAULT, DEFAULT_COMPRESSED
+DEFAULTS = {2: (DEFAULT, DEFAULT_COMPRESSED), 4: ("realtime-4x", "realtime-4x-video")}
+"""By scale, for sources that are lossless and compressed."""
 FAST = ("realtime-2x", "light-2x")
 """For a machine that cannot keep up, the costliest first."""
 FAST_COMPRESSED = ("realtime-2x-video", "light-2x-video")
@@ -41,11 +42,9 @@ def shipped() -> list[Model]:
     return models
 
 
-def suited(model: str, compressed: bool) -> str:
-    """The model, or what `AUTO` is for such a source (see `StreamInfo.compressed`)."""
-    if model != AUTO:
-        return model
-    return DEFAULT_COMPRESSED if compressed else DEFAULT
+def suited(model: str, compressed: bool, scale: int = 2) -> str:
+    """The model, or what `AUTO` is for such a source (see `StreamInfo.compressed`) at a scale of `DEFAULTS`."""
+    return DEFAULTS[scale][compressed] if model == AUTO else model
 
 
 def find(model: str) -> Path:
