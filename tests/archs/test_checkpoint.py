@@ -111,6 +111,14 @@ def test_old_names_and_wrappers_are_mapped(tmp_path):
     assert same_function(model, loaded)
 
 
+def test_compiled_networks_and_empty_averages_are_read(tmp_path):
+    model = network()
+    state = {f"_orig_mod.module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"params": state, "params_ema": {}}, tmp_path / "net.pth")
+    loaded, _ = checkpoint.load(tmp_path / "net.pth", alpha=0.0)
+    assert same_function(model, loaded)
+
+
 OLD = {
     "version 8": {"base_upsampler.sharpen.source_kernel": (7,), "body.0.mscf.p1.weight": (16, 16, 1, 1)},
     "version 7": {"body.0.mid_conv.weight": (16, 16, 3, 3)},

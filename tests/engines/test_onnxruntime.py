@@ -16,6 +16,7 @@ from videosr.archs.paragonsr2 import ParagonSR2  # noqa: E402
 from videosr.engines.base import Interface  # noqa: E402
 from videosr.engines.network import Network  # noqa: E402
 from videosr.engines.onnxruntime import OnnxRuntimeEngine  # noqa: E402
+from videosr.engines.openvino import OpenVINOEngine  # noqa: E402
 from videosr.errors import EngineError, NetworkError, UsageError  # noqa: E402
 from videosr.export import export  # noqa: E402
 
@@ -110,6 +111,16 @@ def test_what_is_no_upscaler_is_refused(tmp_path):
     refused(write(tmp_path / "a.onnx", [mean], ports[:1], ports[1:2]), "not an upscaler by a whole factor")
     unknown = helper.make_node("Enlarge", ["x"], ["y"], domain="elsewhere")
     refused(write(tmp_path / "a.onnx", [unknown], ports[:1], ports[1:2]), "ONNX Runtime cannot load it")
+
+
+@pytest.mark.parametrize("engine", [OnnxRuntimeEngine, OpenVINOEngine])
+def test_networks_of_samples_up_to_255_are_refused(tmp_path, engine):
+    size = ("N", 3, "H", "W")
+    levels = [("levels", np.float32(255))]
+    nodes = [helper.make_node("Mul", ["x", "levels"], ["z"]), helper.make_node("Floor", ["z"], ["y"])]
+    network = write(tmp_path / "a.onnx", nodes, [("x", FLOAT, size)], [("y", FLOAT, size)], levels)
+    with pytest.raises(NetworkError, match=r"a\.onnx: makes 127 of mid grey, 0\.5; its samples seem to be 0\.\.255: "):
+        engine(network, threads=1)
 
 
 def test_failures_are_engine_errors_of_one_line(tmp_path):

@@ -22,7 +22,6 @@ from videosr.errors import NetworkError, UsageError
 
 # Old names of the same parameters; every rule is tried on every key, in this order.
 _RENAMED = (
-    (r"^(module\.)+", ""),
     (r"^base_upsampler\.resample_conv\.", "base.blur."),
     (r"^base_upsampler\.sharpen\.", "base.sharp."),
     (r"^(base\.\w+)\.conv_([hv])\.", r"\1.\2."),

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ ARCHITECTURES = ("ParagonSR2", "NEXUS")
 
 _MAX_BYTES = 1 << 30  # the largest published file is under 10 MB, the largest network that can be made under 600
 _LISTED = 20  # tensors named in a message
+_WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before names
 
 # What safetensors and torch.load answer to files that are damaged or something else.
 _BROKEN = (
@@ -143,12 +145,12 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     except _BROKEN as exc:
         raise NetworkError(f"{path}: not a checkpoint that can be loaded: {_reason(exc)}") from exc
     for wrapper in ("params_ema", "params"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict) and content[wrapper]:
             content = content[wrapper]
             break
     if not isinstance(content, dict) or not content:
         raise NetworkError(f"{path}: not a checkpoint: no named tensors in it")
-    return {str(key): _tensor(path, str(key), value) for key, value in content.items()}, header
+    return {_WRAPPED.sub("", str(key)): _tensor(path, str(key), value) for key, value in content.items()}, header
 
 
 def _tensor(path: Path, key: str, value: Any) -> Tensor:

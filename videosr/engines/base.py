@@ -9,13 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 
 from videosr.engines.gpu_device import Device
 from videosr.engines.network import Network
-from videosr.errors import EngineError
+from videosr.errors import EngineError, NetworkError
 from videosr.frame import Array, ColorSpec, PixelFormat
+
+_FAR = 8.0
+"""A result of mid grey beyond which it is no picture in 0..1 (that may overshoot), but one in 0..255."""
 
 
 class NotFinite(EngineError):  # noqa: N818 - what it is called where floats are defined, IEEE 754
@@ -164,3 +168,18 @@ def baked_blend(once: Array, twice: Array) -> float | None:
     if not 0 <= blend < 1 or np.abs(y - blend * x).max() > 1e-2 * np.abs(x).max():
         return None
     return blend
+
+
+def check_range(path: Path, grey: Array) -> None:
+    """Refuse a network that works on samples of 0..255.
+
+    Args:
+        path: the network, for the message.
+        grey: what it made of pictures of mid grey, 0.5.
+
+    Raises:
+        NetworkError: the result is far beyond 0..1, so that all of a picture would be white.
+    """
+    if (mean := float(grey.mean())) > _FAR:
+        told = "export it with the division and multiplication by 255 inside"
+        raise NetworkError(f"{path}: makes {mean:.4g} of mid grey, 0.5; its samples seem to be 0..255: {told}")

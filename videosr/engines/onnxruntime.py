@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from videosr.engines.base import Engine, Interface, baked_blend
+from videosr.engines.base import Engine, Interface, baked_blend, check_range
 from videosr.engines.network import Network
 from videosr.errors import EngineError, NetworkError, UsageError
 from videosr.frame import Array
@@ -149,18 +149,22 @@ class OnnxRuntimeEngine(Engine):
         for multiple in _MULTIPLES if self.interface is not Interface.RECURRENT else (1,):
             height, width = 33 * multiple, 35 * multiple
             channels = {name: self._channels if name == "prev_feat" else 3 for name in self._inputs}
-            picture = {name: np.zeros((1, count, height, width), np.float32) for name, count in channels.items()}
+            picture = {
+                name: np.full((1, count, height, width), 0 if name == "prev_feat" else 0.5, np.float32)
+                for name, count in channels.items()
+            }
             try:
-                shape = self._infer(picture, 1)[0].shape
+                grey = self._infer(picture, 1)[0]
             except EngineError as exc:
                 failure = failure or exc
                 continue
-            scale = shape[2] // height if len(shape) == 4 else 0
-            if scale and shape == (1, 3, scale * height, scale * width):
+            scale = grey.shape[2] // height if grey.ndim == 4 else 0
+            if scale and grey.shape == (1, 3, scale * height, scale * width):
+                check_range(self.network.path, grey)
                 if self.interface is Interface.RECURRENT:
                     self._blend = self._measure_blend(height, width)
                 return scale, multiple
-            failure = failure or EngineError(f"{width}x{height} became {shape}")
+            failure = failure or EngineError(f"{width}x{height} became {grey.shape}")
         raise NetworkError(f"{self.network.path}: not an upscaler by a whole factor: {failure}") from failure
 
     def _measure_blend(self, height: int, width: int) -> float:

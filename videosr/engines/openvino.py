@@ -16,7 +16,7 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
-from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRunner, baked_blend
+from videosr.engines.base import Engine, Interface, NotFinite, Picture, PlanarRunner, baked_blend, check_range
 from videosr.engines.emission import supported
 from videosr.engines.network import Network
 from videosr.engines.openvino_core import core
@@ -235,6 +235,7 @@ class OpenVINOEngine(Engine):
             if out.ndim == 4 and out.shape[1] == 3:
                 s = out.shape[2] // height
                 if s >= 1 and out.shape[2:] == (s * height, s * width):
+                    check_range(self.network.path, out)
                     if self.interface is Interface.RECURRENT:
                         self._blend = self._measure_blend(inputs)
                     return s, multiple
