@@ -273,6 +273,15 @@ def test_alpha_is_enlarged(frames, yuv):
     assert np.abs(np.asarray(alpha[0]).astype(int) - 200 / 255 * 1023).max() <= 1
 
 
+def test_properties_of_another_kind_than_their_names_say_are_carried_and_mean_nothing(frames, yuv):
+    """Scripts set what they like: a mask that is a number, a scene change that is text."""
+    clip = vsvideosr.upscale(clip_of(frames, yuv, lambda n: {"_Alpha": 1, "_SceneChangePrev": "no", "_Matrix": "709"}))
+    frame = clip.get_frame(1)
+    assert frame.props["_Alpha"] == 1
+    assert frame.props["_SceneChangePrev"] == 0
+    assert frame.props["_Matrix"] == vs.MATRIX_ST170_M
+
+
 def test_variable_frame_rate(frames, yuv):
     clip = clip_of(frames, yuv)
     clip = clip[:7] + clip[7:].std.AssumeFPS(fpsnum=30)

@@ -72,16 +72,16 @@ def write(result: Frame, source: vs.VideoFrame, format: vs.VideoFormat) -> vs.Vi
         _put(plane, target, i, result.format, result.color.range)
     _tag(target.props, result.color, _color(source, core_format(source.format)).range)
     target.props["_SceneChangePrev"] = int(result.scene_start)
-    if "_Alpha" in source.props:
-        scale = result.width // source.width
-        target.props["_Alpha"] = _enlarged_alpha(source.props["_Alpha"], scale, format)
+    alpha = source.props.get("_Alpha")
+    if isinstance(alpha, vs.VideoFrame):  # anything else under that name is a property like others
+        target.props["_Alpha"] = _enlarged_alpha(alpha, result.width // source.width, format)
     return target
 
 
 def scene_change(props: Mapping[str, Any]) -> bool | None:
     """Whether a scene begins with the frame, None where nobody has said so."""
-    said = props.get("_SceneChangePrev")
-    return None if said is None else bool(said)
+    said = _number(props, "_SceneChangePrev", -1)
+    return None if said < 0 else bool(said)
 
 
 def _color(frame: vs.VideoFrame, format: PixelFormat) -> ColorSpec:
