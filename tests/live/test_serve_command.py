@@ -46,6 +46,19 @@ def test_pictures_that_y4m_has_no_form_for_are_refused_at_once(tmp_path, videosr
         )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there all names pass")
+def test_options_of_the_source_that_nobody_knows_are_refused(clip, tmp_path, videosr):
+    refused = videosr("serve", clip, "-i", "probsize=1000000", "-o", tmp_path / "out.m3u8")
+    assert (refused.code, list(tmp_path.iterdir())) == (2, [])
+    assert refused.err == ("videosr: -i probsize: FFmpeg has no such option for reading; `ffmpeg -h full` lists them\n")
+    with pytest.raises(UsageError, match=r"-i fps: .*`ffmpeg -h demuxer=v4l2`"):
+        ServeOptions(source=SourceSpec(url="/dev/video0", format="v4l2", options=(("fps", "25"),)))
+    of_all = {"probesize", "fflags", "protocol_whitelist"}
+    of_protocols = {"user_agent", "headers", "rw_timeout", "listen", "reorder_queue_size"}
+    of_demuxers = {"rtsp_transport", "live_start_index", "framerate", "input_format", "graph"}
+    ServeOptions(source=SourceSpec(url="in.mkv", options=tuple((n, "1") for n in of_all | of_protocols | of_demuxers)))
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("form", ["y4m", "nut"])
 def test_a_full_disk_is_told_from_a_reader_that_has_gone(clip, form):

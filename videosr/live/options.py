@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from videosr.errors import UsageError
 from videosr.live.outputs import pipe_form
 from videosr.media.live.codec import VideoSettings
+from videosr.media.live.demuxer_options import has_option
 from videosr.media.live.output import MUXERS
 from videosr.media.live.source import SourceSpec, lower_scheme
 from videosr.options import UpscaleOptions
@@ -128,13 +129,18 @@ class ServeOptions:
         """Check what can be checked without opening anything.
 
         Raises:
-            UsageError: a latency or port that is none, two pages, two outputs of one name, an output twice.
+            UsageError: a latency or port that is none, two pages, two outputs of one name, an output twice, an option
+                of the source that FFmpeg does not have.
         """
         try:
             urlsplit(self.source.url).port  # noqa: B018  # of no other use yet; it would be waited for for ever
         except ValueError as exc:
             if self.source.remote:
                 raise UsageError(f"{self.source.shown}: {exc}") from exc
+        for name, _ in self.source.options:
+            if not has_option(name):
+                hint = f"demuxer={self.source.demuxer}" if self.source.demuxer else "full"
+                raise UsageError(f"-i {name}: FFmpeg has no such option for reading; `ffmpeg -h {hint}` lists them")
         if not 0.02 <= self.latency <= 60:
             raise UsageError(f"--latency {self.latency:g} s is not between 20 ms and 60 s")
         if sum(target.kind == "http" for target in self.targets) > 1:
