@@ -19,9 +19,11 @@ from videosr.live.door import Door
 from videosr.live.front import Front, FrontOptions
 from videosr.live.metrics import prometheus
 from videosr.live.segments import Chunk
+from videosr.live.server import State
 from videosr.live.timeline import TICKS
 
 aiohttp = pytest.importorskip("aiohttp")
+web = pytest.importorskip("videosr.live.web")
 
 STATUS = {
     "frames_in": 5,
@@ -294,6 +296,33 @@ def test_a_client_that_takes_nothing_does_not_hold_up_the_stream(front):
 
 class Inner(asyncio.Protocol):
     """A protocol that does nothing."""
+
+
+def test_answers_that_nobody_takes_do_not_pile_up(monkeypatch):
+    """A client may send thousands of requests and read nothing; others come between."""
+    doors: list[Door] = []
+    monkeypatch.setattr(web, "Door", lambda *args: doors.append(Door(*args)) or doors[-1])
+
+    async def main() -> None:
+        sock = socket.create_server(("127.0.0.1", 0))
+        server = await web.listen(State(FrontOptions()), sock)
+        _, writer = await asyncio.open_connection(*sock.getsockname(), limit=1024)
+        while not len(doors[0]):
+            await asyncio.sleep(0.01)
+        greedy = next(iter(doors[0]._guards))
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 10_000)
+        while not greedy.get_write_buffer_size():
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            reader, other = await asyncio.open_connection(*sock.getsockname())
+            other.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 503")
+            other.close()
+            assert greedy.get_write_buffer_size() < 2**17
+        writer.transport.abort()
+        server.close()
+
+    asyncio.run(main())
 
 
 def at_door(main, idle: float) -> None:

@@ -19,6 +19,9 @@ class Guard(asyncio.Protocol):
         self._inner, self._door = inner, door
         self.transport: asyncio.Transport | None = None
         self.busy = 0
+        self.room = asyncio.Event()
+        """Set while the client takes what is written to it."""
+        self.room.set()
         self.idle_since = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -32,6 +35,7 @@ class Guard(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        self.room.set()  # nobody is to wait for it any more
         if self.transport is not None:
             self._door.leave(self)
             self._inner.connection_lost(exc)
@@ -47,10 +51,12 @@ class Guard(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self.room.clear()
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self.room.set()
         self._inner.resume_writing()
 
 
@@ -100,6 +106,16 @@ class Door:
         """A whole request has come."""
         if (guard := self._find(transport)) is not None:
             guard.busy += 1
+
+    async def turn(self, transport: asyncio.BaseTransport | None) -> None:
+        """Wait until a request may be answered: others come between, and the client has taken the answers before.
+
+        Else a client that sends request after request and reads nothing would fill the memory with answers, and keep
+        the server from all others meanwhile: aiohttp waits for no small answer to be taken.
+        """
+        await asyncio.sleep(0)
+        if (guard := self._find(transport)) is not None:
+            await guard.room.wait()
 
     def done(self, transport: asyncio.BaseTransport | None) -> None:
         """It has been answered."""

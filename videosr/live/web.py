@@ -66,6 +66,11 @@ class Site:
             transport = request.transport  # not there any more when the client has gone
             door.begin(transport)
             try:
+                async with asyncio.timeout(SENDING):
+                    await door.turn(transport)
+            except TimeoutError:
+                _hang_up(request)
+            try:
                 if not self._may(request):
                     return web.Response(status=401, text="this server wants its token: add ?token=... to the address\n")
                 return await handler(request)
