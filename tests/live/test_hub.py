@@ -127,6 +127,30 @@ def test_a_follower_that_takes_nothing_loses_whole_runs_and_costs_bounded_memory
     asyncio.run(main())
 
 
+def test_a_follower_is_given_what_waits_piece_by_piece(monkeypatch):
+    """It has so many seconds for each: all at once would be too much for a slow one, and be held for each anew."""
+    monkeypatch.setattr(hub, "PIECE", 100)
+
+    async def main() -> None:
+        rendition = Rendition()
+        follower = rendition.follow()
+        stream = list(chunks(6, size=30))
+        for chunk in stream[:40]:
+            rendition.take(chunk)
+        pieces = []
+        async for data in follower:
+            pieces.append(data)
+            if len(pieces) == 2:  # what comes meanwhile is not lost
+                for chunk in stream[40:]:
+                    rendition.take(chunk)
+                rendition.end()
+        assert [len(piece) for piece in pieces] == [120] * 15
+        assert b"".join(pieces) == b"".join(chunk.data for chunk in stream)
+        assert follower._size == 0
+
+    asyncio.run(main())
+
+
 def test_followers_are_limited(monkeypatch):
     monkeypatch.setattr(hub, "FOLLOWERS", 2)
 

@@ -10,6 +10,8 @@ from videosr.live.segments import Chunk, Segmenter
 
 BACKLOG = 8 * 2**20
 """Bytes a client may lag behind before it loses what it has not fetched, up to the next keyframe."""
+PIECE = 2**16
+"""Bytes after which a client is given no more at once: it has to take each piece in time, not all that waits."""
 FOLLOWERS = 256
 """Clients that may follow one stream chunk by chunk."""
 
@@ -45,15 +47,18 @@ class Follower:
         self._event.set()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """What has come, joined, again and again."""
+        """What has come, a few chunks joined, again and again."""
         while True:
             await self._event.wait()
             self._event.clear()
             while self._waiting:
-                data = b"".join(self._waiting)
-                self._waiting.clear()
-                self._size = 0
-                yield data
+                piece: list[bytes] = []
+                size = 0
+                while self._waiting and size < PIECE:
+                    piece.append(self._waiting.popleft())
+                    size += len(piece[-1])
+                self._size -= size
+                yield b"".join(piece)
             if self._ended:
                 return
 

@@ -21,6 +21,9 @@ from videosr.live.segments import Chunk
 
 STALLED = 10.0
 """Seconds in which a client has to take what it is given."""
+UNSENT = 2**16
+"""Bytes of a client that the system holds beside those on their way. It would take megabytes, of which a slow client
+has to take a third before more is taken of us: it would seem to take nothing for that long."""
 CLIENTS = 64
 """Clients of one listener."""
 WANTED = 15.0
@@ -155,11 +158,14 @@ def _bind(name: str, address: tuple[str, int]) -> socket.socket:
     """A listening socket. Raises OSError that names it."""
     try:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        return socket.create_server(address, family=family, backlog=128)
+        sock = socket.create_server(address, family=family, backlog=128)
     except OSError as exc:
         why = str(exc.strerror or exc).partition(" (while")[0]  # Python adds the address, which is there already
         remedy = "another port" if exc.errno in (errno.EADDRINUSE, errno.EACCES) else "an address of this machine"
         raise OSError(f"{name}: cannot listen there: {why}; give {remedy}") from exc
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux and macOS; connections inherit it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    return sock
 
 
 async def _listener(state: State, sock: socket.socket) -> asyncio.Server:
