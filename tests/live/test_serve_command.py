@@ -153,6 +153,25 @@ def test_signals_end_it_though_ffmpeg_takes_them_for_an_error(source, number, co
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize("begun", [b"", b"YUV4MPEG2 W64 H48 F24:1 C420jpeg\nFRAME\n"])
+def test_signals_end_it_while_its_pipe_is_silent(begun, number, code):
+    """Before anything has come, and in the middle of the first frame."""
+    command = [sys.executable, "-m", "videosr", "serve", "-", "-o", "tcp://127.0.0.1:0"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        process.stdin.write(begun)
+        process.stdin.flush()
+        assert b"MPEG-TS: tcp://" in process.stderr.readline()
+        time.sleep(1)
+        process.send_signal(number)
+        assert process.wait(120) == code  # else it waits for ever
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+
+
 class Silent(BaseHTTPRequestHandler):
     """A file as servers give it that know nothing of byte ranges."""
 

@@ -28,6 +28,7 @@ from videosr.media.live.codec import LiveAudio, LiveEncoder, Template
 from videosr.media.live.input import LiveInput
 from videosr.media.live.output import MUXERS, public_url
 from videosr.media.live.source import InputLost
+from videosr.media.opening import heeding_signals
 
 CODED_FORMAT = "yuv420p"
 """What every H.264 player takes."""
@@ -95,7 +96,8 @@ class Server:
         attempt = 0
         while True:
             try:
-                return LiveInput(self.options.source)
+                # Up to its first frame, for which a pipe may be waited for as long as for anything.
+                return heeding_signals(lambda: LiveInput(self.options.source))
             except InputLost as exc:
                 if not self.options.source.live:
                     raise

@@ -16,7 +16,6 @@ import av.error
 
 from videosr.errors import InputError, UsageError
 from videosr.media.limits import MAX_PIXELS
-from videosr.media.opening import heeding_signals
 from videosr.media.source import open_input
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ class Connection:
             self.container = open_input(spec.url, **(MERGED | dict(spec.options)))
             return
         try:
-            self.container = heeding_signals(self._open) if spec.remote else self._open()
+            self.container = self._open()
         except (av.error.FFmpegError, OSError) as exc:
             raise self._refusal(exc) from exc
         except ValueError as exc:  # PyAV knows no such format
