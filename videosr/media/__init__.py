@@ -3,7 +3,7 @@
 Begin with `source` and `decoder` for the way in, with `encoder` and `muxer` for the way out. The other modules each
 know one thing that these, or what stands over them, need:
 
-    in, a file      source: program_stream, limits
+    in, a file      source: program_stream, transport_stream, limits
                     decoder: pictures (decoders, sidedata, cropping, avi, nvdec, planes), joined, undated, clock,
                     fields (repeats), deinterlace, colorinfo
                     made alike: orientation, conform, rescale, resize

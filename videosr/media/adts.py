@@ -6,12 +6,19 @@ Other containers say them once, so what changes midway, as broadcasts of stereo 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import av.error
 from av.stream import Discard
 
+from videosr.media import transport_stream
 from videosr.media.source import codec_name, open_input
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
 
 HEADER_BYTES = 7
 """Of a frame; a header that carries a checksum has two more."""
@@ -26,24 +33,29 @@ def is_framed(data: bytes) -> bool:
 def changing(path: str | os.PathLike[str]) -> set[int]:
     """The indices of those AAC streams of an MPEG-TS whose profile, rate or channels change.
 
-    The file is read to its end.
-
     Raises:
         InputError: it cannot be opened.
     """
-    found: set[int] = set()
     with open_input(path) as source:
-        wanted = [s for s in source.streams.audio if codec_name(s) == "aac" and not s.codec_context.extradata]
-        if not wanted:
-            return found
-        for stream in source.streams:
-            stream.discard = Discard.default if stream in wanted else Discard.all
-        forms: dict[int, tuple[int, int]] = {}
-        with suppress(av.error.FFmpegError):  # a damaged file: whoever muxes it will say so
-            for packet in source.demux(*wanted):
-                data = bytes(packet)
-                if is_framed(data) and not packet.is_corrupt:
-                    form = data[2] & 0xFD, data[3] >> 6  # without the private bit
-                    if forms.setdefault(packet.stream_index, form) != form:
-                        found.add(packet.stream_index)
+        streams = [s for s in source.streams.audio if codec_name(s) == "aac" and not s.codec_context.extradata]
+        varying, hidden = transport_stream.changing(os.fspath(path))
+        found = {s.index for s in streams if s.id in varying}
+        return found | _changing(source, [s for s in streams if s.id in hidden])
+
+
+def _changing(source: InputContainer, wanted: Sequence[AudioStream]) -> set[int]:
+    """The same of some streams, for which the file is read to its end by FFmpeg."""
+    found: set[int] = set()
+    if not wanted:
+        return found
+    for stream in source.streams:
+        stream.discard = Discard.default if stream in wanted else Discard.all
+    forms: dict[int, tuple[int, int]] = {}
+    with suppress(av.error.FFmpegError):  # a damaged file: whoever muxes it will say so
+        for packet in source.demux(*wanted):
+            data = bytes(packet)
+            if is_framed(data) and not packet.is_corrupt:
+                form = data[2] & 0xFD, data[3] >> 6  # without the private bit
+                if forms.setdefault(packet.stream_index, form) != form:
+                    found.add(packet.stream_index)
     return found

@@ -13,13 +13,13 @@ import av
 from av.stream import Disposition, Stream
 
 from videosr.errors import InputError
+from videosr.media import program_stream, transport_stream
 from videosr.media.adts import changing
 from videosr.media.chapters import Chapter, chapters_of, lost_times, unread
 from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
 from videosr.media.matroska.more import file_tags, lost, more_of
-from videosr.media.program_stream import unseen
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
 from videosr.media.source import codec_name, is_attached_picture, open_input, reel, video_stream
 from videosr.media.stills import heif
@@ -299,7 +299,9 @@ def _lost_of_file(
     """What is lost of that which belongs to the file and not to one of its streams: a line each."""
     losses: list[str] = []
     if source.format.name == "mpeg" and "://" not in name:
-        losses += unseen(name, (stream.id for stream in source.streams))
+        losses += program_stream.unseen(name, (stream.id for stream in source.streams))
+    if source.format.name == "mpegts" and "://" not in name:
+        losses += transport_stream.unseen(name, source.streams)
     if container == "image":
         return [*losses, "chapters"] if source.chapters() else losses
     losses += lost_times(source, container)

@@ -18,8 +18,8 @@ from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError
+from videosr.media import program_stream, transport_stream
 from videosr.media.limits import MAX_PIXELS
-from videosr.media.program_stream import probe_options
 from videosr.media.stills.numbered import RATE, Numbered
 from videosr.media.stills.tiles import put_together
 
@@ -65,7 +65,7 @@ def open_input(
     try:
         demuxer = None if pictures is None else "image2"
         container = av.open(name, "r", demuxer, options=limit, container_options=options, hwaccel=hwaccel)
-        if container.format.name == "mpeg" and name.startswith("file:") and (deep := probe_options(os.fspath(path))):
+        if name.startswith("file:") and (deep := _deeper(container, os.fspath(path))):
             container.close()
             container = av.open(name, "r", options=limit, container_options=options | deep, hwaccel=hwaccel)
     except (av.error.FFmpegError, OSError, ValueError) as exc:
@@ -85,6 +85,13 @@ def open_input(
             container.close()
             container = av.open(made, "r", options=limit)
     return container
+
+
+def _deeper(container: av.container.InputContainer, path: str) -> dict[str, str]:
+    """Options with which FFmpeg finds streams of an MPEG-PS or MPEG-TS it has not found, if there are such."""
+    if container.format.name == "mpeg":
+        return program_stream.probe_options(path)
+    return transport_stream.probe_options(path, container.streams) if container.format.name == "mpegts" else {}
 
 
 def _check_file(name: str) -> None:
