@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import av
 from clips import make_clip
 from doubling import double
 
 from videosr.media.checks.verify import verify
 from videosr.media.matroska.elements import CLUSTER, INFO, SEGMENT, TRACKS, element, elements
 from videosr.media.probe import MOST_WRITTEN, plan_streams
-from videosr.media.source import open_input
+from videosr.media.source import open_input, video_stream
 
 ATTACHMENTS = 0x1941A469
+FILMS = (32, 30), (64, 25)
+"""Columns, and frames a second."""
 
 
 def attachment(number):
@@ -38,3 +43,21 @@ def test_of_more_attachments_than_an_output_holds_the_last_are_named_and_the_oth
     report = verify(source, output)
     assert report.problems == []
     assert report.facts["streams"] == {"kept": MOST_WRITTEN - 1, "dropped": len(dropped)}
+
+
+def test_of_several_films_the_largest_is_upscaled_however_fast_another_is(tmp_path):
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as out:
+        films = [(out.add_stream("mpeg4", rate=rate, width=width, height=32), rate) for width, rate in FILMS]
+        for stream, _ in films:
+            stream.disposition = 0
+        for i in range(60):
+            for stream, rate in films:
+                frame = av.VideoFrame(stream.width, 32, "yuv420p")
+                frame.pts, frame.time_base = i, Fraction(1, rate)
+                out.mux(stream.encode(frame))
+        for stream, _ in films:
+            out.mux(stream.encode(None))
+    with open_input(path) as container:
+        assert container.streams.best("video").index == 0  # or the test shows nothing
+        assert video_stream(container, "in.mkv").index == 1

@@ -15,6 +15,7 @@ from typing import Any
 import av
 import av.error
 from av.codec.hwaccel import HWAccel
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError
@@ -217,13 +218,13 @@ def compresses(context: av.VideoCodecContext) -> bool:
 
 def is_attached_picture(stream: av.stream.Stream) -> bool:
     """Whether a video stream is cover art or a thumbnail rather than a film."""
-    flags = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    flags = Disposition.attached_pic | Disposition.timed_thumbnails
     return bool(stream.disposition & flags)
 
 
 def video_stream(container: av.container.InputContainer, name: str, index: int | None = None) -> VideoStream:
-    """The video stream to work on: that index, or the best one (of an icon, the largest); cover art only if nothing
-    else is there.
+    """The video stream to work on: that index, or the one that FFmpeg takes for the best, but if others are as much a
+    default and larger, the largest; cover art only if nothing else is there.
 
     Raises:
         InputError: there is none, or FFmpeg has no decoder for it.
@@ -242,11 +243,18 @@ def video_stream(container: av.container.InputContainer, name: str, index: int |
         usable = [s for s in films if s.codec_context is not None] or films
         best = container.streams.best("video")
         chosen = next((s for s in usable if best is not None and s.index == best.index), usable[0])
-        if container.format.name == "ico":  # the same picture in several sizes, of which FFmpeg takes the first
-            chosen = max(usable, key=lambda s: s.width * s.height if s.codec_context is not None else 0)
+        # Where bit rates are not stated, FFmpeg takes that of which it has seen most frames: 30 a second before 25.
+        default = chosen.disposition & Disposition.default
+        others = [s for s in usable if s.disposition & Disposition.default == default and _has_pictures(s)]
+        chosen = max([chosen, *others], key=lambda s: s.width * s.height if s.codec_context is not None else 0)
     if chosen.codec_context is None:
         raise InputError(f"{name}: FFmpeg has no decoder for video stream {chosen.index}")
     return chosen
+
+
+def _has_pictures(stream: VideoStream) -> bool:
+    """Whether FFmpeg has seen one, by which it knows their format."""
+    return stream.codec_context is not None and stream.codec_context.pix_fmt is not None
 
 
 def last_duration(
