@@ -33,6 +33,7 @@ from videosr.media.matroska.elements import (
     TARGETS,
     TRACKS,
     Node,
+    attachments,
     coded,
     element,
     elements,
@@ -282,6 +283,27 @@ def test_texts_that_are_not_unicode_become_it(tmp_path):
     double(source, output)
     assert "café".encode() in output.read_bytes()
     assert verify(source, output).problems == []
+
+
+def of_attachment(uid):
+    """A text and something binary, in one tag."""
+    text = Node(SIMPLE_TAG, (Node(0x45A3, b"LICENCE"), Node(0x4487, b"OFL")))
+    binary = Node(SIMPLE_TAG, (Node(0x45A3, b"SPECIMEN"), Node(0x4485, b"\0\1\2")))
+    return Node(TAG, (Node(TARGETS, (Node(0x63C6, bytes([uid])),)), text, binary))
+
+
+def test_tags_of_attachments_arrive_with_what_is_binary(tmp_path):
+    source, output = rich(tmp_path / "in.mkv", tags=(of_attachment(99), of_attachment(98))), tmp_path / "out.mkv"
+    (uid,) = attachments(source)
+    was, now = (element(0x46AE, number.to_bytes(8), 1) for number in (uid, 99))
+    source.write_bytes(source.read_bytes().replace(was, now))
+    assert attachments(source) == [99]
+    assert double(source, output) == []
+    (uid,) = attachments(output)
+    assert [node for node in inside(output, TAGS) if b"OFL" in coded([node])] == [of_attachment(uid)]
+    assert verify(source, output).problems == []
+    output.write_bytes(output.read_bytes().replace(b"\0\1\2", b"\0\1\3"))
+    assert any("specimen" in problem for problem in verify(source, output).problems)
 
 
 def test_a_file_without_any_of_it_stays_as_ffmpeg_makes_it(tmp_path):

@@ -11,15 +11,18 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
+from os import SEEK_END
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 SEGMENT, INFO, TRACKS, TRACK_ENTRY, VIDEO = 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0xE0
 CRC32, VOID, CLUSTER = 0xBF, 0xEC, 0x1F43B675
 SEEK_HEAD, SEEK, SEEK_ID, SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
 CHAPTERS, EDITION, ATOM, DISPLAY, CHAPTER_TRACK = 0x1043A770, 0x45B9, 0xB6, 0x80, 0x8F
 TAGS, TAG, TARGETS, SIMPLE_TAG, TAG_NAME, TAG_STRING = 0x1254C367, 0x7373, 0x63C0, 0x67C8, 0x45A3, 0x4487
-ATTACHMENTS = 0x1941A469
+ATTACHMENTS, ATTACHED_FILE, ATTACHMENT_UID = 0x1941A469, 0x61A7, 0x46AE
+ATTACHED = frozenset({0x466E, 0x4660, 0x465C})
+"""Name, MIME type and content of an attachment."""
 TITLE, CHAPTER_STRING = 0x7BA9, 0x85
 MASTERS = frozenset({TRACK_ENTRY, SEEK, EDITION, ATOM, DISPLAY, CHAPTER_TRACK, TAG, TARGETS, SIMPLE_TAG})
 """Elements of which `tree` gives what is in them."""
@@ -121,27 +124,68 @@ def payloads(path: Path, wanted: int) -> Iterator[bytearray]:
         wanted: identifier of elements in the Segment.
     """
     with suppress(OSError), path.open("rb") as file:  # whoever reads it all will say so
-        size = path.stat().st_size
-        head = bytearray(file.read(1 << 10))
-        segment = next((top for top in elements(head, 0, len(head)) if top.id == SEGMENT), None)
-        ahead, seen = [segment.data] if segment is not None else [], set[int]()
-        while ahead:
-            at = ahead.pop()
-            while at < size and at not in seen:
-                seen.add(at)
-                file.seek(at)
-                head = bytearray(file.read(16))
-                found = next(elements(head, 0, len(head)), None)
-                if found is None or found.id == CLUSTER:
-                    break
-                if found.id in (SEEK_HEAD, wanted):
-                    file.seek(at + found.data)
-                    data = bytearray(file.read(min(found.end - found.data, LARGEST)))
-                    if found.id == wanted:
-                        yield data
-                    elif segment is not None:
-                        ahead += [segment.data + position for position in _positions(data, wanted)]
-                at += found.end
+        for found in _places(file, wanted):
+            yield _payload(file, found)
+
+
+def attachments(path: Path) -> list[int]:
+    """The UIDs of a Matroska file's attachments, in its order, without reading what is attached; 0: it has none.
+
+    Those that lack a name, a MIME type or content are none to FFmpeg.
+    """
+    uids = []
+    with suppress(OSError), path.open("rb") as file:
+        for found in _places(file, ATTACHMENTS):
+            for attached in _walk(file, found):
+                inside = (
+                    {e.id: e for e in _walk(file, attached) if e.end > e.data} if attached.id == ATTACHED_FILE else {}
+                )
+                if inside.keys() >= ATTACHED:
+                    uid = inside.get(ATTACHMENT_UID)
+                    uids.append(number(bytes(_payload(file, uid))) if uid is not None else 0)
+    return uids
+
+
+def _places(file: BinaryIO, wanted: int) -> Iterator[Element]:
+    """Where elements of a kind lie in a file."""
+    file.seek(0, SEEK_END)
+    size = file.tell()
+    file.seek(0)
+    head = bytearray(file.read(1 << 10))
+    segment = next((top for top in elements(head, 0, len(head)) if top.id == SEGMENT), None)
+    ahead, seen = [segment.data] if segment is not None else [], set[int]()
+    while ahead:
+        at = ahead.pop()
+        while at < size and at not in seen:
+            seen.add(at)
+            found = _element_at(file, at)
+            if found is None or found.id == CLUSTER:
+                break
+            if found.id == wanted:
+                yield found
+            elif found.id == SEEK_HEAD and segment is not None:
+                ahead += [segment.data + position for position in _positions(_payload(file, found), wanted)]
+            at = found.end
+
+
+def _walk(file: BinaryIO, parent: Element) -> Iterator[Element]:
+    """The elements in one that need not fit into memory."""
+    at = parent.data
+    while at < parent.end and (found := _element_at(file, at)) is not None:
+        yield found
+        at = found.end
+
+
+def _element_at(file: BinaryIO, at: int) -> Element | None:
+    file.seek(at)
+    head = bytearray(file.read(16))
+    found = next(elements(head, 0, len(head)), None)
+    return found and Element(found.id, at, at + found.data, at + found.end)
+
+
+def _payload(file: BinaryIO, found: Element) -> bytearray:
+    file.seek(found.data)
+    return bytearray(file.read(min(found.end - found.data, LARGEST)))
 
 
 def _positions(seek_head: bytearray, wanted: int) -> Iterator[int]:

@@ -35,6 +35,7 @@ from videosr.media.matroska.elements import (
     TRACK_ENTRY,
     TRACKS,
     Node,
+    attachments,
     number,
     payloads,
     tree,
@@ -96,12 +97,14 @@ class More:
         info: of the segment: title, UUIDs.
         chapters: all editions.
         tags: all of the file's.
+        attachments: the UIDs that tags refer to, in the file's order.
     """
 
     tracks: tuple[Track, ...] = ()
     info: tuple[Node, ...] = ()
     chapters: tuple[Node, ...] = ()
     tags: tuple[Node, ...] = ()
+    attachments: tuple[int, ...] = ()
 
 
 def more_of(container: av.container.InputContainer) -> More:
@@ -117,6 +120,7 @@ def more_of(container: av.container.InputContainer) -> More:
         info=tuple(node for node in _read(path, INFO) if node.id in OF_SEGMENT),
         chapters=_regular(path, CHAPTERS),
         tags=_regular(path, TAGS),
+        attachments=tuple(attachments(path)),
     )
 
 
@@ -215,10 +219,12 @@ def missing_of(was: More, now: More) -> Iterator[str]:
         yield "which files come before and after this one is not what it was"
     if was.chapters and [_timeless(node) for node in was.chapters] != [_timeless(node) for node in now.chapters]:
         yield "chapters: their names, languages, order or marks are not what they were"
-    said = {_said(tag) for tag in now.tags}
+    said = {_said(tag, now) for tag in now.tags}
     for tag in was.tags:
-        expected = _said(tag)
-        if expected and _is_of_film(tag, was) and expected not in said:
+        expected = _said(tag, was)
+        about = {number(node.data) for node in _targets(tag) if node.id == OF_ATTACHMENT}
+        is_kept = bool(about & set(was.attachments[: len(now.attachments)])) or _is_of_film(tag, was)
+        if expected and is_kept and expected not in said:
             names = ", ".join(_name(node) for node in tag.inside if node.id == SIMPLE_TAG)
             yield f"tags: {names} of level {_value(_targets(tag), LEVEL, USUAL_LEVEL)} are not what they were"
 
@@ -229,10 +235,23 @@ def _timeless(node: Node) -> Node:
     return node.with_inside(kept) if node.inside else node
 
 
-def _said(tag: Node) -> frozenset[Node]:
-    """What a tag of a file or chapter says, and of what; nothing where that describes the old file."""
+def _said(tag: Node, more: More) -> frozenset[Node]:
+    """What a tag of a file, chapter or attachment says, and of what; nothing where that describes the old file.
+
+    Attachments count by their places, for they have other UIDs in the output.
+    """
     simple = [node for node in tag.inside if node.id == SIMPLE_TAG and _name(node) not in BOOKKEEPING]
-    return frozenset([*simple, *_targets(tag)]) if simple else frozenset()
+    places = {uid: place for place, uid in enumerate(more.attachments)}
+    return frozenset([*simple, *_renumbered(_targets(tag), OF_ATTACHMENT, places)]) if simple else frozenset()
+
+
+def _renumbered(nodes: Iterable[Node], identifier: int, numbers: Mapping[int, int]) -> Iterator[Node]:
+    """Elements in which those of a kind have other numbers; those that have none are left out."""
+    for node in nodes:
+        if node.id != identifier:
+            yield node
+        elif number(node.data) in numbers:
+            yield _unsigned(identifier, numbers[number(node.data)])
 
 
 def _beyond_ffmpeg(tags: Iterable[Node], container: str) -> set[str]:
@@ -309,7 +328,8 @@ def carry(path: Path, more: More, tracks: Mapping[int, tuple[str, ...]], delay: 
         if not more.tags:
             return nodes
         names = {uids[uid]: tracks[index] for uid, index in known.items() if uid in uids}
-        return tuple(_tags(more, nodes, uids, names))
+        attached = dict(zip(more.attachments, attachments(path), strict=False))  # the last ones may be left out
+        return tuple(_tags(more, nodes, uids, names, attached))
 
     edits: dict[int, Edit] = {TRACKS: in_tracks}
     if delay is not None:
@@ -340,7 +360,11 @@ def _unsigned(identifier: int, value: int) -> Node:
 
 
 def _tags(
-    more: More, written: Iterable[Node], uids: Mapping[int, int], made_anew: Mapping[int, tuple[str, ...]]
+    more: More,
+    written: Iterable[Node],
+    uids: Mapping[int, int],
+    made_anew: Mapping[int, tuple[str, ...]],
+    attached: Mapping[int, int],
 ) -> Iterator[Node]:
     """The source's tags and, of those that FFmpeg has written, what the source's cannot say.
 
@@ -349,9 +373,15 @@ def _tags(
         written: by FFmpeg.
         uids: of the source's tracks, in the output.
         made_anew: by tracks of the output, how the names of tags begin that are FFmpeg's.
+        attached: UIDs of the source's attachments, in the output.
     """
     for tag in more.tags:
         targets, simple = _targets(tag), [node for node in tag.inside if node.id == SIMPLE_TAG]
+        if any(node.id == OF_ATTACHMENT for node in targets):
+            targets = tuple(_renumbered(targets, OF_ATTACHMENT, attached))
+            if simple and any(node.id == OF_ATTACHMENT for node in targets):
+                yield Node(TAG, (Node(TARGETS, targets), *simple))
+            continue
         tracks = [uids[uid] for node in targets if node.id == OF_TRACK and (uid := number(node.data)) in uids]
         if tracks:
             names = ("duration", *(name for uid in tracks for name in made_anew.get(uid, ())))
@@ -369,7 +399,7 @@ def _tags(
         if track is not None:
             names = ("duration", *made_anew.get(track, ("",)))  # all, of a track that the source's tags do not reach
             yield tag.with_inside(node for node in tag.inside if node.id != SIMPLE_TAG or _begins(node, names))
-        elif any(n.id == OF_ATTACHMENT or (n.id == OF_CHAPTER and not more.chapters) for n in targets):
+        elif any(n.id == OF_CHAPTER and not more.chapters for n in targets):
             yield tag
 
 
