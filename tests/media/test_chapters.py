@@ -123,11 +123,20 @@ def with_chapters(clip, path, *editions, last=False):
     return path
 
 
+def test_names_in_further_languages_are_named_where_they_are_lost(tmp_path):
+    chapters = atom(0, display(b"ichi", b"jpn")) + atom(10**8)
+    source = with_chapters(make_clip(tmp_path / "plain.mkv", frames=5), tmp_path / "in.mkv", chapters)
+    alike = with_chapters(tmp_path / "plain.mkv", tmp_path / "alike.mkv", chapters + atom(10**8, title=b"same UID"))
+    assert plan_streams(source, "matroska", trimmed=True).losses == ()
+    for path, container, trimmed in ((source, "mp4", False), (source, "webm", True), (alike, "matroska", True)):
+        losses = plan_streams(path, container, trimmed=trimmed).losses
+        assert any("names in further languages" in line for line in losses)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(
     ("editions", "words"),
     [
-        ([atom(0, display(b"ichi", b"jpn"))], "names in further languages"),
         ([atom(0, atom(10**8, title=b"within"))], "those within others"),
         ([atom(0), atom(0, title=b"other")], "several editions"),
         ([atom(10**8) + atom(10**8, title=b"as early")], "do not begin after"),

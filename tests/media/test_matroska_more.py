@@ -184,6 +184,20 @@ def test_of_a_part_languages_arrive_and_the_rest_is_named(source, tmp_path):
     assert [chapter.title for chapter in probe(output).chapters] == ["", ""]
 
 
+def test_chapters_of_a_part_keep_their_languages_and_further_names(tmp_path):
+    names = display(b"Deux", b"fr"), display(b"Zwei", b"de")
+    uid = Node(0x73C4, (2**40 + 7).to_bytes(8))  # of which FFmpeg keeps 32 bits
+    second = atom(1, 2 * 10**8, *names)
+    second = second.with_inside((uid, *second.inside[1:]))
+    chapters = Node(EDITION, (atom(1, 0, display(b"Un", b"fr")), second))
+    source, output = rich(tmp_path / "in.mkv", chapters=(chapters,), tags=()), tmp_path / "part.mkv"
+    assert not any("chapters" in line for line in plan_streams(source, "matroska", trimmed=True).losses)
+    double(source, output, start=Fraction(1, 5), frames=3)
+    (edition,) = inside(output, CHAPTERS)
+    (kept,) = (node for node in edition.inside if node.id == ATOM)
+    assert tuple(node for node in kept.inside if node.id == DISPLAY) == names
+
+
 @pytest.mark.parametrize("container", ["mp4", "mov", "webm"])
 def test_other_containers_do_not_have_it(source, container):
     losses = plan_streams(source, container).losses

@@ -110,12 +110,13 @@ def lost_times(source: av.container.InputContainer, container: str) -> list[str]
     return lines
 
 
-def unread(path: Path, read: int) -> list[str]:
+def unread(path: Path, read: int, *, named: bool) -> list[str]:
     """What Matroska's chapters hold that FFmpeg does not read, a line each.
 
     Args:
         path: a Matroska or WebM file.
         read: how many chapters FFmpeg finds in it.
+        named: those have all their names in the output.
     """
     found = set[str]()
     for data in payloads(path, CHAPTERS):
@@ -128,7 +129,7 @@ def unread(path: Path, read: int) -> list[str]:
             found.add("that there are several editions of them")
         elif len(atoms) > read:
             found.add("those that do not begin after the one before them")
-        if any(sum(element.id == DISPLAY for element in atom) > 1 for atom in atoms):
+        if not named and any(sum(element.id == DISPLAY for element in atom) > 1 for atom in atoms):
             found.add("their names in further languages")
         if any(element.id == ATOM for atom in atoms for element in atom):
             found.add("those within others")

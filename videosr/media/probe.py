@@ -19,7 +19,7 @@ from videosr.media.chapters import Chapter, chapters_of, lost_times, unread
 from videosr.media.containers import BOOKKEEPING
 from videosr.media.immersive import says_of_views
 from videosr.media.languages import quicktime_language
-from videosr.media.matroska.more import file_tags, lost, more_of
+from videosr.media.matroska.more import file_tags, known_chapters, lost, more_of
 from videosr.media.rehearsal import copy_problem, open_described, rehearse_conversion
 from videosr.media.source import codec_name, is_attached_picture, open_input, reel, video_stream
 from videosr.media.stills import heif
@@ -310,7 +310,8 @@ def _lost_of_file(
     losses += lost(more, source.streams, kept, container, trimmed=trimmed)
     whole = container == "matroska" and not trimmed and more.chapters
     if "matroska" in source.format.name and "://" not in name and not whole:
-        losses += unread(Path(name), len(source.chapters()))
+        named = container == "matroska" and bool(known_chapters(more.chapters))
+        losses += unread(Path(name), len(source.chapters()), named=named)
     return losses
 
 

@@ -53,7 +53,7 @@ LINKS = frozenset({0x3CB923, 0x3EB923})
 """PrevUUID and NextUUID: the files before and after this one."""
 OF_SEGMENT = LINKS | {TITLE, 0x73A4, 0x4444}
 """Besides the title, the segment's UUID and those of the family it belongs to, for others that refer to it."""
-CHAPTER_TIMES, CHAPTER_SEGMENT, CHAPTER_TRACK_UID = (0x91, 0x92), 0x6E67, 0x89
+CHAPTER_TIMES, CHAPTER_SEGMENT, CHAPTER_TRACK_UID, CHAPTER_UID = (0x91, 0x92), 0x6E67, 0x89, 0x73C4
 LEVEL, OF_TRACK, OF_EDITION, OF_CHAPTER, OF_ATTACHMENT = 0x68CA, 0x63C5, 0x63C9, 0x63C4, 0x63C6
 """What the target of a tag is: the level (70 a collection, 60 a season, 50 a film), or things with these UIDs."""
 USUAL_LEVEL, TAG_BINARY, TAG_BCP47 = 50, 0x4485, 0x447B
@@ -61,8 +61,9 @@ USUAL_LEVEL, TAG_BINARY, TAG_BCP47 = 50, 0x4485, 0x447B
 # fmt: off
 _ABOUT = (LEVEL, OF_TRACK, OF_EDITION, OF_CHAPTER, OF_ATTACHMENT)
 NUMBERS = {
-    EDITION: {0x45BC, 0x45BD, 0x45DB, 0x45DD}, ATOM: {0x73C4, *CHAPTER_TIMES, 0x98, 0x4598, 0x6EBC, 0x4588, 0x63C3},
-    CHAPTER_TRACK: {CHAPTER_TRACK_UID}, TARGETS: {*_ABOUT}, SIMPLE_TAG: {0x4484, 0x44B4},
+    EDITION: {0x45BC, 0x45BD, 0x45DB, 0x45DD}, CHAPTER_TRACK: {CHAPTER_TRACK_UID},
+    ATOM: {CHAPTER_UID, *CHAPTER_TIMES, 0x98, 0x4598, 0x6EBC, 0x4588, 0x63C3},
+    TARGETS: {*_ABOUT}, SIMPLE_TAG: {0x4484, 0x44B4},
 }
 OTHERS = {
     CHAPTERS: {EDITION}, EDITION: {ATOM, 0x4520}, ATOM: {ATOM, DISPLAY, CHAPTER_TRACK, CHAPTER_SEGMENT, 0x5654, 0x6944},
@@ -296,8 +297,8 @@ def carry(path: Path, more: More, tracks: Mapping[int, tuple[str, ...]], delay: 
         more: of the source.
         tracks: in the file's order, which track of the source each is, and how the names of its tags begin that the
             source's are not to replace.
-        delay: seconds by which everything was moved; None: the file has a part of the film only, whose chapters and
-            tags are FFmpeg's.
+        delay: seconds by which everything was moved; None: the file has a part of the film only, whose chapters, but
+            for their names, and tags are FFmpeg's.
 
     Returns:
         Whether it was done; False if there is no room, the file being left as it was.
@@ -322,7 +323,9 @@ def carry(path: Path, more: More, tracks: Mapping[int, tuple[str, ...]], delay: 
         return (*(node for node in nodes if node.id not in said), *more.info)
 
     def in_chapters(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        return tuple(_chapter(node, delay or Fraction(0), uids) for node in more.chapters) or nodes
+        if delay is None:
+            return tuple(_named(nodes, known_chapters(more.chapters)))
+        return tuple(_chapter(node, delay, uids) for node in more.chapters) or nodes
 
     def in_tags(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         if not more.tags:
@@ -331,10 +334,34 @@ def carry(path: Path, more: More, tracks: Mapping[int, tuple[str, ...]], delay: 
         attached = dict(zip(more.attachments, attachments(path), strict=False))  # the last ones may be left out
         return tuple(_tags(more, nodes, uids, names, attached))
 
-    edits: dict[int, Edit] = {TRACKS: in_tracks}
+    edits: dict[int, Edit] = {TRACKS: in_tracks, CHAPTERS: in_chapters}
     if delay is not None:
-        edits |= {INFO: in_info, CHAPTERS: in_chapters, TAGS: in_tags}
+        edits |= {INFO: in_info, TAGS: in_tags}
     return rewrite(path, edits)
+
+
+def _named(written: Iterable[Node], chapters: Mapping[int, Node]) -> Iterator[Node]:
+    """FFmpeg's chapters with the names and languages that the source's, given by their short UIDs, have."""
+    for edition in written:
+        atoms = []
+        for atom in edition.inside:
+            was = chapters.get(_short_uid(atom)) if atom.id == ATOM else None
+            if was is not None:
+                names = (node for node in was.inside if node.id == DISPLAY)
+                atom = atom.with_inside((*(node for node in atom.inside if node.id != DISPLAY), *names))
+            atoms.append(atom)
+        yield edition.with_inside(atoms)
+
+
+def known_chapters(editions: Iterable[Node]) -> dict[int, Node]:
+    """Chapters by what FFmpeg leaves of their UIDs; none if two are alike, or one is 0: it changes them all then."""
+    chapters = [node for edition in editions for node in edition.inside if node.id == ATOM]
+    known = {_short_uid(chapter): chapter for chapter in chapters}
+    return known if len(known) == len(chapters) and 0 not in known else {}
+
+
+def _short_uid(chapter: Node) -> int:
+    return _value(chapter.inside, CHAPTER_UID) % 2**32
 
 
 def _chapter(node: Node, delay: Fraction, uids: Mapping[int, int]) -> Node:
