@@ -70,7 +70,8 @@ def probe_options(path: str, streams: StreamContainer) -> dict[str, str]:
         streams: that it has found without them.
     """
     known = {s.id for s in streams if not _is_vague(s)}
-    late = [b for pid, b in _starts(path).items() if pid not in known and b < DEEPEST and pid in _announced(path, b)]
+    starts = _starts(path, DEEPEST)
+    late = [byte for pid, byte in starts.items() if pid not in known and pid in _announced(path, byte)]
     if not late:
         return {}
     return DEEP | {"probesize": str(max(PROBED, max(late) + BEHIND))}
@@ -110,8 +111,8 @@ def _is_vague(stream: Stream) -> bool:
     return isinstance(context, av.VideoCodecContext) and not context.width
 
 
-def _starts(path: str) -> dict[int, int]:
-    return {pid: seen.byte for pid, seen in _scanned(path).items()}
+def _starts(path: str, limit: int | None = None) -> dict[int, int]:
+    return {pid: seen.byte for pid, seen in _scanned(path, limit).items()}
 
 
 def _announced(path: str, byte: int) -> dict[int, str]:
@@ -124,9 +125,10 @@ def _announced(path: str, byte: int) -> dict[int, str]:
     return {}
 
 
-def _scanned(path: str) -> dict[int, _Seen]:
+def _scanned(path: str, limit: int | None = None) -> dict[int, _Seen]:
+    """What is in a file, or in so many of its bytes: who only opens it does not read it all."""
     stat = Path(path).stat()
-    return _scan(path, stat.st_size, stat.st_mtime_ns)
+    return _scan(path, min(stat.st_size, limit or stat.st_size), stat.st_mtime_ns)
 
 
 @lru_cache
@@ -135,13 +137,13 @@ def _scan(path: str, size: int, time: int) -> dict[int, _Seen]:
 
     Args:
         path: the file.
-        size: of it.
+        size: bytes of it to look at.
         time: of its last change: another file under the name is read anew.
     """
-    del size, time
+    del time
     found: dict[int, _Seen] = {}
     with suppress(OSError):  # whoever reads it all will say so
-        for at, packets in _blocks(path):
+        for at, packets in _blocks(path, size):
             # A unit begins in it, it is not damaged, and there is something in it.
             begins = np.flatnonzero(((packets[:, 1] & 0xC0) == 0x40) & ((packets[:, 3] & 0x10) != 0))
             _note(at[begins], packets[begins], found)
@@ -169,13 +171,13 @@ def _note(at: Array, packets: Array, found: dict[int, _Seen]) -> None:
         seen.forms.update(zip(first.tolist(), second.tolist(), strict=True))  # without the private bit
 
 
-def _blocks(path: str) -> Iterator[tuple[Array, Array]]:
-    """A file's packets in order: (n,) the bytes at which they lie, and (n, 188) uint8."""
+def _blocks(path: str, size: int) -> Iterator[tuple[Array, Array]]:
+    """The packets in so many bytes of a file, in order: (n,) the bytes at which they lie, and (n, 188) uint8."""
     at, step = 0, PACKET
     with Path(path).open("rb", buffering=0) as file:
-        while True:
+        while at < size:
             file.seek(at)
-            data = np.frombuffer(file.read(BLOCK), np.uint8)
+            data = np.frombuffer(file.read(min(BLOCK, size - at)), np.uint8)
             skip = 0
             if len(data) < PACKET:
                 return
