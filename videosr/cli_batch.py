@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from videosr.cli_options import FileName, ray_option, transcode_options, wanted
 from videosr.errors import VideosrError, one_line
+
+if TYPE_CHECKING:  # slow to import, and nothing that --help needs
+    from videosr.batch.run import BatchOptions, Plan
+    from videosr.engines.gpu_device import Gpu
 
 
 @click.command()
@@ -51,9 +56,8 @@ def batch(
     input. What is done, by a record of inputs and settings in the output folder, is not made again; a file that was
     interrupted goes on where it was. Files that cannot be made are told of at the end: exit code 1.
     """
-    from videosr.batch.estimate import human
     from videosr.batch.inputs import find
-    from videosr.batch.report import Report, count
+    from videosr.batch.report import Report
     from videosr.batch.run import Batch, BatchOptions
 
     checks = {"check_space": not no_space_check, "verify": not no_verify}
@@ -67,30 +71,8 @@ def batch(
             plan = work.plan()
             code = 1 if report.failures else 0
             if not as_json:
-                for (item, facts), size in zip(plan.files, plan.estimate.bytes, strict=True):
-                    columns, rows = facts.output_size
-                    frames = count(facts.frames, "frame") if facts.frames else "unknown length"
-                    why = f" ({facts.verdict.reason})" if facts.verdict.reason else ""
-                    line = f"{item.source} -> {out / item.output}: {columns}x{rows}, {frames}, {human(size)}{why}"
-                    click.echo(one_line(line))
-                seconds = plan.estimate.seconds
-                eta = "unknown" if seconds is None else _duration(seconds)
-                click.echo(
-                    f"{count(len(plan.files))} to make, {count(plan.frames, 'frame')}; {plan.known} done before; "
-                    f"time: {eta}; "
-                    f"outputs: {human(plan.estimate.total)}, while working {human(plan.need(jobs))} "
-                    f"of {human(plan.free)} free ({plan.estimate.how})"
-                )
-                if work.gpu is None:
-                    click.echo("computed on the CPU: no engine to build, no memory of a GPU taken")
-                else:
-                    taken = "unknown" if plan.vram is None else human(plan.vram)
-                    builds = ", ".join(plan.builds) or "none"
-                    click.echo(
-                        f"{work.gpu.name}: {taken} of {human(work.gpu.memory)} taken; engines to build: {builds}"
-                    )
-                if plan.estimate.unknown:
-                    click.echo(f"{count(plan.estimate.unknown)} of unknown length: not in the figures")
+                for line in _told(plan, request, work.gpu):
+                    click.echo(line)
     except VideosrError as exc:
         report.event("error", message=str(exc), exit_code=exc.exit_code)
         raise
@@ -101,6 +83,32 @@ def batch(
         report.close()
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _told(plan: Plan, request: BatchOptions, gpu: Gpu | None) -> Iterator[str]:
+    """A plan in words: a line for each file to make, then what all of them come to."""
+    from videosr.batch.estimate import human
+    from videosr.batch.report import count
+
+    for (item, facts), size in zip(plan.files, plan.estimate.bytes, strict=True):
+        columns, rows = facts.output_size
+        frames = count(facts.frames, "frame") if facts.frames else "unknown length"
+        why = f" ({facts.verdict.reason})" if facts.verdict.reason else ""
+        yield one_line(f"{item.source} -> {request.out / item.output}: {columns}x{rows}, {frames}, {human(size)}{why}")
+    seconds = plan.estimate.seconds
+    eta = "unknown" if seconds is None else _duration(seconds)
+    yield (
+        f"{count(len(plan.files))} to make, {count(plan.frames, 'frame')}; {plan.known} done before; time: {eta}; "
+        f"outputs: {human(plan.estimate.total)}, while working {human(plan.need(request.jobs))} "
+        f"of {human(plan.free)} free ({plan.estimate.how})"
+    )
+    if gpu is None:
+        yield "computed on the CPU: no engine to build, no memory of a GPU taken"
+    else:
+        taken = "unknown" if plan.vram is None else human(plan.vram)
+        yield f"{gpu.name}: {taken} of {human(gpu.memory)} taken; engines to build: {', '.join(plan.builds) or 'none'}"
+    if plan.estimate.unknown:
+        yield f"{count(plan.estimate.unknown)} of unknown length: not in the figures"
 
 
 def _duration(seconds: float) -> str:

@@ -251,32 +251,56 @@ def build(
         split_concats(model)
     base = np.einsum("eo,oryx,rc->ecyx", plan.weights, _constant(model, "base.weight", path), to_rgb)
     bias = (plan.weights @ rest + plan.offset)[[channel for _, channel in plan.group]]
-
-    # The base path is one filter for R, G and B, so what it makes of luma depends on luma alone.
-    luma_alone = apart and not base[:, 1:].round(9).any()
-    if luma_alone:
-        base = base[:, :1]
-
-    def finished(still: list[Node], detail: Node) -> tuple[list[Node], tuple[tuple[Layout, ...], ...]]:
-        components = _values(still, source)[0] if luma_alone else _components(still, source)
-        codes = ops.add(_biased(detail, bias), _emitting(components, base, plan, "base_planes"))
-        codes = _gathered(codes, plan)
-        total = ops.result(ops.reduce_sum(codes, ops.constant(np.arange(4)), keep_dims=False))
-        outputs, layouts = [_finish(codes, target)], ((plan.layout,),)
-        if not apart:
-            return [*outputs, total], layouts
-        chroma, layout = _chroma(still[1:], source, target, scale)
-        second = Layout(tuple(Sample(2, s.row, s.column) for s in layout.samples), layout.cell)
-        return [*outputs, chroma, total], (*layouts, (layout, second))
-
+    assembly = _Assembly(source, target, scale, plan, base, bias, apart)
     if not split:
-        outputs, layouts = finished(still, detail)
+        outputs, layouts = assembly.outputs(still, detail)
         return StripModels(None, ov.Model(outputs, inputs, f"{path.stem}_planes"), layouts)
     first = ov.Model([ops.result(detail)], inputs, f"{path.stem}_detail")
     planes = _plane_inputs(source, 0)
     added = ops.parameter(detail.get_output_partial_shape(0), ov.Type.f32, name="detail")
-    outputs, layouts = finished([_floats(p) for p in planes], added)
+    outputs, layouts = assembly.outputs([_floats(p) for p in planes], added)
     return StripModels(first, ov.Model(outputs, [*planes, added], f"{path.stem}_picture"), layouts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Assembly:
+    """How the planes of a strip and the detail path's part of the codes become samples.
+
+    Attributes:
+        source: the strip.
+        target: format and colour of the result.
+        scale: of the network.
+        plan: what is emitted.
+        base: weights of the base path, from component values to what is emitted.
+        bias: of both paths, a number for each emitted channel.
+        apart: whether chroma is interpolated beside the network.
+    """
+
+    source: Picture
+    target: Picture
+    scale: int
+    plan: Emission
+    base: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    apart: bool
+
+    def outputs(self, still: list[Node], detail: Node) -> tuple[list[Node], tuple[tuple[Layout, ...], ...]]:
+        """The outputs of `StripModels.picture` and their layouts, from planes as float codes."""
+        base = self.base
+        # The base path is one filter for R, G and B, so what it makes of luma depends on luma alone.
+        if self.apart and not base[:, 1:].round(9).any():
+            base, components = base[:, :1], _values(still, self.source)[0]
+        else:
+            components = _components(still, self.source)
+        codes = ops.add(_biased(detail, self.bias), _emitting(components, base, self.plan, "base_planes"))
+        codes = _gathered(codes, self.plan)
+        total = ops.result(ops.reduce_sum(codes, ops.constant(np.arange(4)), keep_dims=False))
+        outputs, layouts = [_finish(codes, self.target)], ((self.plan.layout,),)
+        if not self.apart:
+            return [*outputs, total], layouts
+        chroma, layout = _chroma(still[1:], self.source, self.target, self.scale)
+        second = Layout(tuple(Sample(2, s.row, s.column) for s in layout.samples), layout.cell)
+        return [*outputs, chroma, total], (*layouts, (layout, second))
 
 
 def _plane_inputs(source: Picture, k: int) -> list[Node]:
