@@ -31,6 +31,7 @@ from videosr.engines.cuda import CudaEngine  # noqa: E402
 from videosr.engines.cuda_realtime import SOURCE, Shape, macros, shape_for  # noqa: E402
 from videosr.engines.cuda_weights import _constants, pack, read  # noqa: E402
 from videosr.engines.gpu_device import Gpu  # noqa: E402
+from videosr.engines.gpu_execution import Execution  # noqa: E402
 from videosr.engines.network import Network  # noqa: E402
 from videosr.errors import EngineError, MissingExtraError, NetworkError, UsageError  # noqa: E402
 from videosr.export import export  # noqa: E402
@@ -155,9 +156,10 @@ def test_four_times_with_random_weights(random_4x):
 
 @pytest.fixture
 def untested(paragon, monkeypatch):
-    """Engines made from now on skip the self-test, which takes its time on the host."""
+    """Engines made from now on skip the self-test and the runs before the first picture, which take their time here."""
     engine_of(paragon.deploy)
     monkeypatch.setattr(CudaEngine, "_test", lambda self: None)
+    monkeypatch.setattr(Execution, "_warm_up", lambda self: None)
 
 
 @on_host

@@ -25,6 +25,7 @@ from videosr.engines.cuda import CudaEngine  # noqa: E402
 from videosr.engines.cuda_blocks import LEAST, SOURCE, Shape, macros, shape_for  # noqa: E402
 from videosr.engines.cuda_weights import RIM, Packed, read  # noqa: E402
 from videosr.engines.gpu_device import Gpu  # noqa: E402
+from videosr.engines.gpu_execution import Execution  # noqa: E402
 from videosr.engines.network import Network  # noqa: E402
 from videosr.errors import EngineError  # noqa: E402
 from videosr.export import export  # noqa: E402
@@ -65,8 +66,9 @@ def path(request, stream):
 
 @pytest.fixture
 def untested(monkeypatch):
-    """Engines skip the self-test, which takes its time on the host."""
+    """Engines skip the self-test and the runs before the first picture, which take their time on the host."""
     monkeypatch.setattr(CudaEngine, "_test", lambda self: None)
+    monkeypatch.setattr(Execution, "_warm_up", lambda self: None)
 
 
 @cache

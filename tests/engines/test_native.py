@@ -161,6 +161,7 @@ def compiled_again(kernels, build, tmp_path_factory):
     folder = tmp_path_factory.mktemp("again") / "kernels"
     shutil.copytree(native_library.FOLDER, folder, ignore=shutil.ignore_patterns("*.so"))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "FLAGS", ["-O1" if flag == "-O3" else flag for flag in build.FLAGS])  # a quarter the time
         if len(kernels) == 1:
             patch.setattr(build, "LEVELS", dict.fromkeys(build.LEVELS, build.LEVELS[8]))
         assert build.compiled(folder) == ""
@@ -168,10 +169,12 @@ def compiled_again(kernels, build, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def both_widths(kernels, compiled_again):
-    """Kernels for 16 and 8 lanes."""
+def both_widths(kernels, request):
+    """Kernels for 16 and 8 lanes: ours where the CPU has both."""
+    if len(kernels) == 2:
+        return kernels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_library, "FOLDER", compiled_again)
+        patch.setattr(native_library, "FOLDER", request.getfixturevalue("compiled_again"))
         library = native_library._library.__wrapped__()[0]
     return tuple(Kernels(lanes, "", library) for lanes in native_library.LANES)
 
@@ -334,9 +337,9 @@ def test_what_the_kernels_do_not_make_openvino_makes(kernels, paragon):
         assert isinstance(engine.planar(source, target_of(source, 2), 4), runner)
 
 
-def test_other_networks_are_refused_by_name(kernels, paragon, tmp_path):
-    photo = networks.Paragon(tmp_path, variant="photo")
-    for path, said in ((paragon.image, "deployment form"), (photo.deploy, "not photo")):
+def test_other_networks_are_refused_by_name(kernels, paragon):
+    photo = Path(registry.find("photo-2x"))
+    for path, said in ((paragon.image, "deployment form"), (photo, "not photo")):
         with pytest.raises(NetworkError, match=said + r".*use --engine openvino"):
             load(path, "native")
     for precision in ("bf16", "f16"):
