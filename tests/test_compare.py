@@ -139,10 +139,10 @@ def test_films_of_other_frame_rates_are_compared_moment_by_moment(films, tmp_pat
 def changing(path, times):
     """A film whose picture is another one every second."""
     rng = np.random.default_rng(5)
-    pictures = rng.integers(30, 220, (8, 144, 128)).astype(np.uint8)
+    pictures = rng.integers(30, 220, (8, 96, 64)).astype(np.uint8)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         for n, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(pictures[time // 1000], format="yuv420p")

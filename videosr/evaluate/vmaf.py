@@ -103,5 +103,6 @@ class Vmaf:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._free()
+        if self._graph is not None:
+            self._free()
         self._folder.cleanup()
