@@ -23,9 +23,8 @@ if sys.dont_write_bytecode:
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(_CACHE.name, "bytecode")  # noqa: PTH118
-# Workers share the cores: threads of torch that spin while they wait for each other would take them from other workers.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Threads of torch spin while they wait for each other: with networks as small as here that is most of what they do.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whoever runs the tests in the background may have had signals ignored; tests send them, to this process and to others.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("SIGTERM", "SIGHUP"):
