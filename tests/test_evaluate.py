@@ -127,6 +127,14 @@ def test_unusable_files_and_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"text\.png: cannot be read as an image"):
         evaluate(tmp_path, bicubic(2))
+    (tmp_path / "text.png").unlink()
+    broken = tmp_path / "broken.jpg"
+    av.VideoFrame.from_ndarray(picture(0), format="rgb24").save(broken)
+    assert read_image(broken).shape == (44, 57, 3)
+    broken.write_bytes(broken.read_bytes()[:-400])
+    with pytest.raises(InputError, match=r"broken\.jpg: cannot be read as an image"):  # and not: grey from there on
+        evaluate(tmp_path, bicubic(2))
+    broken.unlink()
     write_png(tmp_path / "text.png", picture(0, 12, 60))
     with pytest.raises(InputError, match="60x12 pixels are too few"):
         evaluate(tmp_path, bicubic(2))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from videosr.errors import EngineError, InputError
 from videosr.evaluate.perceptual import Perceptual
+from videosr.media.stills import jpegs
 from videosr.metrics import imresize, psnr, ssim, to_y
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -135,10 +136,13 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """One image file as (H, W, 3) RGB, uint8.
 
     Raises:
-        InputError: the file cannot be read as an image.
+        InputError: the file cannot be read as an image, or is damaged.
     """
     try:
         with av.open(f"file:{path}") as container:
+            context = container.streams.video[0].codec_context
+            if context.codec.name in jpegs.CODECS:
+                context.options = jpegs.STRICT  # grey where a download broke off is no original
             frame = next(container.decode(video=0))
             return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration) as exc:
