@@ -14,6 +14,16 @@ from videosr.training.config import RIM, NetworkConfig, ScheduleConfig, Training
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 """What libx264 and libx265 both have."""
+_KINDS = {
+    tuple: "a list",
+    dict: "a table",
+    Path: "a path",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+"""Types of fields, as who writes a TOML file knows them."""
 
 
 def load_config(path: str | Path) -> TrainingConfig:
@@ -69,7 +79,8 @@ def _convert(hint: Any, value: Any, where: str, base: Path) -> Any:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    allowed = " or ".join(map(repr, get_args(hint))) if get_origin(hint) is Literal else getattr(hint, "__name__", hint)
+    kind = get_origin(hint) or hint
+    allowed = " or ".join(map(repr, get_args(hint))) if kind is Literal else _KINDS[kind]
     raise UsageError(f"{where}: {value!r} is not {allowed}")
 
 
