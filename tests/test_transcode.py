@@ -18,6 +18,7 @@ from videosr.media.checks.verify import verify
 from videosr.media.decoder import Decoder
 from videosr.media.encoder import SegmentEncoder
 from videosr.options import UpscaleOptions
+from videosr.progress import Progress
 from videosr.upscaler import Upscaler
 
 FAST = ("--codec", "libx264", "--preset", "ultrafast")
@@ -406,6 +407,14 @@ def test_an_existing_output_needs_leave(rich, videosr):
     assert "--overwrite" in done.err
     assert videosr("upscale", rich, output, "--overwrite", *FAST).code == 0
     assert verify(rich, output, scale=2).ok
+
+
+def test_paths_may_be_text(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", frames=2)
+    options = module.TranscodeOptions(upscale=UpscaleOptions(model="light-2x"))
+    done = module.transcode(str(source), str(tmp_path / "out.mkv"), options, Progress("in.mkv", quiet=True))
+    assert done.frames == 2
+    assert only(tmp_path, "in.mkv", "out.mkv")
 
 
 def test_the_input_is_never_the_output(rich, videosr):

@@ -98,8 +98,8 @@ class Crew(Protocol):
 
 
 def transcode(
-    source: Path,
-    output: Path | Numbered,
+    source: str | Path,
+    output: str | Path | Numbered,
     options: TranscodeOptions,
     progress: Progress,
     crew: Crew | None = None,
@@ -121,9 +121,11 @@ def transcode(
     Raises:
         VideosrError: see the tree in `errors`; nothing is left behind.
     """
+    source = Path(source)
     if isinstance(output, Numbered):
         _check_paths(source, output.path)
         return _numbered(source, output, options, progress, crew)
+    output = Path(output)
     container = container_format(output)
     _check_paths(source, output)
     permit = permit or partial(_check_free, output, options.overwrite)
