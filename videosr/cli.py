@@ -253,7 +253,9 @@ def train(config: Path, resume: bool, device: str | None) -> None:
     """Train the network that a TOML file describes."""
     with _extra("videosr train", "train"):
         from videosr.training import run
-    run(config, resume=resume, device=device, say=click.echo)
+    best = run(config, resume=resume, device=device, say=click.echo)
+    made = shlex.quote(str(best.with_suffix(".onnx")))
+    _say(f"the best weights: {best}; to use them: videosr export {shlex.quote(str(best))} -o {made}")
 
 
 @cli.command()

@@ -1,11 +1,13 @@
 import json
 import math
+import shlex
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,6 +343,9 @@ def test_a_broken_checkpoint_is_named(config_path: Path, damage: str) -> None:
     with pytest.raises(InputError, match=r"checkpoint\.pt: not a checkpoint of this run") as caught:
         trainer.load_checkpoint()
     assert "\n" not in str(caught.value)
+    # Hours of training are not to be removed because of a slip in the configuration.
+    remedy = "it is of another network: undo what was changed in its" if damage == "other network" else ": remove it"
+    assert remedy in str(caught.value)
 
 
 def test_divergence_is_an_error(config_path: Path) -> None:
@@ -348,6 +353,38 @@ def test_divergence_is_an_error(config_path: Path) -> None:
     config_path.write_text(text)
     with pytest.raises(VideosrError, match="diverged before iteration 4: lower the learning rate"):
         run(config_path, device="cpu", say=quiet)
+
+
+def test_weights_that_are_not_finite_replace_no_sound_ones(config_path: Path) -> None:
+    trainer = Trainer(load_config(config_path), "cpu", quiet)
+    trainer.save_checkpoint()
+    sound = trainer.checkpoint_path.read_bytes()
+    with torch.no_grad():
+        next(iter(trainer.network.parameters())).fill_(math.nan)
+    for write in (trainer.save_checkpoint, trainer._validate_and_export):
+        with pytest.raises(VideosrError, match="diverged before iteration 0: lower the learning rate"):
+            write()
+    assert trainer.checkpoint_path.read_bytes() == sound
+    assert not (trainer.folder / "best.safetensors").exists()
+
+
+def test_decibels_of_another_validation_folder_are_no_measure(config_path: Path, tmp_path: Path) -> None:
+    best = run(config_path, device="cpu", say=quiet)
+    (tmp_path / "harder").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (80, 90, 3)).astype(np.uint8)
+    write_image(tmp_path / "harder" / "noise.png", noise)
+    text = config_path.read_text().replace('validation = ["held-out"]', 'validation = ["harder"]')
+    config_path.write_text(text.replace("iterations = 12", "iterations = 18"))
+    run(config_path, resume=True, device="cpu", say=quiet)
+    assert checkpoint.load(best)[1].metadata["iterations"] == "18"
+
+
+def test_the_command_ends_with_what_to_do_with_the_weights(config_path: Path, tmp_path: Path, videosr: Any) -> None:
+    done = videosr("train", config_path, "--device", "cpu")
+    told = shlex.split(done.out.splitlines()[-1].partition("videosr ")[2])
+    assert (done.code, told[0]) == (0, "export")
+    assert videosr(*told).code == 0
+    assert (tmp_path / "run" / "best.onnx").exists()
 
 
 def test_whole_images_have_no_dark_rim() -> None:

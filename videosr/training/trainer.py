@@ -149,6 +149,7 @@ class Trainer:
         iteration: updates done so far.
         validated: the one after which it was last validated; 0: not yet.
         best: the best validation score so far, dB.
+        judge: name of the folder that it was measured on; "": there was none.
         seconds: spent training so far, without validation.
     """
 
@@ -188,6 +189,7 @@ class Trainer:
         )
         self._update = self._learn if self.adversary or drawn or not cuda else Recorded(self._learn, say)
         self.iteration, self.validated, self.best, self.seconds = 0, 0, -math.inf, 0.0
+        self.judge = next(iter(distinct_names(config.data.validation)), "")
 
     @property
     def checkpoint_path(self) -> Path:
@@ -199,11 +201,14 @@ class Trainer:
 
         Raises:
             OutputError: it cannot be written.
+            VideosrError: the training diverged; from the previous one it can go on more slowly.
         """
+        self._check_sound()
         state = {
             "iteration": self.iteration,
             "validated": self.validated,
             "best": self.best,
+            "judge": self.judge,
             "seconds": self.seconds,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -221,10 +226,14 @@ class Trainer:
         """Continue exactly where `save_checkpoint` was called.
 
         Raises:
-            InputError: the file is broken or belongs to another network.
+            InputError: the file is broken, or belongs to another network than the configuration names by now.
         """
+        what = f"{self.checkpoint_path}: not a checkpoint of this run"
         try:
             state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
+            raise InputError(f"{what}: {_first_line(exc)}: remove it") from exc
+        try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
@@ -238,10 +247,12 @@ class Trainer:
                 self.adversary.load_state_dict(state["adversary"])
             self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
             self.validated = state.get("validated", self.iteration)  # older checkpoints do not say
+            self.judge = state.get("judge", self.judge)
             torch.set_rng_state(state["torch_rng"].cpu())
-        except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
-            reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-            raise InputError(f"{self.checkpoint_path}: not a checkpoint of this run: {reason}: remove it") from exc
+        except (RuntimeError, LookupError, TypeError, ValueError) as exc:
+            reason = "it is of another network" if isinstance(exc, RuntimeError) else _first_line(exc)
+            undo = "undo what was changed in its configuration, or choose another output folder"
+            raise InputError(f"{what}: {reason}: {undo}") from exc
 
     def export(self, path: Path) -> None:
         """The averaged weights as `.safetensors`, with what one has to know of them in the header."""
@@ -402,17 +413,24 @@ class Trainer:
         """Log their means and forget them."""
         means = {name: torch.stack([report[name] for report in reports]).mean().item() for name in reports[0]}
         reports.clear()
-        if not all(map(math.isfinite, means.values())):
-            raise VideosrError(f"{self.folder}: diverged before iteration {self.iteration}: lower the learning rate")
+        self._check_sound(all(map(math.isfinite, means.values())))
         self.log(**means, learning_rate=learning_rate(self.iteration - 1, self.config))
 
+    def _check_sound(self, losses: bool = True) -> None:
+        """Raises VideosrError: the losses or the weights are not finite; such weights must not replace sound ones."""
+        if not losses or not all(bool(weights.isfinite().all()) for weights in self._trained):
+            raise VideosrError(f"{self.folder}: diverged before iteration {self.iteration}: lower the learning rate")
+
     def _validate_and_export(self) -> None:
+        self._check_sound()
         results = self.validate()
         self.log(**results)
         self.journal.draw()
         self.export(self.folder / "last.safetensors")
         # Without a validation folder the latest weights are the best known.
-        score = next(iter(results["psnr_y"].values()), self.best)
+        judge, score = next(iter(results["psnr_y"].items()), ("", -math.inf))
+        if judge != self.judge:  # the configuration has another folder now: its decibels are not to be compared
+            self.judge, self.best = judge, -math.inf
         if score >= self.best:
             self.best = score
             self.export(self.folder / "best.safetensors")
@@ -432,6 +450,10 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(folders)):
             break
     return names
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
 
 
 def _usable(device: str | None) -> str:
