@@ -75,6 +75,8 @@ INLINE void interpolate(const struct plane *plane, const struct taps *taps, int 
     out -= first - begin * wide;
     if (wide == 2)
         phases(sums, taps, 2, some, out);
+    else if (wide == 4)
+        phases(sums, taps, 4, some, out);
     else
         phases(sums, taps, wide, some, out);
 }

@@ -213,17 +213,18 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
 /* Rows `begin` to `end` of an interpolated plane. */
 int FUNCTION(enlarge)(const struct plane *source, const struct taps *taps, float gain, float offset, float peak,
                       const struct plane *target, int begin, int end) {
-    const ptrdiff_t room = target->columns + 24;
+    const int columns = target->columns; /* known: a byte that is stored could be part of `target` */
+    const ptrdiff_t room = columns + 24;
     float *memory = malloc((size_t)((LINES + 1) * room) * sizeof(float)), *line = memory + LINES * room;
     if (!memory) return -1;
     struct lines lines = lines_of(memory, room);
     for (int y = begin; y < end; y++) {
-        interpolate(source, taps, y, 0, target->columns, gain, offset, &lines, line);
+        interpolate(source, taps, y, 0, columns, gain, offset, &lines, line);
         char *out = (char *)target->data + y * target->stride;
         if (target->kind == U8)
-            for (int x = 0; x < target->columns; x++) ((uint8_t *)out)[x] = (uint8_t)code(line[x], peak);
+            for (int x = 0; x < columns; x++) ((uint8_t *)out)[x] = (uint8_t)code(line[x], peak);
         else
-            for (int x = 0; x < target->columns; x++) ((uint16_t *)out)[x] = (uint16_t)code(line[x], peak);
+            for (int x = 0; x < columns; x++) ((uint16_t *)out)[x] = (uint16_t)code(line[x], peak);
     }
     free(memory);
     return 0;
