@@ -427,6 +427,14 @@ def test_a_library_that_is_none_is_refused(elsewhere):
         native_library.kernels()
 
 
+def test_a_library_that_was_cut_short_is_refused(kernels, elsewhere, compiled_again):
+    whole = (compiled_again / "native.so").read_bytes()
+    for size in (0, 40, len(whole) // 3, len(whole) - 1):
+        (elsewhere / "native.so").write_bytes(whole[:size])
+        with pytest.raises(EngineError, match=r"native\.so: cannot be loaded: "):
+            native_library.kernels()
+
+
 def test_compiled_kernels_know_their_sources(kernels, elsewhere, compiled_again):
     shutil.copy(compiled_again / "native.so", elsewhere)
     assert [k.lanes for k in native_library.kernels()] == [k.lanes for k in kernels]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import platform
+import struct
 import sys
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_ssize_t, c_void_p
 from functools import cache
@@ -26,6 +27,7 @@ LANES = (16, 8)
 MAX_BLOCKS, MAX_PARTS, MAX_PHASES = 16, 64, 8
 _KINDS = {"uint8": 0, "uint16": 1, "float32": 2}
 _X86 = ("x86_64", "amd64")
+_ELF_HEADER = 64  # bytes
 _INSTEAD = "use --engine openvino"
 _REMEDY = (
     "install a C compiler (gcc 9, clang 10, or later) and then videosr again (in its folder: .uv/bin/uv sync "
@@ -185,6 +187,7 @@ def _library() -> tuple[ctypes.CDLL, str, int]:
     if not path.is_file():
         raise EngineError(f"the native engine's kernels were not compiled: {_REMEDY}, or {_INSTEAD}")
     try:
+        _check_end(path)
         library = ctypes.CDLL(str(path))
         for name in ("videosr_source", "videosr_build"):
             getattr(library, name).restype = ctypes.c_char_p
@@ -198,6 +201,21 @@ def _library() -> tuple[ctypes.CDLL, str, int]:
         for name in ("strip", "enlarge", "average"):
             getattr(library, f"{name}_{lanes}").restype = c_int
     return library, f"{source} {build}", most
+
+
+def _check_end(path: Path) -> None:
+    """Refuse a library that was cut short, as by a full disk: to load it would kill the process.
+
+    Raises:
+        OSError: it ends before its section headers do, which linkers put last.
+    """
+    with path.open("rb") as file:
+        head = file.read(_ELF_HEADER)
+    if len(head) == _ELF_HEADER and head.startswith(b"\x7fELF"):
+        (start,) = struct.unpack_from("<Q", head, 40)
+        size, count = struct.unpack_from("<HH", head, 58)
+        if path.stat().st_size < start + size * count:
+            raise OSError(f"it has {path.stat().st_size} bytes of {start + size * count}")
 
 
 def source_hash() -> str:
