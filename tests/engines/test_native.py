@@ -347,6 +347,19 @@ def test_other_networks_are_refused_by_name(kernels, paragon):
             load(paragon.deploy, "native", precision=precision)
 
 
+@pytest.mark.parametrize("scale", [-2, 0, 4])
+def test_a_network_whose_scale_is_not_that_of_its_weights_is_refused(kernels, paragon, tmp_path, scale):
+    model = onnx.load(paragon.deploy)
+    for entry in model.metadata_props:
+        if entry.key == "videosr.scale":
+            entry.value = str(scale)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(
+        NetworkError, match=rf"not realtime with these weights, .* scale {scale}: use --engine openvino"
+    ):
+        load(tmp_path / "other.onnx", "native")
+
+
 def test_the_identity_names_what_the_bits_depend_on(kernels, engine, paragon):
     other = load(paragon.luma, "openvino", precision="f32").identity
     assert native_library.source_hash() in engine.identity

@@ -75,11 +75,11 @@ def read(network: Network) -> Layers:
     same = found.keys() == wanted.keys() and all(found[n].size == np.prod(shape) for n, shape in wanted.items())
     if gated and not (limits.size == 1 and limits.item() > 0):
         raise NetworkError(f"{path}: {LIMIT} is not one positive number: use --engine openvino")
-    if not same or c % 4 or not 0 < len(blocks) <= MAX_BLOCKS:
-        variant = facts.get("variant", "this one")
+    if not same or scale < 1 or c % 4 or not 0 < len(blocks) <= MAX_BLOCKS:
+        variant = facts.get("variant", "a network")
         raise NetworkError(
-            f"{path}: the native engine runs realtime, light, fine and stream networks, not {variant}: use --engine "
-            "openvino"
+            f"{path}: the native engine runs realtime, light, fine and stream networks, not {variant} with these "
+            f"weights, {c} channels, {len(blocks)} blocks and scale {scale}: use --engine openvino"
         )
     constants = {name: found[name].astype(np.float64).reshape(shape) for name, shape in wanted.items()}
     return Layers(constants, blocks, c, scale, float(limits.item()))
