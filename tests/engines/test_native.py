@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
@@ -253,6 +254,18 @@ def test_values_that_are_not_finite_are_found(engine, monkeypatch):
     monkeypatch.setattr(engine, "_layers", replace(engine._layers, constants={**engine._layers.constants, **huge}))
     source = picture(16, 20)
     runner = engine.planar(source, target_of(source, 2), 1)
+    with pytest.raises(NotFinite):
+        run(runner, [planes_of(source)])
+
+
+@pytest.mark.parametrize("value", [3e38, np.inf])
+def test_weights_beyond_float32_are_found_without_warnings(engine, monkeypatch, value):
+    constants = {**engine._layers.constants, "tail.bias": np.full(12, value)}
+    monkeypatch.setattr(engine, "_layers", replace(engine._layers, constants=constants))
+    source = picture(16, 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runner = engine.planar(source, target_of(source, 2), 1)
     with pytest.raises(NotFinite):
         run(runner, [planes_of(source)])
 

@@ -104,8 +104,11 @@ class Packed:
     base_colours: int
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def pack(layers: Layers, source: Picture, target: Picture, *, apart: bool) -> Packed:
     """Colour matrices and codes folded into the first and the last convolutions.
+
+    What is beyond float32 becomes infinite without a warning: the kernels tell by their results.
 
     Args:
         layers: the network.
