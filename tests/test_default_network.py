@@ -104,6 +104,8 @@ def test_the_scale_goes_by_what_is_asked_for(tmp_path, scale, size, network):
     found = UpscaleOptions(scale=scale).of(info, size)
     assert found.model == registry.DEFAULTS[network][1]
     assert found.of(info, (640, 480)) == found, "what was chosen once stays"
+    drawn = UpscaleOptions(model="anime", scale=scale).of(info, size)
+    assert drawn.model == f"realtime-{network}x-anime"
 
 
 def test_a_named_network_has_a_scale_of_its_own(videosr, tmp_path):
@@ -128,7 +130,9 @@ def test_a_film_is_enlarged_four_times(videosr, tmp_path, asked, size):
     assert f"the network is {registry.DEFAULTS[4][1]}, as the video is compressed (h264)" in done.err
     done = videosr("upscale", source, tmp_path / "out.png", *asked, "--frames", "1")
     assert f"the network is {registry.DEFAULTS[4][1]}, as the picture is compressed (h264)" in done.err
-    for path in (output, tmp_path / "out.png"):
+    done = videosr("upscale", source, tmp_path / "drawn.mkv", *asked, "--as", "anime", "--preset", "ultrafast")
+    assert "the network is realtime-4x-anime\n" in done.err
+    for path in (output, tmp_path / "out.png", tmp_path / "drawn.mkv"):
         with Decoder(path) as decoder:
             assert (decoder.info.width, decoder.info.height) == size
 

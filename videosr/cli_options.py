@@ -178,13 +178,13 @@ _OPTIONS = [
         metavar="NAME|FILE",
         default=registry.AUTO,
         help=f"A shipped network (see --list-models), or an ONNX file; auto is {registry.DEFAULT_COMPRESSED} for "
-        f"compressed video and pictures, {registry.DEFAULT} for lossless ones.",
+        f"compressed video and pictures, {registry.DEFAULT} for lossless ones; anime is the one for drawings.",
     ),
     click.option(
         "--scale",
         type=click.Choice(list(registry.DEFAULTS)),
         show_default="2, or 4 where --height or --size ask for three times and more",
-        help="How many times larger: among which networks auto chooses.",
+        help="How many times larger: among which networks auto and anime choose.",
     ),
     click.option(
         "--list-models",

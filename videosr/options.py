@@ -74,7 +74,7 @@ class UpscaleOptions:
             object.__setattr__(self, name, kinds(value))
         if self.scale is not None and self.scale not in registry.DEFAULTS:
             raise UsageError(f"scale {self.scale} is not one of {', '.join(map(str, registry.DEFAULTS))}")
-        if self.scale and self.model != registry.AUTO:
+        if self.scale and self.model not in registry.CHOICES:
             raise UsageError(f"the network {self.model} has a scale of its own; leave --scale out, or --model")
         if not 0 <= self.denoise <= 1:
             raise UsageError(f"denoise {self.denoise:g} is not between 0 and 1")
@@ -86,7 +86,7 @@ class UpscaleOptions:
             raise UsageError(f"tiles of {self.tile} pixels are none: give their edge, or 0 to take pictures whole")
 
     def of(self, info: StreamInfo, size: tuple[int, int] | None = None) -> UpscaleOptions:
-        """These options for a certain source: "auto" replaced by the network for it.
+        """These options for a certain source: "auto" and "anime" replaced by the network for it.
 
         Args:
             info: of the source.
@@ -97,5 +97,5 @@ class UpscaleOptions:
         return self.named(info.compressed, 4 if large else 2)
 
     def named(self, compressed: bool, scale: int = 2) -> UpscaleOptions:
-        """These options with a network's name: for "auto" the one for such sources, of `scale` if none is asked for."""
+        """These options with a network's name: for "auto" and "anime" that for such sources, by default of `scale`."""
         return replace(self, model=registry.suited(self.model, compressed, self.scale or scale), scale=None)

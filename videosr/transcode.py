@@ -257,8 +257,8 @@ def _fill(
         VideosrError: something could not be made, there is nothing to make, or the source has changed.
     """
     resumed = sum(segment.frames for segment in journal.segments())
-    if options.upscale.model == registry.AUTO:
-        progress.note(_suited(film.upscaler, film.decoder.info, "video"))
+    if options.upscale.model in registry.CHOICES:
+        progress.note(_suited(options.upscale.model, film.upscaler, film.decoder.info, "video"))
     progress.note(film.upscaler.chosen)
     progress.begin(film.expected, film.coded.rate, resumed)
 
@@ -294,8 +294,10 @@ def _result(film: Film, shown: StreamInfo, segments: list[Finished], resumed: in
     )
 
 
-def _suited(upscaler: Upscaler, info: StreamInfo, what: str) -> str:
+def _suited(asked: str, upscaler: Upscaler, info: StreamInfo, what: str) -> str:
     """Which network was chosen for a video or picture, and why."""
+    if asked == registry.ANIME:
+        return f"the network is {upscaler.options.model}"
     kind = "compressed" if info.compressed else "lossless or made for editing"
     return f"the network is {upscaler.options.model}, as the {what} is {kind} ({info.codec})"
 
@@ -348,8 +350,8 @@ def _still(
         report.losses([*image_losses(output.suffix.lower(), settings, info), *_other_pictures(source)])
         upscale = replace(options.upscaling(info), pix_fmt=working_format(settings).name)
         upscaler = _upscaler(upscale)
-        if options.upscale.model == registry.AUTO:
-            progress.note(_suited(upscaler, decoder.info, "picture"))
+        if options.upscale.model in registry.CHOICES:
+            progress.note(_suited(options.upscale.model, upscaler, decoder.info, "picture"))
         progress.note(upscaler.chosen)
         resizer, info = None, upscaler.output_info(info)
         if options.resized:

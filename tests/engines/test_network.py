@@ -193,6 +193,13 @@ def test_shipped_models_are_found_by_name():
         assert model.about
 
 
+def test_what_a_choice_stands_for_is_shipped():
+    scales = {m.name: m.scale for m in registry.shipped()}
+    for model, choices in registry.CHOICES.items():
+        assert {scales[name] for names in choices.values() for name in names} == set(choices)
+        assert registry.find(model) == registry.find(choices[2][0])
+
+
 def test_files_are_found_by_path(paragon, tmp_path, monkeypatch):
     assert registry.find(str(paragon.deploy)) == paragon.deploy
     monkeypatch.chdir(paragon.deploy.parent)

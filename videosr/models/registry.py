@@ -8,13 +8,15 @@ from pathlib import Path
 from videosr.engines.network import Network
 from videosr.errors import UsageError
 
-AUTO = "auto"
-"""The one of `DEFAULTS` that suits a source."""
+AUTO, ANIME = "auto", "anime"
+"""Names for the one of `CHOICES` that suits a source: drawings are not told from photographs, one has to say so."""
 DEFAULT = "realtime-2x"
 DEFAULT_COMPRESSED = "realtime-2x-video"
 """For sources that compression has marked."""
 DEFAULTS = {2: (DEFAULT, DEFAULT_COMPRESSED), 4: ("realtime-4x", "realtime-4x-video")}
 """By scale, for sources that are lossless and compressed."""
+CHOICES = {AUTO: DEFAULTS, ANIME: {scale: (f"realtime-{scale}x-anime",) * 2 for scale in DEFAULTS}}
+"""What such a name stands for, as `DEFAULTS`."""
 FAST = ("realtime-2x", "light-2x")
 """For a machine that cannot keep up, the costliest first."""
 FAST_COMPRESSED = ("realtime-2x-video", "light-2x-video")
@@ -43,12 +45,12 @@ def shipped() -> list[Model]:
 
 
 def suited(model: str, compressed: bool, scale: int = 2) -> str:
-    """The model, or what `AUTO` is for such a source (see `StreamInfo.compressed`) at a scale of `DEFAULTS`."""
-    return DEFAULTS[scale][compressed] if model == AUTO else model
+    """The model, or what of `CHOICES` it is for such a source (see `StreamInfo.compressed`) at a scale of those."""
+    return CHOICES[model][scale][compressed] if model in CHOICES else model
 
 
 def find(model: str) -> Path:
-    """The network file for a shipped model's name, or for the path of a file; for `AUTO`, that for unknown sources.
+    """The network file for a shipped model's name, or for the path of a file; of `CHOICES`, that for unknown sources.
 
     Raises:
         UsageError: there is no such model or file.
@@ -60,7 +62,7 @@ def find(model: str) -> Path:
     path = Path(model)
     if path.is_file():
         return path
-    names = ", ".join(m.name for m in shipped())
+    names = ", ".join([*CHOICES, *(m.name for m in shipped())])
     raise UsageError(f"model {model!r} is neither a shipped one ({names}) nor a file")
 
 
