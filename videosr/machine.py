@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -36,9 +37,51 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def cores() -> int:
-    """How many of the processor's cores this process may run on; all, where the system does not tell."""
+    """How many threads this process can keep at work: of the cores that it may run on, and within its `quota`."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, math.ceil(min(usable, quota())))
+
+
+def quota(own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> float:
+    """How many cores' time a container may use (Linux's control groups: `cpu.max`, `cpu.cfs_quota_us`); inf: no limit.
+
+    More threads than that would wait for each other at every turn.
+
+    Args:
+        own: where Linux says which groups this process is in.
+        groups: where they are mounted.
+    """
+    allowed = math.inf
+    try:
+        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return allowed
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounted = groups / controllers  # of version 2, which has no controllers here, the folder itself
+        group = mounted / name.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(mounted):
+                break
+            allowed = min(allowed, _share(folder))
+    return allowed
+
+
+def _share(group: Path) -> float:
+    """What one control group allows, in cores."""
+    try:
+        if (limit := group / "cpu.max").exists():
+            most, period = limit.read_text(encoding="ascii").split()
+        else:
+            most = (group / "cpu.cfs_quota_us").read_text(encoding="ascii")
+            period = (group / "cpu.cfs_period_us").read_text(encoding="ascii")
+        return int(most) / int(period) if int(most) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):  # "max", or there is no such file
+        return math.inf
 
 
 def numpy_build() -> str:
