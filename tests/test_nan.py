@@ -126,6 +126,15 @@ def test_networks_on_tensors_are_watched_as_well(broken_image):
     assert upscaler.replaced == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_whose_sum_is_beyond_float32_are_told_of_once(paragon):
+    engine = load(paragon.image, threads=1, precision="f32")
+    plain = engine.run
+    engine.run = lambda x, average=None: plain(x, average) * 0 + np.float32(3e38)
+    with pytest.raises(EngineError, match=r"gives NaN"):
+        run(Upscaler(UpscaleOptions(model=str(paragon.image), threads=1), engine), [frame(BRIGHT, 0)])
+
+
 def test_what_only_half_precision_breaks_is_mended(paragon):
     """An engine that fails as half precision does: the frame comes out as from float32."""
     sound = load(paragon.image, threads=1, precision="f32")

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from videosr import color, temporal
 from videosr.engines import Engine, Interface, NotFinite, Picture, PlanarRunner
 from videosr.engines.choice import Wish, choose
@@ -356,7 +358,9 @@ class Upscaler:
             complete(rgb)
             pictures = (rgb[None], None if average is None else average[None])
             out = self.enlarge(*pictures, engine=engine)[0]
-        self._broken = not namespace(out).isfinite(out.sum())
+        with np.errstate(over="ignore", invalid="ignore"):  # which the next line tells of
+            total = out.sum()
+        self._broken = not namespace(out).isfinite(total)
         if self._broken:
             raise NotFinite(f"{engine.network.path}: gave values that are not finite")
         planes = (*self._planes(out, frame, source, target, dither=dither), *self._alpha(frames[0], target.format))
