@@ -379,6 +379,7 @@ def test_models_are_listed(videosr):
     assert "realtime-2x" in done.out
     assert "(default for what is lossless)" in done.out
     assert "(default for what is compressed)" in done.out
+    assert "(what --model anime is)" in done.out
 
 
 def test_upscaling_sends_nothing_home():

@@ -127,7 +127,7 @@ DEFAULT_FOR = {
     name: f" (default for what is {kind})"
     for names in registry.DEFAULTS.values()
     for name, kind in zip(names, ("lossless", "compressed"), strict=True)
-}
+} | {names[0]: " (what --model anime is)" for names in registry.CHOICES[registry.ANIME].values()}
 
 
 def _list_models(ctx: click.Context, param: click.Parameter, value: bool) -> None:
