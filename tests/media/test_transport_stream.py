@@ -72,6 +72,19 @@ def test_what_begins_too_late_is_named_with_the_remedy(recording, monkeypatch):
     assert "ffmpeg" in loss
 
 
+def test_behind_what_ffmpeg_looks_at_a_part_shows_what_there_is(recording, monkeypatch):
+    """A recording of hours is not read as a whole for that."""
+    monkeypatch.setattr(transport_stream, "DEEPEST", 1)
+    monkeypatch.setattr(transport_stream, "BLOCK", 20 * 188)
+    transport_stream._scan.cache_clear()
+    size = recording.stat().st_size
+    packets = np.concatenate([at for at, _ in transport_stream._blocks(str(recording), size, 4)]) // 188
+    assert set(packets.tolist()) == {n for n in range(size // 188) if n % 80 < 20}
+    with open_input(recording) as container:
+        (loss,) = transport_stream.unseen(str(recording), container.streams)
+    assert f"stream 0x{SECOND:x} (audio)" in loss
+
+
 def test_packets_are_found_in_other_forms_and_behind_damage(recording, tmp_path):
     data = recording.read_bytes()
     packets = [data[i : i + 188] for i in range(0, len(data), 188)]

@@ -38,6 +38,8 @@ def changing(path: str | os.PathLike[str]) -> set[int]:
     """
     with open_input(path) as source:
         streams = [s for s in source.streams.audio if codec_name(s) == "aac" and not s.codec_context.extradata]
+        if not streams:
+            return set()
         varying, hidden = transport_stream.changing(os.fspath(path))
         found = {s.index for s in streams if s.id in varying}
         return found | _changing(source, [s for s in streams if s.id in hidden])

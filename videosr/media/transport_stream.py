@@ -39,6 +39,8 @@ STEPS = (188, 192, 204)
 """Bytes from one packet to the next: plain, with times (Blu-ray), with checksums."""
 PACKET, SYNC = 188, 0x47
 BLOCK = 1 << 20
+SPARSE = 16
+"""Of the blocks that FFmpeg cannot be made to look at, one in so many shows what streams there are."""
 IN_STEP = 0.9
 """Share of the packets of a block that must be where they are expected, before others are looked for."""
 FRAMED = 0.9
@@ -88,7 +90,7 @@ def unseen(path: str, streams: StreamContainer) -> list[str]:
     remedy = f"ffmpeg -probesize 2G -analyzeduration 2G -i {shlex.quote(path)} -map 0 -c copy whole.mkv"
     return [
         f"stream 0x{pid:x} ({kinds[pid]}): begins too late to be found: upscale what `{remedy}` makes"
-        for pid, byte in sorted(_starts(path).items())
+        for pid, byte in sorted(_starts(path, every=SPARSE).items())
         if pid not in known and pid in (kinds := _announced(path, byte))
     ]
 
@@ -111,8 +113,8 @@ def _is_vague(stream: Stream) -> bool:
     return isinstance(context, av.VideoCodecContext) and not context.width
 
 
-def _starts(path: str, limit: int | None = None) -> dict[int, int]:
-    return {pid: seen.byte for pid, seen in _scanned(path, limit).items()}
+def _starts(path: str, limit: int | None = None, every: int = 1) -> dict[int, int]:
+    return {pid: seen.byte for pid, seen in _scanned(path, limit, every).items()}
 
 
 def _announced(path: str, byte: int) -> dict[int, str]:
@@ -125,25 +127,26 @@ def _announced(path: str, byte: int) -> dict[int, str]:
     return {}
 
 
-def _scanned(path: str, limit: int | None = None) -> dict[int, _Seen]:
-    """What is in a file, or in so many of its bytes: who only opens it does not read it all."""
+def _scanned(path: str, limit: int | None = None, every: int = 1) -> dict[int, _Seen]:
+    """What is in a file, or in so many of its bytes: who only opens it does not read it all; see `_scan`."""
     stat = Path(path).stat()
-    return _scan(path, min(stat.st_size, limit or stat.st_size), stat.st_mtime_ns)
+    return _scan(path, min(stat.st_size, limit or stat.st_size), every, stat.st_mtime_ns)
 
 
 @lru_cache
-def _scan(path: str, size: int, time: int) -> dict[int, _Seen]:
+def _scan(path: str, size: int, every: int, time: int) -> dict[int, _Seen]:
     """All elementary streams that have data, by their packet identifiers, which are FFmpeg's stream ids.
 
     Args:
         path: the file.
         size: bytes of it to look at.
+        every: of the blocks behind `DEEPEST` one in so many is read.
         time: of its last change: another file under the name is read anew.
     """
     del time
     found: dict[int, _Seen] = {}
     with suppress(OSError):  # whoever reads it all will say so
-        for at, packets in _blocks(path, size):
+        for at, packets in _blocks(path, size, every):
             # A unit begins in it, it is not damaged, and there is something in it.
             begins = np.flatnonzero(((packets[:, 1] & 0xC0) == 0x40) & ((packets[:, 3] & 0x10) != 0))
             _note(at[begins], packets[begins], found)
@@ -171,8 +174,8 @@ def _note(at: Array, packets: Array, found: dict[int, _Seen]) -> None:
         seen.forms.update(zip(first.tolist(), second.tolist(), strict=True))  # without the private bit
 
 
-def _blocks(path: str, size: int) -> Iterator[tuple[Array, Array]]:
-    """The packets in so many bytes of a file, in order: (n,) the bytes at which they lie, and (n, 188) uint8."""
+def _blocks(path: str, size: int, every: int = 1) -> Iterator[tuple[Array, Array]]:
+    """The packets in a file, in order: (n,) the bytes at which they lie, and (n, 188) uint8. Arguments: see `_scan`."""
     at, step = 0, PACKET
     with Path(path).open("rb", buffering=0) as file:
         while at < size:
@@ -188,6 +191,8 @@ def _blocks(path: str, size: int) -> Iterator[tuple[Array, Array]]:
             good = packets[:, 0] == SYNC
             yield at + skip + step * np.flatnonzero(good), packets[good]
             at += skip + step * count
+            if at >= DEEPEST:
+                at += (every - 1) * BLOCK // step * step
 
 
 def _in_step(data: Array, step: int, skip: int) -> float:
