@@ -28,6 +28,7 @@ FLOORS = [
     {"options"},
     {"upscaler", "download", "evaluate", "exporting", "journal", "doctor", "bench_alone", "bench_torch"},
     {"film"},
+    {"losses"},
     {"transcode", "live", "training", "compare"},
     {"distributed"},
     {"bench_film"},

@@ -20,8 +20,8 @@ from videosr.export import natural_picture
 from videosr.metrics import imresize, psnr
 from videosr.models import registry
 from videosr.training.configfile import load_config
+from videosr.training.networks import upscaler
 from videosr.training.patterns import KINDS, pattern
-from videosr.training.trainer import upscaler
 
 MODELS = {model.name: model for model in registry.shipped()}
 ROOT = Path(__file__).parent.parent

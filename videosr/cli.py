@@ -28,6 +28,7 @@ from videosr.cli_options import Device, FileName, framerate_option, ray_option, 
 from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
 from videosr.errors import MissingExtraError, UsageError, VideosrError, one_line
+from videosr.losses import picture_losses
 from videosr.media.containers import IMAGES, container_format
 from videosr.media.opening import under_way
 from videosr.media.probe import plan_streams
@@ -35,7 +36,7 @@ from videosr.media.probe import probe as probe_file
 from videosr.media.stills.numbered import RATE, Numbered
 from videosr.models import registry
 from videosr.progress import Progress
-from videosr.transcode import Crew, picture_losses, transcode
+from videosr.transcode import Crew, transcode
 
 RAW = (".y4m", ".yuv", ".raw", ".rgb")
 """Suffixes of video without a container, which `videosr serve` writes."""

@@ -33,6 +33,11 @@ def one_line(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in unfit else c for c in text)
 
 
+def first_line(exc: BaseException) -> str:
+    """What a library says went wrong, without the lines behind the first; the error's class if it says nothing."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+
+
 class VideosrError(Exception):
     """Base of everything videosr raises on purpose."""
 

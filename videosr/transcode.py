@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,16 +16,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from videosr.errors import InputError, OutputError, StrictError, UsageError, VideosrError
-from videosr.film import Film, TranscodeOptions, open_source, riders_of
+from videosr.errors import InputError, OutputError, UsageError, VideosrError
+from videosr.film import Film, TranscodeOptions, open_source
 from videosr.frame import StreamInfo
 from videosr.graph import Timing
 from videosr.journal import Finished, Journal, fingerprint
-from videosr.media.codecs import EncoderSettings, alpha_note, notes, output_info, resolve
+from videosr.losses import Report, not_finite, written_of
+from videosr.media.codecs import alpha_note, notes
 from videosr.media.containers import container_format
-from videosr.media.decoder import Decoder
 from videosr.media.dolby import CONFIGURATION
-from videosr.media.immersive import describable
 from videosr.media.muxer import mux
 from videosr.media.orientation import UPRIGHT, Orientation
 from videosr.media.probe import DROP, plan_streams
@@ -46,7 +45,7 @@ from videosr.options import UpscaleOptions
 from videosr.progress import Progress
 from videosr.upscaler import Upscaler
 
-__all__ = ["Crew", "Result", "TranscodeOptions", "picture_losses", "transcode"]
+__all__ = ["Crew", "Result", "TranscodeOptions", "transcode"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,10 +146,10 @@ def _film(
     """Upscale frames into segments and join them with the other streams."""
     with Film(source, container, options) as film:
         plan = plan_streams(source, container, trimmed=options.trimmed)
-        says = _says(film.decoder, container)
+        says = written_of(film.decoder, container)
         kept = film.riders.kinds | says.keys()
         alpha = alpha_note(film.settings, film.decoder.info)
-        report = _Report(progress, film.decoder, kept, options.strict, alpha)
+        report = Report(progress, film.decoder, kept, options.strict, alpha)
         report.losses([*plan.losses, *notes(film.settings, film.decoder.info, film.decoder.hdr)])
         if film.decoder.numbered is not None and options.framerate is None:
             progress.note(f"the pictures are taken to be {RATE} a second; --framerate says otherwise")
@@ -184,7 +183,7 @@ def _numbered(
         decoder = film.decoder
         coded = (Orientation.of(decoder.display_matrix) or UPRIGHT).info(film.coded)
         check_image_size(output.path, film.settings, coded.width, coded.height)
-        report = _Report(progress, decoder, picture_data_kept(film.settings, decoder.first_data), options.strict)
+        report = Report(progress, decoder, picture_data_kept(film.settings, decoder.first_data), options.strict)
         report.losses([*plan_streams(source, "image").losses, *image_losses(suffix, film.settings, decoder.info)])
         first = decoder.first_number
         before = _in_the_way(source, output, first, film)
@@ -234,7 +233,7 @@ def _fill(
     film: Film,
     options: TranscodeOptions,
     journal: Journal,
-    report: _Report,
+    report: Report,
     progress: Progress,
     crew: Crew | None,
     meanwhile: Callable[[], None],
@@ -257,9 +256,7 @@ def _fill(
         VideosrError: something could not be made, there is nothing to make, or the source has changed.
     """
     resumed = sum(segment.frames for segment in journal.segments())
-    if options.upscale.model in registry.CHOICES:
-        progress.note(_suited(options.upscale.model, film.upscaler, film.decoder.info, "video"))
-    progress.note(film.upscaler.chosen)
+    _tell_choices(progress, options.upscale.model, film.upscaler, film.decoder.info, "video")
     progress.begin(film.expected, film.coded.rate, resumed)
 
     def told(made: int) -> None:
@@ -271,7 +268,7 @@ def _fill(
     else:
         crew.fill(film, journal, told, progress.warning)
     meanwhile()
-    report.warnings(_not_finite(film.upscaler))
+    report.warnings(not_finite(film.upscaler))
     if _changed(film):
         raise InputError(f"{film.source}: was changed or cut short while it was read; run again")
     if not journal.segments():
@@ -279,7 +276,7 @@ def _fill(
     return resumed
 
 
-def _result(film: Film, shown: StreamInfo, segments: list[Finished], resumed: int, report: _Report) -> Result:
+def _result(film: Film, shown: StreamInfo, segments: list[Finished], resumed: int, report: Report) -> Result:
     """What was made of a film; `shown` has the size of its pictures."""
     return Result(
         frames=sum(segment.frames for segment in segments),
@@ -294,12 +291,13 @@ def _result(film: Film, shown: StreamInfo, segments: list[Finished], resumed: in
     )
 
 
-def _suited(asked: str, upscaler: Upscaler, info: StreamInfo, what: str) -> str:
-    """Which network was chosen for a video or picture, and why."""
-    if asked == registry.ANIME:
-        return f"the network is {upscaler.options.model}"
-    kind = "compressed" if info.compressed else "lossless or made for editing"
-    return f"the network is {upscaler.options.model}, as the {what} is {kind} ({info.codec})"
+def _tell_choices(progress: Progress, asked: str, upscaler: Upscaler, info: StreamInfo, what: str) -> None:
+    """Tell which network was chosen for a video or picture, if that was left open, and why; and which engine."""
+    if asked in registry.CHOICES:
+        kind = "compressed" if info.compressed else "lossless or made for editing"
+        why = "" if asked == registry.ANIME else f", as the {what} is {kind} ({info.codec})"
+        progress.note(f"the network is {upscaler.options.model}{why}")
+    progress.note(upscaler.chosen)
 
 
 @contextmanager
@@ -346,13 +344,11 @@ def _still(
         info = replace(decoder.info, format=frame.format)
         settings = image_settings(output.suffix.lower(), options.encoder, info)
         kept = picture_data_kept(settings, frame.side_data)
-        report = _Report(progress, decoder, kept, options.strict)
+        report = Report(progress, decoder, kept, options.strict)
         report.losses([*image_losses(output.suffix.lower(), settings, info), *_other_pictures(source)])
         upscale = replace(options.upscaling(info), pix_fmt=working_format(settings).name)
         upscaler = _upscaler(upscale)
-        if options.upscale.model in registry.CHOICES:
-            progress.note(_suited(options.upscale.model, upscaler, decoder.info, "picture"))
-        progress.note(upscaler.chosen)
+        _tell_choices(progress, options.upscale.model, upscaler, decoder.info, "picture")
         resizer, info = None, upscaler.output_info(info)
         if options.resized:
             resizer = Resizer(info, *wanted_size(info, options.width, options.height, multiple=1))
@@ -363,7 +359,7 @@ def _still(
             (made,) = resizer.process(made)
         permit()
         made = write_image(output, made, settings, decoder.display_matrix)
-        report.warnings(_not_finite(upscaler))
+        report.warnings(not_finite(upscaler))
     return Result(
         frames=1,
         resumed=0,
@@ -395,84 +391,6 @@ def _upscaler(options: UpscaleOptions) -> Upscaler:
 def _other_pictures(source: Path) -> list[str]:
     """What an image does not keep of a file with several pictures, as bursts are; one line each."""
     return [str(plan) for plan in plan_streams(source, "image").streams if plan.type == "video" and plan.action == DROP]
-
-
-def picture_losses(source: Path, suffix: str) -> list[str]:
-    """What would be lost of the picture, enlarged twice, by the default encoder for such an output: a line for each.
-
-    Args:
-        source: what PyAV can read; its first frame is decoded.
-        suffix: of the output, "mkv" or "png" say.
-
-    Raises:
-        VideosrError: `source` has no picture, or there are no such outputs.
-    """
-    output = Path(f"output.{suffix.removeprefix('.').lower()}")
-    container = container_format(output)
-    with Decoder(source) as decoder:
-        info = decoder.info
-        if container == "image":
-            frame = without_idle_alpha(next(iter(decoder)))
-            info = replace(info, format=frame.format)
-            settings = image_settings(output.suffix, EncoderSettings(), info)
-            found, kept = image_losses(output.suffix, settings, info), picture_data_kept(settings, frame.side_data)
-        else:
-            doubled = replace(info, width=2 * info.width, height=2 * info.height)
-            settings = resolve(EncoderSettings(), doubled, container, hdr=decoder.hdr)
-            found = [*notes(settings, info, decoder.hdr), *alpha_note(settings, info)]
-            riders = riders_of(decoder, settings, output_info(settings, doubled), container)
-            kept = riders.kinds | _says(decoder, container).keys()
-        return [*found, *(f"{what} cannot be kept" for what in decoder.losses(kept))]
-
-
-def _not_finite(upscaler: Upscaler) -> list[str]:
-    """What became of frames for which the network gave NaN or infinity."""
-    counts = ((upscaler.mended, "computed again in f32"), (upscaler.replaced, "interpolated"))
-    return [f"the network gave NaN or infinity for {n} frame{'s' * (n > 1)}: {how}" for n, how in counts if n]
-
-
-def _says(decoder: Decoder, container: str) -> dict[str, bytes]:
-    """What can be written into a film of views and surroundings."""
-    return describable(decoder.views, container, turned=decoder.info.rotation != 0)
-
-
-class _Report:
-    """Tells each loss, guess and repair once; under `--strict` a loss is an error.
-
-    Args:
-        progress: is told.
-        decoder: of the source.
-        kept: the side data of frames that is written.
-        strict: whether `--strict` is on.
-        alpha: what to say once something is transparent.
-    """
-
-    def __init__(
-        self, progress: Progress, decoder: Decoder, kept: frozenset[str], strict: bool, alpha: Sequence[str] = ()
-    ) -> None:
-        self._progress, self._decoder, self._kept, self._strict, self._alpha = progress, decoder, kept, strict, alpha
-        self.said: list[str] = []
-
-    def losses(self, found: list[str]) -> None:
-        """Tell these losses, those that the decoder has met so far, and the decoder's warnings.
-
-        Raises:
-            StrictError: there is a loss that was not told before, and `--strict` is on.
-        """
-        found = [*found, *(f"{what} cannot be kept" for what in self._decoder.losses(self._kept))]
-        if self._decoder.transparent:
-            found += self._alpha
-        new = [line for line in found if line not in self.said]
-        if self._strict and new:
-            raise StrictError(f"{self._decoder.name}: --strict forbids what would not be kept: {'; '.join(new)}")
-        self.warnings([*new, *self._decoder.warnings])
-
-    def warnings(self, found: list[str]) -> None:
-        """Tell each line that is new."""
-        for line in found:
-            if line not in self.said:
-                self.said.append(line)
-                self._progress.warning(line)
 
 
 def _check_free(output: Path, overwrite: bool) -> None:

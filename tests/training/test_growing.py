@@ -16,7 +16,7 @@ from videosr.export import natural_picture  # noqa: E402
 from videosr.models import registry  # noqa: E402
 from videosr.training.config import NetworkConfig  # noqa: E402
 from videosr.training.growing import grown  # noqa: E402
-from videosr.training.trainer import new_network  # noqa: E402
+from videosr.training.networks import new_network  # noqa: E402
 
 SMALL = registry.find("realtime-2x").with_suffix(".safetensors")
 FINE = registry.find("fine-2x").with_suffix(".safetensors")

@@ -18,8 +18,9 @@ from videosr.errors import UsageError
 from videosr.export import padded_forward
 from videosr.training.config import TrainingConfig
 from videosr.training.configfile import load_config
+from videosr.training.networks import upscaler
 from videosr.training.packing import build_pack
-from videosr.training.trainer import Trainer, upscaler
+from videosr.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = sorted((ROOT / "samples").glob("*.toml"))

@@ -18,9 +18,10 @@ from videosr.models import registry  # noqa: E402
 from videosr.training.config import NetworkConfig  # noqa: E402
 from videosr.training.configfile import load_config  # noqa: E402
 from videosr.training.data import PatchSampler  # noqa: E402
+from videosr.training.networks import new_network, upscaler  # noqa: E402
 from videosr.training.packing import build_pack  # noqa: E402
 from videosr.training.rescaling import fit_tail, is_fitted, rescaled  # noqa: E402
-from videosr.training.trainer import Trainer, new_network, upscaler  # noqa: E402
+from videosr.training.trainer import Trainer  # noqa: E402
 
 
 def weights(name: str) -> Path:

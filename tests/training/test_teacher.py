@@ -22,10 +22,11 @@ from videosr.training.config import (  # noqa: E402
 )
 from videosr.training.data import PatchSampler  # noqa: E402
 from videosr.training.history import history  # noqa: E402
+from videosr.training.networks import upscaler  # noqa: E402
 from videosr.training.packing import build_pack  # noqa: E402
 from videosr.training.taught import TaughtSampler, build_taught, values  # noqa: E402
 from videosr.training.teacher import Teacher  # noqa: E402
-from videosr.training.trainer import Trainer, run, upscaler  # noqa: E402
+from videosr.training.trainer import Trainer, run  # noqa: E402
 
 LIGHT, REALTIME = (registry.find(f"{name}-2x").with_suffix(".safetensors") for name in ("light", "realtime"))
 CPU = torch.device("cpu")

@@ -23,7 +23,8 @@ from videosr.training import run
 from videosr.training.config import NetworkConfig, TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.folding import fold_tail, forward_folded
-from videosr.training.trainer import Trainer, learning_rate, new_network, upscaler
+from videosr.training.networks import new_network, upscaler
+from videosr.training.trainer import Trainer, learning_rate
 
 
 @pytest.fixture

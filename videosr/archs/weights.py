@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load as tensors_of
 from torch import Tensor, nn
 
-from videosr.errors import NetworkError, UsageError
+from videosr.errors import NetworkError, UsageError, first_line
 
 ARCHITECTURES = ("ParagonSR2", "NEXUS")
 """What the header of our own files may name as `architecture`."""
@@ -173,4 +173,4 @@ def _listing(keys: Iterable[str]) -> str:
 def _reason(exc: BaseException) -> str:
     if "weights_only" in str(exc):  # torch says how to run the code in the file, which is none of our advice
         return "it holds more than tensors, such as a whole model; save its state_dict() alone"
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+    return first_line(exc)

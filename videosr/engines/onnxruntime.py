@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from videosr.engines.base import Engine, Interface, baked_blend, check_range
 from videosr.engines.network import Network
-from videosr.errors import EngineError, NetworkError, UsageError
+from videosr.errors import EngineError, NetworkError, UsageError, first_line
 from videosr.frame import Array
 from videosr.machine import cores
 
@@ -55,7 +55,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             self._session = onnxruntime.InferenceSession(network.path, options, providers=["CPUExecutionProvider"])
         except ERRORS as exc:
-            raise NetworkError(f"{network.path}: ONNX Runtime cannot load it: {_first_line(exc)}") from exc
+            raise NetworkError(f"{network.path}: ONNX Runtime cannot load it: {first_line(exc)}") from exc
         self._inputs = {port.name: port for port in self._session.get_inputs()}
         self._outputs = [port.name for port in self._session.get_outputs()]
         self.interface = self._find_interface()
@@ -135,7 +135,7 @@ class OnnxRuntimeEngine(Engine):
             else:
                 results = self._session.run(None, feeds)
         except ERRORS as exc:
-            reason = _first_line(exc)
+            reason = first_line(exc)
             raise EngineError(f"{self.network.path}: ONNX Runtime failed on {width}x{height}: {reason}") from exc
         results = [np.asarray(result, np.float32) for result in results]
         if multiple > 1 and results[0].ndim == 4:
@@ -177,7 +177,3 @@ class OnnxRuntimeEngine(Engine):
         if blend is None:
             raise NetworkError(f"{self.network.path}: its state is not a running average of features")
         return blend
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -24,7 +24,7 @@ from videosr.engines.gpu_device import Device, cuda_device
 from videosr.engines.gpu_execution import Conversion, Execution, Layout
 from videosr.engines.gpu_planes import Planes, PlanesRunner
 from videosr.engines.network import Network
-from videosr.errors import EngineError, MissingExtraError, UsageError, remedy
+from videosr.errors import EngineError, MissingExtraError, UsageError, first_line, remedy
 from videosr.frame import Array, is_on_gpu, namespace
 
 type Work = Callable[[], None]
@@ -89,7 +89,7 @@ class TorchEngine(Engine):
             self._device = torch.device(device)
             net = family.deployed(model, halo, precision == "f16").to(self._device)
         except (RuntimeError, AssertionError) as exc:  # torch asserts that it was built with CUDA
-            raise EngineError(f"torch cannot use the device {device!r}: {_first_line(exc)}") from exc
+            raise EngineError(f"torch cannot use the device {device!r}: {first_line(exc)}") from exc
         self._net: Callable[..., Tensor] = net.to(memory_format=torch.channels_last)
         if compiled:
             self._net = torch.compile(self._net)
@@ -122,7 +122,7 @@ class TorchEngine(Engine):
                 torch.cuda.current_stream(self._device).synchronize()
             return namespace(frame).from_dlpack(own)
         except RuntimeError as exc:  # out of memory is one
-            raise EngineError(f"torch failed on a batch of shape {frame.shape}: {_first_line(exc)}") from exc
+            raise EngineError(f"torch failed on a batch of shape {frame.shape}: {first_line(exc)}") from exc
 
     def planar(self, source: Picture, target: Picture, window: int, denoise: float = 0.0) -> PlanarRunner | None:
         """See `Engine.planar`. Networks with window attention are cut into tiles, as tensors."""
@@ -235,7 +235,7 @@ class TorchContext:
         try:
             self._queue(lambda: self._run(addresses), stream)
         except RuntimeError as exc:  # out of memory is one
-            raise EngineError(f"torch failed: {_first_line(exc)}") from exc
+            raise EngineError(f"torch failed: {first_line(exc)}") from exc
 
     @torch.inference_mode()
     def _run(self, addresses: tuple[int, ...]) -> None:
@@ -270,7 +270,3 @@ def _gpu(place: torch.device) -> Device | None:
         return cuda_device(place.index or 0, "frames on the GPU")
     except MissingExtraError:
         return None
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -7,7 +7,7 @@ import io
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +19,32 @@ from torch.nn.utils import parametrize
 
 from videosr.archs import checkpoint
 from videosr.archs.exact import exact_float32
-from videosr.archs.families import Network, Start, family_of
+from videosr.archs.families import family_of
 from videosr.archs.nexus import DropPath
-from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
-from videosr.errors import InputError, NetworkError, OutputError, UsageError, VideosrError
-from videosr.evaluate import Upscale, evaluate
+from videosr.archs.paragonsr2 import ParagonSR2
+from videosr.errors import InputError, OutputError, UsageError, VideosrError, first_line
+from videosr.evaluate import evaluate
 from videosr.evaluate.images import check_images
 from videosr.files import written
-from videosr.training.config import NetworkConfig, TrainingConfig
+from videosr.training.config import TrainingConfig
 from videosr.training.configfile import load_config
 from videosr.training.copies import build_copies
 from videosr.training.data import PatchSampler
 from videosr.training.discriminator import Adversary
 from videosr.training.folding import forward_folded
-from videosr.training.growing import GROWN, grown
 from videosr.training.history import history
 from videosr.training.interrupts import held
 from videosr.training.journal import Journal
 from videosr.training.losses import Objective
+from videosr.training.networks import new_network, upscaler
 from videosr.training.optimizers import optimizers
 from videosr.training.packing import build_pack
 from videosr.training.recorded import Recorded
 from videosr.training.regularisers import add_frequency_dropout
 from videosr.training.reparam import expand, folded_parameters
-from videosr.training.rescaling import fit_tail, is_fitted, rescaled
+from videosr.training.rescaling import fit_tail, is_fitted
 from videosr.training.resident import ResidentSampler
-from videosr.training.start import bias_of, open_gates, whitening
+from videosr.training.start import bias_of, whitening
 from videosr.training.taught import TaughtSampler, build_taught
 from videosr.training.teacher import Teacher
 
@@ -63,73 +63,6 @@ def learning_rate(iteration: int, config: TrainingConfig) -> float:
     start, end = max(first, s.warmup), first + (s.cycle or s.iterations)
     passed = (iteration - start) / (end - start)
     return s.least_rate + (s.learning_rate - s.least_rate) * 0.5 * (1 + math.cos(math.pi * passed))
-
-
-def upscaler(network: Network) -> Upscale:
-    """A network as it is deployed: a ParagonSR2 folded, a picture's border repeated and cropped away again.
-
-    Args:
-        network: on any device; its present weights are copied.
-    """
-    device = next(network.parameters()).device
-    family = family_of(network.variant)
-    deployed = family.deployed(network, family.halo, False)
-
-    def upscale(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.no_grad(), exact_float32():
-            x = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
-            return np.asarray(deployed(x)[0].permute(1, 2, 0).cpu())
-
-    return upscale
-
-
-def new_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
-    """The network as training starts it, and the header of the weights it starts from (empty for random ones).
-
-    Raises:
-        NetworkError: the weights to start from are of another network.
-        UsageError: `config` names no network, or window attention that is there shall not be.
-    """
-    network, header = _plain_network(config)
-    if config.attention_mode == "off" and network.has_windows:
-        raise UsageError(f'network: attention_mode "off": {config.weights or config.variant} has window attention')
-    for module in network.modules():
-        if isinstance(module, ResidualGroup):
-            module.use_checkpointing = config.checkpointing
-        elif isinstance(module, WindowAttention) and config.attention_mode != "off":
-            module.mode = config.attention_mode
-    return network, header
-
-
-def _plain_network(config: NetworkConfig) -> tuple[Network, Mapping[str, str]]:
-    windows = config.attention_mode != "off"
-    if config.weights is None:
-        start = Start(
-            upsampler_alpha=config.upsampler_alpha,
-            detail_gain=config.detail_gain,
-            layer_scale=config.layer_scale,
-            windows=windows,
-        )
-        try:
-            network = family_of(config.variant).new(config.variant, config.scale, start)
-        except ValueError as exc:
-            raise UsageError(f"network: {exc}") from exc
-        if isinstance(network, ParagonSR2) and network.variant == "stream":
-            open_gates(network)
-        return network, {}
-    network, info = checkpoint.load(config.weights, alpha=config.upsampler_alpha)
-    if (network.variant, network.scale) == (config.variant, config.scale):
-        return network.train(), info.metadata
-    if network.variant == config.variant and isinstance(network, ParagonSR2):
-        before = info.metadata.get("training", "unknown")
-        told = {"training": f"{before}; then a tail for {config.scale}x fitted to the body"}
-        return rescaled(network, config.scale).train(), {**info.metadata, **told}
-    grows = GROWN.get(config.variant) == network.variant and config.scale == network.scale
-    if grows and isinstance(network, ParagonSR2):
-        return grown(network, config.variant, config.layer_scale, windows=windows), info.metadata
-    raise NetworkError(
-        f"{config.weights}: is {network.variant} {network.scale}x and not {config.variant} {config.scale}x"
-    )
 
 
 class Trainer:
@@ -232,7 +165,7 @@ class Trainer:
         try:
             state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
         except (OSError, RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
-            raise InputError(f"{what}: {_first_line(exc)}: remove it") from exc
+            raise InputError(f"{what}: {first_line(exc)}: remove it") from exc
         try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
@@ -250,7 +183,7 @@ class Trainer:
             self.judge = state.get("judge", self.judge)
             torch.set_rng_state(state["torch_rng"].cpu())
         except (RuntimeError, LookupError, TypeError, ValueError) as exc:
-            reason = "it is of another network" if isinstance(exc, RuntimeError) else _first_line(exc)
+            reason = "it is of another network" if isinstance(exc, RuntimeError) else first_line(exc)
             undo = "undo what was changed in its configuration, or choose another output folder"
             raise InputError(f"{what}: {reason}: {undo}") from exc
 
@@ -450,10 +383,6 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(folders)):
             break
     return names
-
-
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
 
 
 def _usable(device: str | None) -> str:
