@@ -130,6 +130,7 @@ def _announced(path: str, byte: int) -> dict[int, str]:
 def _scanned(path: str, limit: int | None = None, every: int = 1) -> dict[int, _Seen]:
     """What is in a file, or in so many of its bytes: who only opens it does not read it all; see `_scan`."""
     stat = Path(path).stat()
+    every = every if stat.st_size > DEEPEST else 1  # nothing is passed over, and what was scanned is known
     return _scan(path, min(stat.st_size, limit or stat.st_size), every, stat.st_mtime_ns)
 
 
