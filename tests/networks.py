@@ -121,6 +121,13 @@ def nearest(path: Path, scale: int = 2, batch: int | str = "N", size: tuple[int 
     return g.save(path, "hr")
 
 
+def luma(path: Path, scale: int = 2) -> Path:
+    """A network of luma alone: nearest neighbour."""
+    g = Graph()
+    g.enlarged(g.input("lr", "N", 1, "H", "W"), scale, "hr")
+    return g.save(path, "hr")
+
+
 def unshuffled(path: Path, multiple: int = 2) -> Path:
     """A 2x image network that needs sizes that are multiples: it packs blocks of pixels into channels and back."""
     g = Graph()
@@ -184,9 +191,11 @@ def not_upscalers(folder: Path) -> dict[str, Path]:
     g = Graph()
     g.node("GlobalAveragePool", g.input("x", "N", 3, "H", "W"), output="y")
     found["classifier"] = g.save(folder / "classifier.onnx", "y")
+    found["one channel"] = luma(folder / "one-channel.onnx")  # of TensorRT alone; see `luma`
     g = Graph()
-    g.enlarged(g.input("x", "N", 1, "H", "W"), 2, "y")
-    found["one channel"] = g.save(folder / "one-channel.onnx", "y")
+    big = g.enlarged(g.input("x", "N", 1, "H", "W"))
+    g.node("Concat", big, big, big, axis=1, output="y")
+    found["one channel in"] = g.save(folder / "one-in.onnx", "y")
     g = Graph()
     wide = g.constant(np.ones((4, 3, 1, 1), np.float32))
     g.enlarged(g.node("Conv", g.input("x", "N", 3, "H", "W"), wide), 2, "y")

@@ -211,7 +211,7 @@ def test_networks_of_a_stated_size_run_at_any_or_are_refused(tmp_path, onnx_name
 
 KINDS = [
     "classifier",
-    "one channel",
+    "one channel in",
     "four channels out",
     "smaller",
     "1.5x",

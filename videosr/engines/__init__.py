@@ -83,11 +83,11 @@ def load(
         if engine == "openvino":
             from videosr.engines.openvino import OpenVINOEngine
 
-            return OpenVINOEngine(Network.open(path), precision=precision, threads=threads)
+            return _of_pictures(OpenVINOEngine(Network.open(path), precision=precision, threads=threads))
         if engine == "onnxruntime":
             from videosr.engines.onnxruntime import OnnxRuntimeEngine
 
-            return OnnxRuntimeEngine(Network.open(path), precision=precision, threads=threads)
+            return _of_pictures(OnnxRuntimeEngine(Network.open(path), precision=precision, threads=threads))
         if engine.startswith("tensorrt"):
             from videosr.engines.tensorrt import TensorRTEngine
 
@@ -102,3 +102,12 @@ def load(
     except ModuleNotFoundError as exc:
         extra = "cuda" if engine == "tensorrt_rtx" else engine
         raise MissingExtraError(f"the {engine} engine", extra) from exc
+
+
+def _of_pictures(engine: Engine) -> Engine:
+    """The engine, or for a network of luma alone one that takes pictures."""
+    if engine.channels == 3:
+        return engine
+    from videosr.engines.luma import LumaEngine
+
+    return LumaEngine(engine)

@@ -95,6 +95,7 @@ class Engine(ABC):
         network: the file it was made from and what that says of itself.
         scale: output pixels per input pixel and axis.
         interface: how the network takes part in temporal reuse.
+        channels: of its pictures: 3, or 1 of luma alone before `luma.LumaEngine` has made it a network of pictures.
         precision: of the arithmetic inside: "f32", "bf16" or "f16".
         device: the GPU whose arrays the engine takes, and then gives; None: it takes those of the host alone.
         dithers: whether its runners dither results with fewer bits than their sources have; if not, they round.
@@ -103,6 +104,7 @@ class Engine(ABC):
     network: Network
     scale: int
     interface: Interface
+    channels: int = 3
     precision: str
     device: Device | None = None
     dithers: bool = False

@@ -37,7 +37,7 @@ class OnnxRuntimeEngine(Engine):
         threads: CPU threads; None takes all this process may use.
 
     Raises:
-        NetworkError: not a network, or not one that maps (N, 3, H, W) to (N, 3, s*H, s*W).
+        NetworkError: not a network, or not one that maps (N, C, H, W) to (N, C, s*H, s*W) with C 3, or 1.
         UsageError: another precision than the file's.
     """
 
@@ -109,9 +109,14 @@ class OnnxRuntimeEngine(Engine):
             )
         for port in self._inputs.values():
             shape = list(port.shape)
-            if port.type not in _TYPES or len(shape) != 4 or (port.name != "prev_feat" and shape[1] not in (3, None)):
+            counts = (3, None, 1) if interface is Interface.IMAGE else (3, None)
+            if port.type not in _TYPES or len(shape) != 4 or (port.name != "prev_feat" and shape[1] not in counts):
                 kind = f"{port.type} {shape}"
-                raise NetworkError(f"{path}: its {port.name} is {kind}, not a float (N, 3, H, W) tensor")
+                raise NetworkError(
+                    f"{path}: its {port.name} is {kind}, not a float (N, 3, H, W) tensor, nor (N, 1, H, W) of luma"
+                )
+            if shape[1] == 1 and interface is Interface.IMAGE:
+                self.channels = 1
             if isinstance(shape[2], int) or isinstance(shape[3], int):
                 raise NetworkError(
                     f"{path}: made for {shape[3]}x{shape[2]} only; export it with dynamic height and width"
@@ -148,7 +153,7 @@ class OnnxRuntimeEngine(Engine):
         failure: Exception | None = None
         for multiple in _MULTIPLES if self.interface is not Interface.RECURRENT else (1,):
             height, width = 33 * multiple, 35 * multiple
-            channels = {name: self._channels if name == "prev_feat" else 3 for name in self._inputs}
+            channels = {name: self._channels if name == "prev_feat" else self.channels for name in self._inputs}
             picture = {
                 name: np.full((1, count, height, width), 0 if name == "prev_feat" else 0.5, np.float32)
                 for name, count in channels.items()
@@ -159,7 +164,7 @@ class OnnxRuntimeEngine(Engine):
                 failure = failure or exc
                 continue
             scale = grey.shape[2] // height if grey.ndim == 4 else 0
-            if scale and grey.shape == (1, 3, scale * height, scale * width):
+            if scale and grey.shape == (1, self.channels, scale * height, scale * width):
                 check_range(self.network.path, grey)
                 if self.interface is Interface.RECURRENT:
                     self._blend = self._measure_blend(height, width)

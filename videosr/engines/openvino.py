@@ -58,7 +58,7 @@ class OpenVINOEngine(Engine):
         threads: CPU threads; None takes all this process may use.
 
     Raises:
-        NetworkError: not a network, or not one that maps (N, 3, H, W) to (N, 3, s*H, s*W).
+        NetworkError: not a network, or not one that maps (N, C, H, W) to (N, C, s*H, s*W) with C 3, or 1.
         UsageError: unknown precision, or a process forked from one that has used OpenVINO.
     """
 
@@ -162,12 +162,14 @@ class OpenVINOEngine(Engine):
                 " (one image in, one out; or input + average; or input + prev_feat -> output + feature_map)"
             )
         shape = model.inputs[0].get_partial_shape()
-        if shape.rank.is_dynamic or len(shape) != 4 or not shape[1].compatible(ov.Dimension(3)):
-            raise NetworkError(f"{path}: its input has shape {shape}, not (N, 3, H, W)")
+        if not shape.rank.is_dynamic and len(shape) == 4 and shape[1] == ov.Dimension(1):
+            self.channels = 1
+        elif shape.rank.is_dynamic or len(shape) != 4 or not shape[1].compatible(ov.Dimension(3)):
+            raise NetworkError(f"{path}: its input has shape {shape}, not (N, 3, H, W), nor (N, 1, H, W) of luma")
         if shape[2].is_static or shape[3].is_static:
             only = f"{path}: made for {shape[3]}x{shape[2]} pictures only; export it with dynamic height and width"
             try:
-                model.reshape([1 if shape[0].is_static else -1, 3, -1, -1])
+                model.reshape([1 if shape[0].is_static else -1, self.channels, -1, -1])
             except RuntimeError as exc:
                 raise NetworkError(only) from exc
             if _ties_size(model):
@@ -221,7 +223,7 @@ class OpenVINOEngine(Engine):
         for multiple in _MULTIPLES:
             self._multiple = multiple
             height, width = 64 + multiple, 64 + 3 * multiple
-            inputs = {"input": np.full((1, 3, height, width), 0.5, np.float32)}
+            inputs = {"input": np.full((1, self.channels, height, width), 0.5, np.float32)}
             if self.interface is Interface.AVERAGE:
                 inputs["average"] = inputs["input"]
             elif self.interface is Interface.RECURRENT:
@@ -232,7 +234,7 @@ class OpenVINOEngine(Engine):
                 seen = str(exc)
                 continue
             seen = f"{width}x{height} became {out.shape}"
-            if out.ndim == 4 and out.shape[1] == 3:
+            if out.ndim == 4 and out.shape[1] == self.channels:
                 s = out.shape[2] // height
                 if s >= 1 and out.shape[2:] == (s * height, s * width):
                     check_range(self.network.path, out)
@@ -282,7 +284,7 @@ class OpenVINOEngine(Engine):
         try:
             if precision != self.precision:
                 self._compile(precision)
-            values = self.run(probe, probe)[0]
+            values = self.run(probe[:, : self.channels], probe)[0]
         finally:
             self._request = before
         if not np.isfinite(values).all():

@@ -148,6 +148,10 @@ class Definition:
     def _port(self, tensor: Any) -> Port:
         shape = tuple(tensor.shape)
         state = tensor.name == "prev_feat"
+        if len(shape) == 4 and shape[1] == 1 and not state:
+            raise NetworkError(
+                f"{self.name}: takes luma alone, as the openvino and onnxruntime engines can: give --device cpu"
+            )
         if len(shape) != 4 or (shape[1] < 1 if state else shape[1] not in (3, -1)):
             raise NetworkError(f"{self.name}: its {tensor.name} has shape {shape}, not (N, 3, H, W)")
         if shape[2] > 0 or shape[3] > 0:
