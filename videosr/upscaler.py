@@ -59,8 +59,8 @@ class Pending(NamedTuple):
 class Upscaler:
     """Turns frames into larger frames, in the memory they are in: frames on the GPU stay there.
 
-    It is of use in the process that made it. A forked one, as multiprocessing starts them on Linux, makes its own; not
-    by OpenVINO, where that has been used before the fork.
+    It is of use in the process that made it. A forked one, as multiprocessing starts them on Linux up to Python 3.13,
+    makes its own; not by OpenVINO, where that has been used before the fork.
 
     Args:
         options: how.
