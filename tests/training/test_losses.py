@@ -1,6 +1,7 @@
 """Terms of the objective, against what they are defined by."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ from test_data import run_of, scene
 from videosr import metrics
 from videosr.errors import NetworkError, UsageError
 from videosr.training.config import DataConfig, LossWeights, PerceptualConfig
-from videosr.training.losses import Objective, charbonnier, consistency_loss, fft_loss, of_luma, psnr_loss, ssim_loss
+from videosr.training.losses import (
+    Objective,
+    charbonnier,
+    consistency_loss,
+    fft_loss,
+    of_chroma,
+    of_luma,
+    psnr_loss,
+    ssim_loss,
+)
 from videosr.training.perceptual import Perceptual
 
 
@@ -81,9 +91,37 @@ def test_luma_loss_sees_what_changes_brightness_alone() -> None:
     assert of_luma(brighter)(target + unseen, target).item() == pytest.approx(0, abs=1e-10)
 
 
+def test_chroma_loss_is_that_of_the_planes_of_420_video() -> None:
+    """BT.601, full range: what is grey, or gone in the mean of 2x2 pixels, is not seen."""
+    squared = of_chroma(torch.nn.functional.mse_loss)
+    target = torch.rand(1, 3, 8, 8)
+    assert squared(target + 0.1, target).item() == pytest.approx(0, abs=1e-10)
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)
+    assert squared(target + checks * torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), target).item() < 1e-10
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    cb, cr = -0.299 / 1.772, 0.5
+    assert squared(red, torch.zeros(1, 3, 8, 8)).item() == pytest.approx((cb**2 + cr**2) / 2, rel=1e-4)
+
+
+def test_decibels_of_chroma_count_to_a_higher_knee() -> None:
+    run = run_of(DataConfig(train=()), loss_weights=LossWeights(pixel=1, luma=1, chroma=2))
+    terms = Objective(replace(run, schedule=replace(run.schedule, loss="psnr", loss_knee=30.0)))
+    output, target = pictures()
+    expected = 2 * of_chroma(partial(psnr_loss, knee=40.0))(output, target).item()
+    assert terms(output, target)["chroma"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_every_term_is_zero_or_least_at_the_target_and_has_gradients() -> None:
     output, target = pictures()
-    for term in (charbonnier, psnr_loss, of_luma(psnr_loss), ssim_loss, fft_loss, consistency_loss):
+    for term in (
+        charbonnier,
+        psnr_loss,
+        of_luma(psnr_loss),
+        of_chroma(psnr_loss),
+        ssim_loss,
+        fft_loss,
+        consistency_loss,
+    ):
         assert term(target, target).item() < 2e-3
         (gradient,) = torch.autograd.grad(term(output, target), output)
         assert gradient.isfinite().all()

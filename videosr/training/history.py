@@ -51,6 +51,7 @@ def _loss(config: TrainingConfig) -> str:
     weights = {
         pixel: w.pixel,
         "luma": w.luma,
+        "chroma": w.chroma,
         "SSIM": w.ssim,
         "FFT": w.fft,
         "temporal consistency": w.consistency,

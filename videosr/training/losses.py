@@ -79,6 +79,24 @@ def of_luma(term: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tenso
     return luma_term
 
 
+def of_chroma(term: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """`term` of the chroma of both as 4:2:0 video keeps it: (N, 2, H/2, W/2), Cb and Cr by BT.601, each the mean of
+    2x2 pixels, in -1/2..1/2.
+    """
+    r, g, b = LUMA
+
+    def halves(x: Tensor) -> Tensor:
+        x = F.avg_pool2d(x, 2)
+        luma = r * x[:, :1] + g * x[:, 1:2] + b * x[:, 2:]
+        blue, red = x[:, 2:] - luma, x[:, :1] - luma
+        return torch.cat((blue / (2 * (1 - b)), red / (2 * (1 - r))), dim=1)
+
+    return lambda output, target: term(halves(output), halves(target))
+
+
+CHROMA_KNEE = 10.0
+"""Decibels by which the chroma of pictures is closer to the original's than luma is, roughly."""
+
 PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "charbonnier": charbonnier,
@@ -102,10 +120,12 @@ class Objective(nn.Module):
         perceptual = Perceptual(config.perceptual) if config.perceptual is not None and w.perceptual else None
         self.vgg = perceptual  # registered, so that it moves along to the device
         schedule = config.schedule
-        pixel = partial(psnr_loss, knee=schedule.loss_knee) if schedule.loss == "psnr" else PIXEL[schedule.loss]
+        pixel = (PIXEL | {"psnr": partial(psnr_loss, knee=schedule.loss_knee)})[schedule.loss]
+        chroma = (PIXEL | {"psnr": partial(psnr_loss, knee=schedule.loss_knee + CHROMA_KNEE)})[schedule.loss]
         terms: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor] | None]] = {
             schedule.loss: (w.pixel, pixel),
             "luma": (w.luma, of_luma(pixel)),
+            "chroma": (w.chroma, of_chroma(chroma)),
             "ssim": (w.ssim, ssim_loss),
             "fft": (w.fft, fft_loss),
             "consistency": (w.consistency, consistency_loss),
