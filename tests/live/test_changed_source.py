@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
 from clips import make_clip
 
-from videosr.live import serve
+from videosr.live import intake, serve
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.segments import Segmenter
 from videosr.live.serve import Server
@@ -43,8 +45,11 @@ def transport(path: Path, codec: str = "libx264", **muxer: str) -> bytes:
 
 
 @contextmanager
-def sender(first: bytes, then: bytes, pause: float = 0) -> Iterator[str]:
-    """The address of one who sends the first once, and the other again and again, seconds apart."""
+def sender(first: bytes, then: bytes | None, pause: float = 0) -> Iterator[str]:
+    """The address of one who sends the first once, and the other again and again, seconds apart.
+
+    Without another, they hang up, send the first again to who comes next, and then nothing.
+    """
     clients: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -54,15 +59,20 @@ def sender(first: bytes, then: bytes, pause: float = 0) -> Iterator[str]:
                 clients.append(client)
                 with client:
                     client.sendall(first)
-                    while True:
+                    while then is not None:
                         time.sleep(pause)
                         client.sendall(then)
+                client, _ = server.accept()
+                clients.append(client)
+                client.sendall(first)
 
         thread = threading.Thread(target=send, daemon=True)
         thread.start()
         yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)  # nobody else is waited for
         for client in clients:
-            with suppress(OSError):  # it has been closed
+            with suppress(OSError), client:  # it has been closed
                 client.shutdown(socket.SHUT_RDWR)
     thread.join()
 
@@ -76,6 +86,35 @@ def test_a_stream_goes_on_under_other_identifiers(tmp_path):
         events = list(source)
     assert sum(isinstance(event, Picture) for event in events) >= 94  # of 96, some cut where the parts join
     assert sum(isinstance(event, Sound) for event in events) > 180
+
+
+def test_dates_in_playlists_leap_over_the_time_that_a_source_was_away(tmp_path, monkeypatch):
+    """The times of the output go on without a gap: dates by them alone would fall behind with each."""
+    clock = SimpleNamespace(time=lambda: time.time() + 100, monotonic=time.monotonic)
+    monkeypatch.setattr(intake, "time", clock)  # as if it had been away that long
+    playlist = tmp_path / "live.m3u8"
+    data = transport(tmp_path / "a.ts")
+    listed: list[str] = []
+    with sender(data, None) as url:
+        wanted = ServeOptions(
+            source=SourceSpec(url=url),
+            targets=(parse_target(str(playlist)),),
+            upscale=UpscaleOptions(model="light-2x"),
+            latency=60,
+            steps=False,
+        )
+        server = Server(wanted, lambda _: None)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(server.run)
+            while len(listed) < 4 and not running.done():
+                time.sleep(0.01)
+                listed = re.findall("DATE-TIME:(.*)", playlist.read_text()) if playlist.exists() else []
+            server.stop()
+            running.result()
+    dates = [datetime.fromisoformat(date).timestamp() for date in listed]
+    leaps = [after - before for before, after in pairwise(dates)]
+    assert sum(leap > 90 for leap in leaps) == 1, "as often as it was away"
+    assert max(leap for leap in leaps if leap < 90) < 1.5
 
 
 def pictures_until_lost(source: LiveInput, why: str) -> int:

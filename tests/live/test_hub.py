@@ -45,6 +45,27 @@ def test_keyframes_close_together_make_one_segment():
     assert [segment.seconds for segment in done if segment] == [0.9, 0.9]
 
 
+def test_after_the_source_was_away_a_segment_begins_with_its_first_keyframe_and_the_date_leaps():
+    segmenter = Segmenter(1000.0)
+    for n in range(60):  # away for 20 s at 1.3 s, for 5 s at 3.9 s, where by the keyframes' distance it would be less
+        if n == 13:
+            segmenter.date(13 * TICKS // 10, 1020.0)
+        if n == 39:
+            segmenter.date(39 * TICKS // 10, 1015.0)
+        segmenter.add(Chunk(b"%d " % n, n in (0, 10, 14, 24, 34, 39, 49, 59), n * TICKS // 10))
+    assert [segment.data.split()[0] for segment in segmenter.segments] == [
+        b"0",
+        b"10",
+        b"14",
+        b"24",
+        b"34",
+        b"39",
+        b"49",
+    ]
+    dates = re.findall(r"DATE-TIME:1970-01-01T00:(.*)\+", segmenter.playlist())
+    assert dates == ["16:41.000", "17:01.400", "17:02.400", "17:03.400", "17:03.900", "17:04.900"]
+
+
 def interrupted() -> Iterator[Chunk]:
     """Pictures with sound; 4 s of sound alone; nothing for an hour; then both again."""
     for n in range(200):

@@ -116,6 +116,10 @@ class Front:
         """Before the first chunk: what `Segmenter` has to know. Raises OutputError."""
         self._send("begin", epoch, target)
 
+    def date(self, pts: int, epoch: float) -> None:
+        """After the source was away: see `Segmenter.date`. Raises OutputError."""
+        self._send("date", pts, epoch)
+
     def taker(self, rendition: str) -> Callable[[Chunk], None]:
         """What passes chunks on as this rendition, "upscaled" or "source". It raises OutputError."""
         return lambda chunk: self._send("chunk", rendition, chunk.data, chunk.key, chunk.pts)

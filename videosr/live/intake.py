@@ -83,6 +83,8 @@ class Intake:
         ledger: is told of every frame.
         sound: called with each audio packet, ready to be muxed.
         captions: called with the pts and the captions of each frame that has some.
+        date: called when the source is back, with the pts of its first picture and the time of day, in seconds since
+            1970, at which pts 0 would have been by its coming.
         audio: turns the source's audio packets into those; None: there is no audio.
         say: is told of losses and returns.
         stop: ends it.
@@ -103,17 +105,19 @@ class Intake:
         ledger: Ledger,
         sound: Callable[[Coded], None],
         captions: Callable[[int, bytes], None],
+        date: Callable[[int, float], None],
         audio: LiveAudio | None,
         say: Callable[[str], None],
         stop: threading.Event,
     ) -> None:
         self._spec, self._input, self._pace = spec, first, pace
-        self._ledger, self._sound, self._captions = ledger, sound, captions
+        self._ledger, self._sound, self._captions, self._date = ledger, sound, captions, date
         self._audio, self._say, self._stop = audio, say, stop
         self._timeline = Timeline()
         rate = first.info.rate or Fraction(25)
         self.losses = self._damaged_before = 0
         self.connected = True
+        self._undated = False
         self.error: BaseException | None = None
         if ledger.budget is None:
             self.queue: BoundedQueue[Frame | None] = BoundedQueue(WAITING)
@@ -186,6 +190,7 @@ class Intake:
             except InputError:
                 continue  # a source half back may be anything; only time tells
             self._timeline.restart()
+            self._undated = True
             self._set_pace()
             if self._audio is not None and self._input.audio is not None:
                 self._audio.attach(self._input.audio)
@@ -215,6 +220,9 @@ class Intake:
         ticks = round(frame.pts * frame.time_base / TIME_BASE)
         duration = round(frame.duration * frame.time_base / TIME_BASE) or self._tick
         pts = self._timeline.place("video", ticks, duration)
+        if self._undated:
+            self._undated = False
+            self._date(pts, time.time() - (time.monotonic() - picture.arrival) - pts / TICKS)
         self._ledger.take(pts, picture.arrival)
         if triplets := captions_of(frame):
             self._captions(pts, triplets)

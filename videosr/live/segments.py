@@ -53,7 +53,7 @@ class Segment:
         number: its media sequence number.
         data: MPEG-TS, beginning with a keyframe unless none came in time.
         seconds: its length.
-        start: pts of what it begins with.
+        began: seconds since 1970 of what it begins with.
         leaps: its times do not go on from those of the segment before it.
         leaps_before: how many segments before it did so.
     """
@@ -61,7 +61,7 @@ class Segment:
     number: int
     data: bytes
     seconds: float
-    start: int
+    began: float
     leaps: bool
     leaps_before: int
 
@@ -84,26 +84,54 @@ class Segmenter:
         self._longest = target * TICKS + BEYOND
         self._open: list[bytes] = []
         self._start: int | None = None
+        self._began = 0.0
         self._last = 0
         self._number = self._leaps_before = 0
         self._leaps = False
+        self._dates: deque[tuple[int, float]] = deque()
         self.segments: deque[Segment] = deque(maxlen=None if whole else KEPT)
+
+    def date(self, pts: int, epoch: float) -> None:
+        """Say that what comes from some pts on was taken later than by the clock so far, as the source was away.
+
+        Any one thread may call this, before it gives the chunks on. A segment begins at the first keyframe there, whose
+        date tells of the gap; dates never go back.
+
+        Args:
+            pts: from which on.
+            epoch: seconds since 1970 at pts 0, by the new clock.
+        """
+        self._dates.append((pts, epoch))
 
     def add(self, chunk: Chunk) -> Segment | None:
         """Take a chunk; the segment it completes."""
+        returned = chunk.key and self._catch_up(chunk.pts)
         if self._start is None:
             if not chunk.key:
                 return None
-            self._start = chunk.pts
+            self._begin(chunk.pts)
+        assert self._start is not None
         done = None
         # Without a keyframe a little earlier, so that the next chunk of a stream that flows is not too late.
-        if chunk.pts - self._start >= (SHORTEST if chunk.key else self._longest - TICKS // 10):
+        enough = SHORTEST if chunk.key else self._longest - TICKS // 10
+        if chunk.pts - self._start >= enough or (returned and self._open):
             done = self._close(chunk.pts)
             self._leaps = chunk.pts > self._start + self._longest
-            self._start = chunk.pts
+            self._begin(chunk.pts)
         self._last = max(self._last, chunk.pts)
         self._open.append(chunk.data)
         return done
+
+    def _catch_up(self, pts: int) -> bool:
+        """Take over what `date` said up to these pts; whether there was something."""
+        returned = False
+        while self._dates and pts >= self._dates[0][0]:
+            self._epoch = max(self._epoch, self._dates.popleft()[1])
+            returned = True
+        return returned
+
+    def _begin(self, pts: int) -> None:
+        self._start, self._began = pts, self._epoch + pts / TICKS
 
     def finish(self, until: int = 0) -> Segment | None:
         """Nothing more is coming: the last segment, if there is something in it.
@@ -117,7 +145,7 @@ class Segmenter:
         assert self._start is not None
         seconds = min(end - self._start, self._longest) / TICKS
         data = b"".join(self._open)
-        segment = Segment(self._number, data, seconds, self._start, self._leaps, self._leaps_before)
+        segment = Segment(self._number, data, seconds, self._began, self._leaps, self._leaps_before)
         self._number += 1
         self._leaps_before += self._leaps
         self._open.clear()
@@ -148,7 +176,7 @@ class Segmenter:
         for segment in listed:
             if segment.leaps:
                 lines.append("#EXT-X-DISCONTINUITY")
-            moment = datetime.fromtimestamp(self._epoch + segment.start / TICKS, UTC)
+            moment = datetime.fromtimestamp(segment.began, UTC)
             lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{moment.isoformat(timespec='milliseconds')}")
             lines.append(f"#EXTINF:{segment.seconds:.6f},")
             lines.append(name.replace("{}", str(segment.number)))

@@ -59,6 +59,7 @@ class Server:
         self._served: Output | None = None  # through the front
         self._outputs: list[Output] = []
         self._lost: list[Output] = []
+        self._dated: list[Callable[[int, float], None]] = []
         source: LiveInput | None = None
         try:
             # First, for an address may be refused, and the source long in coming: until then health says it is away.
@@ -144,6 +145,7 @@ class Server:
             ledger=self.ledger,
             sound=fanout.sound,
             captions=fanout.captions,
+            date=self._date,
             audio=audio,
             say=self._say,
             stop=self._stop,
@@ -198,6 +200,7 @@ class Server:
         side, front = None, self._front
         if front is not None:
             front.begin(self._epoch, segments)
+            self._dated.append(front.date)
             self._served = Chunks(front.name, template, front.taker("upscaled"), lambda until: None, **common)
             self._outputs.append(self._served)
             if any(target.kind == "http" for target in options.targets):
@@ -210,9 +213,17 @@ class Server:
                 name = f"{public_url(target.text)}{f' #{pushed + 1}' if pushed else ''}"
                 self._outputs.append(Push(name, target.text, template, **common))
             elif target.kind == "hls":
-                folder = HlsFolder(Path(target.path), Segmenter(self._epoch, segments, whole=whole))
+                segmenter = Segmenter(self._epoch, segments, whole=whole)
+                self._dated.append(segmenter.date)
+                folder = HlsFolder(Path(target.path), segmenter)
                 self._outputs.append(Chunks(target.text, template, folder.take, folder.end, **common))
         return side
+
+    def _date(self, pts: int, epoch: float) -> None:
+        """Tell those that date what they give out when pts 0 was, by pictures from some pts on."""
+        for tell in self._dated:
+            with suppress(OutputError):  # the page's process has died, which `_tell_front` finds out as well
+                tell(pts, epoch)
 
     def _announce(self, front: Front, page: Target | None, listening: list[Target]) -> None:
         if page:

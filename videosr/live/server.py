@@ -64,6 +64,9 @@ class State:
         elif message[0] == "begin":
             for one in self.renditions.values():
                 one.begin(*message[1:])
+        elif message[0] == "date":
+            for one in self.renditions.values():
+                one.segmenter.date(*message[1:])
         elif message[0] == "over":
             for one in self.renditions.values():
                 one.end()
