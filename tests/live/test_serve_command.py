@@ -25,6 +25,7 @@ from videosr.errors import OutputError, UsageError
 from videosr.live.options import ServeOptions, parse_target
 from videosr.live.outputs import PATIENCE
 from videosr.live.serve import Server
+from videosr.media.live.demuxer_options import others_option
 from videosr.media.live.input import LiveInput, Picture
 from videosr.media.live.source import SourceSpec
 
@@ -57,6 +58,27 @@ def test_options_of_the_source_that_nobody_knows_are_refused(clip, tmp_path, vid
     of_protocols = {"user_agent", "headers", "rw_timeout", "listen", "reorder_queue_size"}
     of_demuxers = {"rtsp_transport", "live_start_index", "framerate", "input_format", "graph"}
     ServeOptions(source=SourceSpec(url="in.mkv", options=tuple((n, "1") for n in of_all | of_protocols | of_demuxers)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there all names pass")
+def test_options_of_other_demuxers_are_refused_and_those_of_protocols_are_not(clip, tmp_path, videosr):
+    refused = videosr("serve", clip, "-i", "fflags=genpts", "-i", "rtsp_transport=udp", "-o", tmp_path / "out.m3u8")
+    assert (refused.code, list(tmp_path.iterdir())) == (2, [])
+    assert refused.err.splitlines() == [
+        f"videosr: -i rtsp_transport: {clip} is read by the demuxer matroska,webm, which has no such option (it is one "
+        "of: RTSP demuxer); `ffmpeg -h demuxer=matroska` lists them"
+    ]
+    for name, demuxer in {
+        "user_agent": "hls",  # of HTTP
+        "live_start_index": "hls",
+        "timeout": "mpegts",  # of several protocols
+        "rtsp_flags": "rtsp",
+        "probesize": "mov,mp4,m4a,3gp,3g2,mj2",  # of all
+        "ignore_editlist": "mov,mp4,m4a,3gp,3g2,mj2",
+        "graph": "lavfi",
+    }.items():
+        assert others_option(name, demuxer) == []
+    assert "rawvideo demuxer" in others_option("framerate", "flv")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from videosr.errors import InputError
+from videosr.errors import InputError, UsageError
 from videosr.frame import Frame
 from videosr.live.ledger import Ledger, Reason
 from videosr.live.outputs import BACKOFF
@@ -160,6 +160,8 @@ class Intake:
                     return
                 except InputLost as exc:
                     if not self._input.live:
+                        if self._spec.remote:
+                            raise InputError(f"{exc}, before its end; get the file first, and serve that") from exc
                         self._say(f"{exc}; taken as its end")
                         return
                     self._say(f"source lost: {exc}; connecting again")
@@ -187,7 +189,7 @@ class Intake:
             attempt += 1
             try:
                 self._input = LiveInput(self._spec)
-            except InputError:
+            except (InputError, UsageError):
                 continue  # a source half back may be anything; only time tells
             self._timeline.restart()
             self._undated = True

@@ -20,6 +20,7 @@ from videosr.media.colorinfo import color_of
 from videosr.media.cropping import Cropping
 from videosr.media.hdr import SideData
 from videosr.media.limits import MAX_PIXELS, MAX_SIDE
+from videosr.media.live.codec import TIME_BASE
 from videosr.media.live.fields import Whole
 from videosr.media.live.source import LONG_PROBE, READ_TIMEOUT, SHORT_PROBE, Connection, InputLost, SourceSpec
 from videosr.media.orientation import UPRIGHT, Orientation
@@ -110,7 +111,9 @@ class LiveInput:
                 describe(container, spec.shown)
             self.audio = self._sound(container)
             self.live = self._connection.live
-            self._time_base = Fraction(self._stream.time_base.num, self._stream.time_base.den)
+            self._untimed = self._connection.untimed
+            stated = self._stream.time_base
+            self._time_base = TIME_BASE if self._untimed else Fraction(stated.num, stated.den)
             self._arrivals: dict[int, float] = {}
             self._seen: float | None = None  # the moment of the last picture
             self._blind = 0  # packets since that gave none
@@ -199,8 +202,10 @@ class LiveInput:
     def _demuxed(self) -> Iterator[Picture | Sound]:
         streams: list[Stream] = [self._stream, *([self.audio] if self.audio is not None else [])]
         for packet in self._connection.packets(streams):
-            time_ = packet.dts if packet.dts is not None else packet.pts
             video = packet.stream_index == self._stream.index
+            if self._untimed:
+                self._stamp(packet)
+            time_ = packet.dts if packet.dts is not None else packet.pts
             if self.wait is not None and time_ is not None:
                 arrival = self.wait(float(time_ * Fraction(packet.time_base.num, packet.time_base.den)), video)
             else:
@@ -217,6 +222,11 @@ class LiveInput:
         if self.live:
             raise InputLost(f"{self._spec.shown}: ended")
         yield from self._decode(None, time.monotonic())
+
+    def _stamp(self, packet: Packet) -> None:
+        """Give a packet its coming as its time, in the order of decoding, in which pictures take it over."""
+        packet.time_base = self._time_base
+        packet.pts, packet.dts, packet.duration = None, round(time.monotonic() / self._time_base), 0
 
     def _decode(self, packet: Packet | None, arrival: float) -> Iterator[Picture]:
         if packet is not None:

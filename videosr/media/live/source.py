@@ -16,6 +16,7 @@ import av.error
 
 from videosr.errors import InputError, UsageError
 from videosr.media.limits import MAX_PIXELS
+from videosr.media.live.demuxer_options import others_option
 from videosr.media.source import open_input
 
 if TYPE_CHECKING:
@@ -31,9 +32,16 @@ DEVICES = frozenset({"v4l2", "video4linux2", "x11grab", "fbdev", "kmsgrab", "dsh
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "rtp", "srt", "rtmpt", "mms"})
 BARE_SCHEMES = frozenset({"udp", "tcp", "srt"})
 """Of those, the ones that carry the bytes of any container."""
+UNTIMED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+"""Demuxers of what has no times (cameras by HTTP, bare H.264): FFmpeg gives it 25 pictures a second, whatever comes."""
 SHORT_PROBE = {"analyzeduration": "1000000"}
 LONG_PROBE = {"analyzeduration": "5000000"}
 """A second to find out what a stream from the network holds; FFmpeg's five, spent at each reconnection, if need be."""
+OVER_TCP, RESUMED = {"rtsp_transport": "tcp"}, {"reconnect": "1"}
+OF_SCHEMES = {"rtsp": OVER_TCP, "rtsps": OVER_TCP, "http": RESUMED, "https": RESUMED}
+"""Nothing of RTSP is lost on the way; a file whose HTTP connection breaks is asked for from there on."""
+ENDLESS = {"listen_timeout": "2000000"}
+"""Seconds to wait for who sends by RTSP, as long as can be said: FFmpeg's own value for ever is beyond its range."""
 MERGED = {"merge_pmt_versions": "1"}
 """MPEG-TS whose streams get other identifiers (PIDs), as after a restart of an encoder, goes on in the same streams."""
 PIECE = 32768
@@ -127,15 +135,34 @@ class Connection:
     def __init__(self, spec: SourceSpec, probe: dict[str, str]) -> None:
         self._spec, self._probe = spec, probe
         self._wire: _Wire | None = None
-        if spec.file:
-            self.container = open_input(spec.url, **(MERGED | dict(spec.options)))
-            return
+        self.container = self._opened()
         try:
-            self.container = self._open()
+            self._check_options()
+        except UsageError:
+            self.close()
+            raise
+
+    def _opened(self) -> av.container.InputContainer:
+        spec = self._spec
+        if spec.file:
+            return open_input(spec.url, **(MERGED | dict(spec.options)))
+        try:
+            return self._open()
         except (av.error.FFmpegError, OSError) as exc:
             raise self._refusal(exc) from exc
         except ValueError as exc:  # PyAV knows no such format
             raise UsageError(f"--format {spec.demuxer}: {exc}; see `ffmpeg -formats` for names") from exc
+
+    def _check_options(self) -> None:
+        """Refuse options of other demuxers, which FFmpeg ignores. Raises UsageError."""
+        demuxer = self.container.format.name
+        for name, _ in self._spec.options:
+            if others := others_option(name, demuxer):
+                whose = ", ".join(others[:3]) + (" and others" if len(others) > 3 else "")
+                raise UsageError(
+                    f"-i {name}: {self._spec.shown} is read by the demuxer {demuxer}, which has no such option "
+                    f"(it is one of: {whose}); `ffmpeg -h demuxer={demuxer.partition(',')[0]}` lists them"
+                )
 
     def _open(self) -> av.container.InputContainer:
         spec = self._spec
@@ -144,8 +171,11 @@ class Connection:
         timeout: tuple[float | None, float | None] | None = None
         if spec.remote:
             listening = options.get("listen", "0") != "0" or "listen" in urlsplit(spec.url).query
+            if "listen" in options.get("rtsp_flags", ""):
+                listening = True
+                options = ENDLESS | options
             timeout = (None if listening else OPEN_TIMEOUT, READ_TIMEOUT)
-            options = self._probe | ({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}) | options
+            options = self._probe | OF_SCHEMES.get(scheme, {}) | options
         name: str | _Wire = "pipe:0" if spec.url == "-" else lower_scheme(spec.url)
         if spec.remote and scheme in BARE_SCHEMES:
             name = self._wire = _Wire(spec, options, timeout)
@@ -170,6 +200,8 @@ class Connection:
                 f"give it on from a program that has it: ffmpeg -i {spec.shown} -c copy -f mpegts - | videosr serve -"
             )
             return InputError(f"{spec.shown}: PyAV's FFmpeg is built without this protocol; {hint}")
+        if isinstance(exc, av.error.ExitError):
+            return InputLost(f"{spec.shown}: nothing came for {OPEN_TIMEOUT:.0f} s")
         kind: type[InputError] = InputLost if spec.live else InputError
         if isinstance(exc, av.error.OptionNotFoundError):
             kind = InputError
@@ -182,6 +214,11 @@ class Connection:
     def live(self) -> bool:
         """Whether the source has no end of its own."""
         return self._spec.live or (self._spec.remote and not self.container.duration and not self._whole_file)
+
+    @property
+    def untimed(self) -> bool:
+        """Whether the times of its pictures are only invented, and when they come tells more."""
+        return self.live and self.container.format.name in UNTIMED
 
     @property
     def _whole_file(self) -> bool:
