@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import av
 import av.error
@@ -148,3 +150,69 @@ def test_a_source_from_which_nothing_comes_is_said_to(monkeypatch):
         url = f"udp://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(InputLost, match="nothing came for 1 s"):
         LiveInput(SourceSpec(url=url))
+
+
+def pictures_of(path: Path) -> int:
+    """How many a file holds."""
+    with av.open(str(path)) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def test_a_playlist_that_stands_still_is_not_shown_again(tmp_path, monkeypatch):
+    """Who connects is given its last segments anew, each time."""
+    monkeypatch.setattr(live_source, "SEGMENT_TIMEOUT", 1.0)
+    clip = make_clip(tmp_path / "in.mkv", frames=144, options={"g": "24", "bf": "0"})
+    folder = tmp_path / "sender"
+    folder.mkdir()
+    with (
+        av.open(str(clip)) as whole,
+        av.open(
+            str(folder / "all.m3u8"), "w", format="hls", container_options={"hls_time": "1", "hls_list_size": "0"}
+        ) as out,
+    ):
+        stream = out.add_stream_from_template(whole.streams.video[0], opaque=True)
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    assert sorted(path.name for path in folder.glob("*.ts")) == [f"all{n}.ts" for n in range(6)]
+
+    def publish(first: int) -> None:
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+        for number in range(first, first + 3):
+            lines += ["#EXTINF:1.0,", f"all{number}.ts"]
+        (folder / "new").write_text("\n".join(lines) + "\n")
+        (folder / "new").replace(folder / "live.m3u8")
+
+    asked: list[str] = []
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_request(self, *args):
+            asked.append(self.path)
+
+    said: list[str] = []
+    publish(0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        wanted = ServeOptions(
+            source=SourceSpec(url=f"http://127.0.0.1:{http.server_port}/live.m3u8"),
+            targets=(parse_target(str(tmp_path / "out.m3u8")),),
+            upscale=UpscaleOptions(model="light-2x"),
+            latency=60,
+            steps=False,
+        )
+        server = Server(wanted, said.append)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(server.run)
+            while asked.count("/all0.ts") < 4 and not running.done():
+                time.sleep(0.05)
+            before = server.ledger.account.taken
+            publish(3)
+            while server.ledger.account.taken < before + 48 and not running.done():
+                time.sleep(0.05)
+            server.stop()
+            account = running.result()
+        http.shutdown()
+    shown = sum(pictures_of(folder / f"all{number}.ts") for number in range(3))
+    assert (before, account.taken <= 144) == (shown, True)
+    assert sum("source is back" in line for line in said) == 1

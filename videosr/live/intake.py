@@ -188,9 +188,13 @@ class Intake:
         while not self._stop.wait(BACKOFF[min(attempt, len(BACKOFF) - 1)]):
             attempt += 1
             try:
-                self._input = LiveInput(self._spec)
+                again = LiveInput(self._spec)
             except (InputError, UsageError):
                 continue  # a source half back may be anything; only time tells
+            if again.repeats(self._input):
+                again.close()
+                continue  # its playlist stands still
+            self._input = again
             self._timeline.restart()
             self._undated = True
             self._set_pace()

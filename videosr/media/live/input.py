@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 ARRIVALS = 256
 """Packets whose arrival is remembered until their frames come; decoders reorder fewer."""
+RECENT = 10_000
+"""Packets of the pictures that are known again when they come a second time: more than players' playlists hold."""
 REORDERED = 16
 """Packets that a decoder may take before it gives a picture (H.264 and H.265)."""
 
@@ -84,6 +86,7 @@ class LiveInput:
         audio: the audio stream that goes with it, if there is one.
         began: monotonic seconds at which its first packet was demuxed.
         live: it has no end of its own: an end is a loss.
+        recent: time and size of the last packets of the pictures, if it comes by segments.
         damaged: packets that could not be decoded.
         notes: lines, not yet said, about what is done to the pictures, and what is left out.
         wait: what paces: called with each packet's time on the source's clock in seconds, and whether it is of the
@@ -114,6 +117,7 @@ class LiveInput:
             self._untimed = self._connection.untimed
             stated = self._stream.time_base
             self._time_base = TIME_BASE if self._untimed else Fraction(stated.num, stated.den)
+            self.recent: deque[tuple[int | None, int]] = deque(maxlen=RECENT if self._connection.segmented else 0)
             self._arrivals: dict[int, float] = {}
             self._seen: float | None = None  # the moment of the last picture
             self._blind = 0  # packets since that gave none
@@ -181,6 +185,10 @@ class LiveInput:
         kind = InputLost if self.live else InputError
         raise kind(f"{self._spec.shown}: has no decodable video frame")
 
+    def repeats(self, before: LiveInput) -> bool:
+        """Whether it begins with what an earlier connection has given, as a playlist does that stands still."""
+        return bool(self.recent) and self.recent[0] in before.recent
+
     def __iter__(self) -> Iterator[Picture | Sound]:
         """What comes, in the order in which it comes. Raises InputLost at an error, and at the end if it is `live`."""
         held, self._held = self._held, []
@@ -203,6 +211,8 @@ class LiveInput:
         streams: list[Stream] = [self._stream, *([self.audio] if self.audio is not None else [])]
         for packet in self._connection.packets(streams):
             video = packet.stream_index == self._stream.index
+            if video:
+                self.recent.append((packet.dts, packet.size))
             if self._untimed:
                 self._stamp(packet)
             time_ = packet.dts if packet.dts is not None else packet.pts

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 OPEN_TIMEOUT = 5.0
 READ_TIMEOUT = 5.0
 """Seconds of silence after which a network source counts as lost."""
+SEGMENT_TIMEOUT = 15.0
+"""The same for what comes by segments, which are 10 s long at times; FFmpeg asks for the next one meanwhile."""
+SEGMENTED = {".m3u8": "hls", ".mpd": "dash"}
+"""The demuxers of that, by the suffixes of their playlists."""
 DEVICES = frozenset({"v4l2", "video4linux2", "x11grab", "fbdev", "kmsgrab", "dshow", "gdigrab", "avfoundation"})
 """FFmpeg's input devices that deliver in real time."""
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "rtp", "srt", "rtmpt", "mms"})
@@ -174,7 +178,7 @@ class Connection:
             if "listen" in options.get("rtsp_flags", ""):
                 listening = True
                 options = ENDLESS | options
-            timeout = (None if listening else OPEN_TIMEOUT, READ_TIMEOUT)
+            timeout = (None if listening else OPEN_TIMEOUT, self._patience)
             options = self._probe | OF_SCHEMES.get(scheme, {}) | options
         name: str | _Wire = "pipe:0" if spec.url == "-" else lower_scheme(spec.url)
         if spec.remote and scheme in BARE_SCHEMES:
@@ -223,7 +227,18 @@ class Connection:
     @property
     def _whole_file(self) -> bool:
         """Whether what comes over the network is a file of a known size, not a playlist that may grow."""
-        return (self.container.size or 0) > 0 and self.container.format.name not in ("hls", "dash")
+        return (self.container.size or 0) > 0 and not self.segmented
+
+    @property
+    def segmented(self) -> bool:
+        """Whether it comes by segments that a playlist lists, of which who connects is given the last ones."""
+        return self.container.format.name in SEGMENTED.values()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence after which it counts as lost."""
+        suffix = PurePosixPath(urlsplit(self._spec.url).path).suffix.lower()
+        return SEGMENT_TIMEOUT if suffix in SEGMENTED else READ_TIMEOUT
 
     def packets(self, streams: list[Stream]) -> Iterator[Packet]:
         """The packets of some streams, to the source's end.
@@ -238,7 +253,7 @@ class Connection:
             try:
                 packet = next(packets, None)
             except av.error.ExitError as exc:
-                raise InputLost(f"{self._spec.shown}: silent for {READ_TIMEOUT:.0f} s") from exc
+                raise InputLost(f"{self._spec.shown}: silent for {self._patience:.0f} s") from exc
             except (av.error.FFmpegError, OSError) as exc:
                 raise InputLost(f"{self._spec.shown}: {getattr(exc, 'strerror', None) or exc}") from exc
             if packet is None or packet.size == 0:
