@@ -73,6 +73,7 @@ def test_paths_are_relative_to_the_file_and_the_rest_has_defaults(tmp_path: Path
         ('["photos"]', '["photos"]\nshares = [1, 2]', "one positive number for each of the 1 folders"),
         ('["photos"]', '["photos"]\nshares = [nan]', "one positive number for each of the 1 folders"),
         ('["photos"]', '["photos"]\nsoftness = 5', "softness 5 must be within 0..4"),
+        ('["photos"]', '["photos"]\nchroma_softness = 5', "chroma_softness 5 must be within 0..4"),
         (
             '["photos"]',
             '["photos"]\npatch = 10\n[loss_weights]\nssim = 1',

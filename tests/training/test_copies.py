@@ -53,6 +53,25 @@ def test_patches_of_copies_fit_those_of_the_originals(
             assert any((way[inside, inside] == lr[inside, inside]).all() for way in ways)
 
 
+@pytest.mark.parametrize("as_copies", [True, False])
+def test_every_other_patch_has_soft_chroma_before_and_after(tmp_path: Path, photos: Path, as_copies: bool) -> None:
+    """Of the pairs made without, half stay; of the others luma does, and LR is still HR shrunk, to some rounding."""
+    config = run(tmp_path, photos, replace(NOTHING, copies=int(as_copies)))
+    if as_copies:
+        copied(tmp_path, config)
+    data = replace(config.data, batch=60)
+    plain, soft = (
+        PatchSampler(tmp_path / "run", replace(config, data=replace(data, chroma_softness=sigma))).batch(3)
+        for sigma in (0.0, 2.5)
+    )
+    changed = [bool((a != b).any()) for a, b in zip(plain.hr, soft.hr, strict=True)]
+    assert 0.3 < np.mean(changed) < 0.7
+    for a, b, small in zip(plain.hr, soft.hr, soft.lr * (1 if as_copies else 255.0), strict=True):
+        assert np.abs((a.astype(float) - b) @ [0.2126, 0.7152, 0.0722]).mean() < 1
+        ways = imresize(b, 0.5), imresize(b.swapaxes(0, 1), 0.5).swapaxes(0, 1)
+        assert min(np.abs(way - small.astype(float))[4:-4, 4:-4].mean() for way in ways) < 2
+
+
 def test_copies_are_what_codecs_make_of_whole_pictures(tmp_path: Path, photos: Path) -> None:
     coding = DegradationConfig(video=1, crf=(30, 30), copies=3)
     config = run(tmp_path, photos, coding, frames=3)

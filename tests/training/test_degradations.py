@@ -43,6 +43,17 @@ def test_blur_leaves_flat_pictures_alone_at_the_rim_too() -> None:
     assert (degradations.blur(flat, (2.0, 0.0), 1.0) == 77).all()
 
 
+def test_softened_chroma_is_blurred_and_luma_is_what_it_was() -> None:
+    rng = np.random.default_rng(0)
+    clip = rng.integers(90, 166, (2, 40, 50, 3), dtype=np.uint8)
+    weights = [0.2126, 0.7152, 0.0722]
+    soft = degradations.soften_chroma(clip, 1.5)
+    assert np.abs((soft.astype(float) - clip) @ weights).max() <= 1.1
+    before, after = (np.std(c - (c @ weights)[..., None]) for c in (clip.astype(float), soft.astype(float)))
+    assert after < before / 3
+    assert degradations.soften_chroma(clip, 0.0) is clip
+
+
 @pytest.mark.parametrize("gray", [False, True])
 def test_noise_has_its_strength_and_is_fresh_in_every_frame(gray: bool) -> None:
     flat = np.full((3, 64, 64, 3), 128, np.uint8)

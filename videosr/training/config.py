@@ -50,6 +50,8 @@ class DataConfig:
         factors: every image is packed once for each factor, shrunk by it (Lanczos): shrunk photographs are pixel-sharp.
         softness: if above 0, each of those is packed once more, after a Gaussian blur of random standard deviation, up
             to this many HR pixels: most pictures, and nearly all video, are softer than shrunk photographs.
+        chroma_softness: if above 0, every other patch has its chroma blurred, HR and LR, by a Gaussian of random
+            standard deviation, up to this many HR pixels: cameras and tape record colour less sharply than light.
         frames: length of the clips that are trained on; of videos as many consecutive frames are kept together, images
             are panned. 1 trains on still pictures; codecs and the temporal window need some 6.
         video_interval: seconds of a video from one kept clip to the next.
@@ -66,6 +68,7 @@ class DataConfig:
     shares: tuple[float, ...] = ()
     factors: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
     softness: float = 0.0
+    chroma_softness: float = 0.0
     frames: int = 1
     video_interval: float = 1.0
     patch: int = 48

@@ -135,6 +135,7 @@ def _data_rules(config: TrainingConfig) -> list[Rule]:
         ),
         (all(1 <= f < math.inf for f in data.factors) and bool(data.factors), "data: factors must be 1 or more"),
         (0 <= data.softness <= 4, f"data: softness {data.softness:g} must be within 0..4"),
+        (0 <= data.chroma_softness <= 4, f"data: chroma_softness {data.chroma_softness:g} must be within 0..4"),
         (data.patch > 2 * lr_border, f"data: patch {data.patch} leaves nothing inside schedule.loss_border"),
         (inside >= needed, f"data: patch {data.patch} leaves {inside} output pixels to losses that need {needed}"),
         (data.batch > 0, f"data: batch {data.batch} must be positive"),
@@ -204,6 +205,7 @@ def _teacher_rules(config: TrainingConfig) -> list[Rule]:
             "teacher: regions are single pictures: schedule.window and loss_weights.consistency need regions = 0",
         ),
         (not teacher.regions or not config.regularisation.cutblur, "teacher: regularisation.cutblur needs regions = 0"),
+        (not teacher.regions or not config.data.chroma_softness, "teacher: data.chroma_softness needs regions = 0"),
     ]
 
 

@@ -95,7 +95,7 @@ class PatchSampler:
     @property
     def still(self) -> bool:
         """Whether patches are cut and shrunk, and nothing else befalls them."""
-        return self.data.frames == 1 and not self.config.degradation.any
+        return self.data.frames == 1 and not self.config.degradation.any and not self.data.chroma_softness
 
     def plan(self, iteration: int, rng: np.random.Generator | None = None) -> Plan:
         """Where one iteration's patches are.
@@ -204,6 +204,9 @@ class PatchSampler:
                     picture = self.entries[entry].pictures(self.pixels)[frame]
                     found.append((picture[area], degraded[top : top + size, left : left + size]))
                 region, small = max(found, key=lambda pair: texture(pair[0])) if len(found) > 1 else found[0]
+                sigma = self._softness(rng)
+                soft = (region, sigma), (small, sigma / scale)
+                region, small = (degradations.soften_chroma(picture[None], by)[0] for picture, by in soft)
             step = -1 if plan.mirrored[i] else 1
             regions.append(np.rot90(region, plan.turned[i])[:, ::step])
             inputs.append(np.rot90(small, plan.turned[i])[:, ::step])
@@ -215,6 +218,11 @@ class PatchSampler:
                     lr[i] = np.where(degradations.cutblur(size, size, rng), clean[i], lr[i])
         inside = slice(margin, self.hr_size - margin)
         return Batch(lr, hr[:, inside, inside])
+
+    def _softness(self, rng: np.random.Generator) -> float:
+        """By how many HR pixels the chroma of the next patch is blurred: 0 for every other, at random."""
+        softness = self.data.chroma_softness
+        return rng.uniform(0, softness) if softness and rng.random() < 0.5 else 0.0
 
     def _average(self, history: list[Frame], noises: list[list[Frame]]) -> tuple[Any, ...]:
         """The temporal average of the last frame of a clip, which is of one scene throughout.
@@ -260,7 +268,7 @@ class PatchSampler:
         clips = [self._cut(*place, rng) for place in places]
         clip = max(clips, key=lambda clip: texture(clip[-1])) if len(clips) > 1 else clips[0]
         clip = np.rot90(clip, plan.turned[i], (1, 2))
-        return clip[:, :, ::-1] if plan.mirrored[i] else clip
+        return degradations.soften_chroma(clip[:, :, ::-1] if plan.mirrored[i] else clip, self._softness(rng))
 
     def _cut(self, entry: int, y: int, x: int, rng: np.random.Generator) -> Pixels:
         """The same region of all frames of a packed clip, or one that moves over a packed picture."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videosr.color import from_rgb, to_rgb
+from videosr.color import from_rgb, rgb_from_ycc, to_rgb
 from videosr.frame import ColorSpec, Frame, Matrix, PixelFormat, Range, Siting
 from videosr.training.codec import Planes, compress, compress_jpeg
 from videosr.training.config import DegradationConfig
@@ -27,6 +27,7 @@ JFIF = ColorSpec(matrix=Matrix.BT470BG, range=Range.FULL, siting=Siting.CENTER)
 
 SUBSAMPLED, FULL = PixelFormat.parse("yuv420p"), PixelFormat.parse("yuv444p")
 GRAY = PixelFormat.parse("gray")
+_LUMA = np.linalg.inv(rgb_from_ycc(Matrix.BT709))[0].astype(np.float32)
 
 
 def blur(clip: Clip, sigma: tuple[float, float], angle: float) -> Clip:
@@ -51,6 +52,19 @@ def blur_some(clip: Clip, config: DegradationConfig, rng: np.random.Generator) -
         return clip
     sigma = rng.uniform(*config.blur_sigma), rng.uniform(*config.blur_sigma)
     return blur(clip, sigma, rng.uniform(0, np.pi))
+
+
+def soften_chroma(clip: Clip, sigma: float) -> Clip:
+    """Gaussian blur of how R', G' and B' differ from luma (BT.709), as of what cameras and tape record.
+
+    Args:
+        clip: (T, H, W, 3).
+        sigma: standard deviation, pixels; 0 leaves the clip as it is.
+    """
+    if not sigma:
+        return clip
+    soft = blur(clip, (sigma, sigma), 0.0)
+    return _rounded(soft + (clip.astype(np.float32) - soft) @ _LUMA[:, None])
 
 
 def _gaussian(shape: tuple[int, ...], sigma: tuple[float, float], angle: float = 0.0) -> NDArray[np.float32]:

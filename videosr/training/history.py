@@ -29,7 +29,9 @@ def _pictures(config: TrainingConfig) -> str:
     names = [folder.name for folder in data.train]
     if data.shares:
         names = [f"{name} {share / sum(data.shares):.0%}" for name, share in zip(names, data.shares, strict=True)]
-    return ", ".join(names) + f", half of it softened by up to {data.softness:g} pixels" * bool(data.softness)
+    soft = {" of it": data.softness, " of its chroma": data.chroma_softness}
+    told = [f"half{what} softened by up to {sigma:g} pixels" for what, sigma in soft.items() if sigma]
+    return ", ".join(names + told)
 
 
 def _inputs(config: TrainingConfig) -> str:
