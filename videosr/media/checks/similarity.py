@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
-from videosr.errors import InputError
-from videosr.frame import Array, Matrix
+from videosr.frame import Array
+from videosr.media.checks.reduction import reduced, reduced_on_grey, reduced_size
+from videosr.media.checks.shift import MOST_SHIFT, Pair, shifted
 from videosr.media.colorinfo import color_of
-from videosr.media.planes import planar_format
+from videosr.media.planes import PlaneReader, planar_format
 
 WIDTH, HEIGHT = 64, 36
 SMALLEST = 8
@@ -34,17 +35,15 @@ LEAST_FEW_TONES = 16.0
 that is half white."""
 FEW_TONES, LEAST_CONTRAST = 16, 128
 """Greys at most of a picture of few tones, and codes of 255 between the darkest and the lightest."""
+LEAST_COLOUR = 32.0
+"""Codes between R', G' and B' somewhere in the copy of a picture that has colours."""
 MOST_COLOUR = 2.0
 """RMS codes by which the affine map that takes one video's colours to the other's may move them. What codecs lose is no
 such map: coarse H.264 moves real clips by up to 0.8; BT.601 taken for BT.709 by 2 to 4, limited range for full by 8."""
 MOST_COLOUR_FEW_TONES = 32.0
 """The same where every picture is of few tones; networks take the worst dither 23 away."""
-GREY = 128
-"""What pictures with alpha are shown on."""
-LEAST_MOTION = 2.0
+LEAST_MOTION = 0.5
 """RMS codes by which neighbouring frames must differ for their order to be judged."""
-_SWSCALE = frozenset({Matrix.BT709, Matrix.FCC, Matrix.BT470BG, Matrix.SMPTE170M, Matrix.SMPTE240M, Matrix.BT2020_NCL})
-"""Matrices that FFmpeg's scaler knows; others are read as BT.2020, in both videos alike."""
 
 
 @dataclass(slots=True)
@@ -52,14 +51,15 @@ class Samples:
     """Small copies of some frames of a video and of their neighbours: of the same ones in every video of a length.
 
     Attributes:
-        size: (columns, rows) of the copies; None: at most `WIDTH` x `HEIGHT`, half the first frame's and its chroma's.
+        size: (columns, rows) of the copies; None: `reduced_size` of the first frame, at most `WIDTH` x `HEIGHT`.
         parity: take the first (0) or second (1) of each two rows alone, a field of interlaced video; None: all rows.
         codec: FFmpeg's name of it, for what the frames do not say of their colours.
         premultiplied: colours are multiplied by alpha.
         step: every frame whose number this divides is a sample.
-        pictures: (rows, columns, 3) uint8 by the frame's number.
+        pictures: (rows, columns, 3) float16, codes of 255, by the frame's number.
         visible: the same, on grey, of frames with alpha.
         few_tones: numbers of the frames that are of few tones.
+        pixel: (columns, rows) of the first frame in each pixel of the copies.
     """
 
     size: tuple[int, int] | None = None
@@ -70,6 +70,8 @@ class Samples:
     pictures: dict[int, Array] = field(default_factory=dict)
     visible: dict[int, Array] = field(default_factory=dict)
     few_tones: set[int] = field(default_factory=set)
+    pixel: tuple[float, float] = (1.0, 1.0)
+    _reader: PlaneReader = field(default_factory=PlaneReader)
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def _wanted(self, number: int) -> bool:
@@ -81,60 +83,27 @@ class Samples:
             self.step *= 2
             self.pictures = {n: picture for n, picture in self.pictures.items() if self._wanted(n)}
             self.visible = {n: picture for n, picture in self.visible.items() if self._wanted(n)}
-        if self._wanted(number):
-            if frame.format.name in ("monob", "monow"):  # which FFmpeg's scaler would not reduce to the right mean
-                frame = self._reformatter.reformat(frame, format="gray", threads=1)
-            if self._has_few_tones(frame):
-                self.few_tones.add(number)
-            self.pictures[number] = self._small(frame)
-            if frame.format.has_palette or any(c.is_alpha for c in frame.format.components):
-                self.visible[number] = self._small(self._on_grey(frame))
+        if not self._wanted(number):
+            return
+        fmt = planar_format(frame.format.name)
+        color, _ = color_of(frame, fmt, self.codec)
+        planes = self._reader.read(frame, fmt)
+        if self.size is None:
+            self.size = reduced_size(fmt, frame.width, frame.height, (WIDTH, HEIGHT))
+            self.pixel = frame.width / self.size[0], frame.height / self.size[1]
+        picture = reduced(planes, fmt, color, self.size, self.parity)
+        self.pictures[number] = picture.astype(np.float16)
+        # What has colours in Y'CbCr is a test pattern: scans and dithers are grey, or R'G'B' of few colours.
+        if (fmt.family != "yuv" or np.ptp(picture, axis=2).max() < LEAST_COLOUR) and self._has_few_tones(frame):
+            self.few_tones.add(number)
+        if fmt.alpha:
+            seen = reduced_on_grey(planes, fmt, color, self.size, self.parity, premultiplied=self.premultiplied)
+            self.visible[number] = seen.astype(np.float16)
 
     def _has_few_tones(self, frame: av.VideoFrame) -> bool:
         grey: Array = self._reformatter.reformat(frame, format="gray", threads=1).to_ndarray()
         tones = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
         return bool(len(tones) <= FEW_TONES and tones[-1] - tones[0] >= LEAST_CONTRAST)
-
-    def _small(self, frame: av.VideoFrame) -> Array:
-        if self.size is None:
-            width, height, fmt = frame.width, frame.height, frame.format
-            columns = max(2, min(width // 2, fmt.chroma_width(width)))  # 4:1:1 has fewer of chroma
-            self.size = min(WIDTH, columns), min(HEIGHT, max(2, min(height // 2, fmt.chroma_height(height))))
-        matrix, range_ = _colour(frame, self.codec)
-        columns, rows = self.size
-        small = self._reformatter.reformat(
-            frame,
-            width=columns,
-            height=rows if self.parity is None else frame.height,
-            format="rgb24",
-            src_colorspace=matrix,
-            src_color_range=range_,
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
-        if self.parity is not None:
-            rows_of_field: Array = np.ascontiguousarray(small.to_ndarray()[self.parity :: 2])
-            small = av.VideoFrame.from_ndarray(rows_of_field, "rgb24").reformat(
-                width=columns, height=rows, interpolation=Interpolation.AREA, threads=1
-            )
-        return small.to_ndarray()
-
-    def _on_grey(self, frame: av.VideoFrame) -> av.VideoFrame:
-        matrix, range_ = _colour(frame, self.codec)
-        whole = self._reformatter.reformat(frame, format="rgba", src_colorspace=matrix, src_color_range=range_)
-        rgba = whole.to_ndarray().astype(np.uint32)
-        on_grey = rgba[..., :3] * (255 if self.premultiplied else rgba[..., 3:]) + GREY * (255 - rgba[..., 3:])
-        return av.VideoFrame.from_ndarray((on_grey // 255).clip(0, 255).astype(np.uint8), "rgb24")
-
-
-def _colour(frame: av.VideoFrame, codec: str) -> tuple[int, int]:
-    """Matrix and range as they are to be read (`colorinfo`)."""
-    try:
-        fmt = planar_format(frame.format.name)
-    except InputError:
-        return int(Matrix.BT709), frame.color_range
-    color, _ = color_of(frame, fmt, codec)
-    return int(color.matrix if color.matrix in _SWSCALE else Matrix.BT2020_NCL), int(color.range)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +118,7 @@ class Likeness:
         colour: RMS codes by which colours as a whole are moved.
         noise: RMS codes by which they differ besides.
         late: how many frames later than the first video the second shows its pictures: -1, 0 or 1.
+        shift: columns and rows of the first video by which the second's pictures lie further right and down.
         few_tones: the first video's pictures are all of few tones.
     """
 
@@ -159,6 +129,7 @@ class Likeness:
     colour: float
     noise: float
     late: int
+    shift: tuple[float, float] = (0.0, 0.0)
     few_tones: bool = False
 
     @property
@@ -182,25 +153,32 @@ class Likeness:
             lines.append(f"colours are off by {self.colour:.1f} codes of 255, at most {most:g} expected")
         if self.late:
             lines.append(f"pictures are shown one frame {'late' if self.late > 0 else 'early'}")
+        elif not lines and max(map(abs, self.shift)) > MOST_SHIFT:
+            right, down = self.shift
+            lines.append(f"pictures are shifted by {right:+.1f} columns and {down:+.1f} rows of the source")
         return lines
 
 
-def compare(a: Samples, b: Samples, fields: int = 1) -> Likeness:
-    """Compare two videos with as many frames, or with `fields` frames in the second for each of the first."""
+def compare(a: Samples, b: Samples, fields: int = 1, *, still: bool = True) -> Likeness:
+    """Compare two videos with as many frames, or with `fields` frames in the second for each of the first.
+
+    Without `still`, a frame may show another moment than its original, as deinterlaced ones do: a shift may be motion.
+    """
     both = bool(a.visible and b.visible)  # alpha may have been left out
     ours, theirs = (a.visible, b.visible) if both else (a.pictures, b.pictures)
     scores: list[tuple[float, int]] = []
-    pairs: list[tuple[Array, Array]] = []
+    pairs: list[Pair] = []
     votes = {-1: 0, 0: 0, 1: 0}
     for number, picture in sorted(ours.items()):
         other = theirs.get(number * fields)
         if other is None:
             continue
         error = _rms(picture, other)
+        before, after = ours.get(number - 1), ours.get(number + 1)
         if number % a.step == 0:
             scores.append((_psnr(error), number))
-            pairs.append((picture, other))
-        before, after = ours.get(number - 1), ours.get(number + 1)
+            around = (picture if neighbour is None else neighbour for neighbour in (before, after))
+            pairs.append(Pair(picture, other, *around))
         if before is None or after is None or min(_rms(picture, before), _rms(picture, after)) < LEAST_MOTION:
             continue
         errors = {1: _rms(before, other), 0: error, -1: _rms(after, other)}
@@ -212,10 +190,13 @@ def compare(a: Samples, b: Samples, fields: int = 1) -> Likeness:
     middle = sorted(scores)[len(scores) // 2][0]
     worst, frame = min(scores)
     late = late if votes[late] >= 3 and votes[late] > votes[0] else 0
-    return Likeness(len(scores), middle, worst, frame, *_moved(pairs), late, a.few_tones >= {n for _, n in scores})
+    shift = shifted(pairs, a.pixel) if still else (0.0, 0.0)
+    return Likeness(
+        len(scores), middle, worst, frame, *_moved(pairs), late, shift, a.few_tones >= {n for _, n in scores}
+    )
 
 
-def _moved(pairs: list[tuple[Array, Array]]) -> tuple[float, float]:
+def _moved(pairs: list[Pair]) -> tuple[float, float]:
     """How far the affine map between colours, by least squares over all samples, takes them from where they were, and
     how far they then are from where they should be: RMS codes.
     """
@@ -228,7 +209,7 @@ def _moved(pairs: list[tuple[Array, Array]]) -> tuple[float, float]:
 
 
 def _rms(a: Array, b: Array) -> float:
-    return float(np.sqrt(np.square(a.astype(np.float32) - b).mean()))
+    return float(np.sqrt(np.square(a.astype(np.float32) - b.astype(np.float32)).mean()))
 
 
 def _psnr(rms: float) -> float:

@@ -240,12 +240,17 @@ class _Check:
             return
         # A deinterlaced frame shows the moment of its first field, one that was left interlaced those of both.
         found = max(
-            (compare(samples, b.samples, fields) for samples in (a.samples, a.fields) if samples is not None),
+            (
+                compare(samples, b.samples, fields, still=a.fields is None)
+                for samples in (a.samples, a.fields)
+                if samples is not None
+            ),
             key=lambda likeness: likeness.median,
         )
         self.facts["likeness"] = {
             "samples": found.samples, "median_psnr": round(found.median, 2), "worst_psnr": round(found.worst, 2),
             "worst_frame": found.worst_frame, "colour": round(found.colour, 2),
+            "shift": [round(way, 2) for way in found.shift],
         }  # fmt: skip
         if b.changed:
             self._differ(f"video: {b.changed} frames have another size, format or shape than the first one")
