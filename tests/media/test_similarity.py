@@ -12,6 +12,7 @@ from videosr.media.checks.readback import read_file
 from videosr.media.checks.similarity import MOST, Samples, compare
 from videosr.media.checks.verify import verify
 from videosr.media.planes import PlaneReader, planar_format, to_av_frame
+from videosr.media.stills.numbered import Numbered
 from videosr.progress import Progress
 from videosr.transcode import TranscodeOptions, transcode
 
@@ -152,6 +153,17 @@ def test_saturated_patterns_of_odd_sizes_pass_by_far(tmp_path, graph, pix_fmt):
     assert likeness["worst_psnr"] > 40, likeness
     assert likeness["colour"] < 1.2, likeness
     assert max(map(abs, likeness["shift"])) < 0.2, likeness
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv410p", "yuv420p", "yuv444p", "bgr0"])
+@pytest.mark.parametrize("graph", ["testsrc=s=17x19", "testsrc2=s=51x37"])
+def test_saturated_patterns_pass_as_pictures(tmp_path, graph, pix_fmt):
+    """R'G'B' cuts off what is beyond its gamut, so that their colours are drawn together."""
+    source = write_pattern(tmp_path / "in.mkv", graph, pix_fmt)
+    transcode(source, Numbered.of(tmp_path / "%d.png"), TranscodeOptions(), Progress(source.name, quiet=True))
+    report = verify(source, tmp_path / "%d.png")
+    assert report.problems == []
+    assert report.facts["likeness"]["worst_psnr"] > 24
 
 
 @pytest.mark.parametrize(("tag", "value"), [("colorspace", 1), ("color_range", 2)])
