@@ -235,3 +235,9 @@ def test_alpha_that_vp9_would_have_beside_its_packets_is_lost_by_name():
 def test_two_passes_are_refused(codec, options):
     with pytest.raises(UsageError, match="-x pass: videosr encodes once"):
         resolve(EncoderSettings(codec=codec, options=options), INFO, "matroska")
+
+
+@pytest.mark.parametrize("rate", [None, Fraction(1000), Fraction(24)])
+def test_svt_av1_takes_video_of_any_rate(rate):
+    fast = replace(INFO, rate=rate)
+    assert resolve(EncoderSettings(), fast, "webm").codec == "libsvtav1"

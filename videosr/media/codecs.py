@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -348,6 +349,10 @@ def avoptions(settings: EncoderSettings) -> dict[str, str]:
     return options
 
 
+SVT_RATE = Fraction(240)
+"""Frames a second that SVT-AV1 takes at most."""
+
+
 def configure(context: Any, settings: EncoderSettings, info: StreamInfo) -> None:
     """Set up an unopened encoder context for frames of `output_info(settings, info)`."""
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 writes to stderr by itself; 1 leaves its errors
@@ -356,8 +361,11 @@ def configure(context: Any, settings: EncoderSettings, info: StreamInfo) -> None
     own = FAMILIES.get(settings.codec, OTHER).formats or {}
     context.pix_fmt = own.get(settings.pix_fmt, settings.pix_fmt)  # PyAV moves the samples there
     context.time_base = info.time_base
-    if info.rate is not None:
-        context.framerate = info.rate
+    rate = info.rate
+    if settings.codec == "libsvtav1":  # which would take the time base for it; frames have times of their own
+        rate = min(rate or 1 / info.time_base, SVT_RATE)
+    if rate is not None:
+        context.framerate = rate
     context.sample_aspect_ratio = info.sar
     context.colorspace = int(color.matrix)
     context.color_range = int(color.range)
