@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from clips import make_clip, use_rule
 
-from videosr import machine
+from videosr import journal, machine
 from videosr.errors import InputError, OutputError, StrictError
 from videosr.journal import Journal
 from videosr.media.encoder import SegmentEncoder
@@ -244,6 +244,35 @@ def test_a_journal_interrupted_at_its_birth_leaves_nothing(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         Journal(tmp_path / "out.mkv", {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["nothing", "finished", "another run"])
+def test_a_journal_interrupted_before_it_is_locked_leaves_what_is_not_its_own(tmp_path, monkeypatch, there):
+    output = tmp_path / "out.mkv"
+    folder = tmp_path / ".out.mkv.videosr"
+    held = journal.hold
+    other = None
+    if there == "finished":
+        folder.mkdir()
+        (folder / "000000000.seg").write_bytes(b"a segment")
+    elif there == "another run":
+        pytest.importorskip("fcntl")
+        other = Journal(output, {"a": 1})
+
+    def interrupted(path):
+        monkeypatch.setattr(journal, "hold", held)
+        path.touch()  # opened, and not yet locked
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal, "hold", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Journal(output, {"a": 1})
+    left = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert left - {"lock"} == {"nothing": set(), "finished": {"000000000.seg"}, "another run": {"job.json"}}[there]
+    assert folder.exists() == (there != "nothing")
+    if other is not None:
+        with other:
+            pass
 
 
 def test_a_journal_killed_at_its_birth_is_begun_again(tmp_path):

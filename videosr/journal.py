@@ -176,6 +176,11 @@ class Journal:
             raise OutputError(f"{output}: another run is making this file; wait for it or choose another name") from exc
         except OSError as exc:
             raise OutputError.writing(output, exc) from exc
+        except KeyboardInterrupt:
+            with suppress(OSError), hold(self.folder / "lock"):  # unless it is another run's
+                if not any(self.folder.glob("*.seg")):
+                    self._remove()
+            raise
         try:
             self._begin(json.loads(json.dumps(job)), replace)  # tuples are lists in a file
         except BaseException as exc:

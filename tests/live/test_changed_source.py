@@ -88,6 +88,18 @@ def test_a_stream_goes_on_under_other_identifiers(tmp_path):
     assert sum(isinstance(event, Sound) for event in events) > 180
 
 
+def to_playlist(url: str, playlist: Path) -> Server:
+    """What serves that source there, and drops no frame."""
+    wanted = ServeOptions(
+        source=SourceSpec(url=url),
+        targets=(parse_target(str(playlist)),),
+        upscale=UpscaleOptions(model="light-2x"),
+        latency=60,
+        steps=False,
+    )
+    return Server(wanted, lambda _: None)
+
+
 def test_dates_in_playlists_leap_over_the_time_that_a_source_was_away(tmp_path, monkeypatch):
     """The times of the output go on without a gap: dates by them alone would fall behind with each."""
     clock = SimpleNamespace(time=lambda: time.time() + 100, monotonic=time.monotonic)
@@ -96,14 +108,7 @@ def test_dates_in_playlists_leap_over_the_time_that_a_source_was_away(tmp_path, 
     playlist = tmp_path / "live.m3u8"
     data = transport(tmp_path / "a.ts")
     with sender(data, None) as url:
-        wanted = ServeOptions(
-            source=SourceSpec(url=url),
-            targets=(parse_target(str(playlist)),),
-            upscale=UpscaleOptions(model="light-2x"),
-            latency=60,
-            steps=False,
-        )
-        server = Server(wanted, lambda _: None)
+        server = to_playlist(url, playlist)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(server.run)
             while server.intake.losses < 2 and not running.done():
@@ -171,14 +176,7 @@ def test_dates_in_playlists_are_those_at_which_pictures_came(tmp_path, monkeypat
     playlist = tmp_path / "live.m3u8"
     data = transport(tmp_path / "a.ts")
     with sender(data, data, 1.0) as url:  # or there would be much to enlarge before it has stopped
-        wanted = ServeOptions(
-            source=SourceSpec(url=url),
-            targets=(parse_target(str(playlist)),),
-            upscale=UpscaleOptions(model="light-2x"),
-            latency=60,
-            steps=False,
-        )
-        server = Server(wanted, lambda _: None)
+        server = to_playlist(url, playlist)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(server.run)
             while not playlist.exists():
