@@ -21,26 +21,21 @@ class LumaEngine(Engine):
     chroma is always interpolated from its own planes (`Network.chroma_apart`).
 
     Args:
-        inner: loaded, with one channel.
+        inner: loaded, with one channel; on the CPU.
     """
 
-    channels = 3
     interface = Interface.IMAGE
 
     def __init__(self, inner: Engine) -> None:
         self._inner = inner
         network = inner.network
         self.network = replace(network, metadata=MappingProxyType({**network.metadata, "chroma": "interpolated"}))
-        self.scale, self.precision, self.device = inner.scale, inner.precision, inner.device
+        self.scale, self.precision = inner.scale, inner.precision
 
     @property
     def identity(self) -> str:
         """See `Engine.identity`."""
         return f"{self._inner.identity} luma"
-
-    def to_build(self, size: tuple[int, int]) -> bool:
-        """See `Engine.to_build`."""
-        return self._inner.to_build(size)
 
     def run(self, frame: Array, average: Array | None = None) -> Array:
         """See `Engine.run`; there is no detail path for an average."""
