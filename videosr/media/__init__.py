@@ -19,5 +19,5 @@ Four have rooms of their own:
     stills          images, picturedata; heif (tiles), tiffs, jpegs; as a film: numbered, mixed, sequence
     matroska        elements, header, more (what FFmpeg does not carry)
     live            source (demuxer_options), input (fields), codec, output; opening is beside it
-    checks          verify: readback (payload), similarity (reduction, shift), tags
+    checks          verify: readback, tracks (payload), similarity (reduction, shift), tags
 """

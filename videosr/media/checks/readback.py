@@ -2,141 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
-from itertools import accumulate, chain, pairwise
-from typing import Any
+from itertools import chain
 
 import av
 import av.error
 from av.codec.context import Flags
 from av.stream import Stream
-from av.subtitles.codeccontext import SubtitleCodecContext
-from av.subtitles.subtitle import AssSubtitle
 
 from videosr.errors import InputError
 from videosr.media.avi import PictureTimes
-from videosr.media.checks.payload import content
 from videosr.media.checks.similarity import Samples
+from videosr.media.checks.tracks import Track
 from videosr.media.clock import clock_of
 from videosr.media.copies import is_hidden
 from videosr.media.cropping import Cropping
-from videosr.media.cues import is_blank
 from videosr.media.decoders import host_decoder
 from videosr.media.dolby import CONFIGURATION
 from videosr.media.hdr import STATIC_HDR, later
 from videosr.media.immersive import SPHERICAL, STEREO
-from videosr.media.probe import TEXT_SUBTITLES
 from videosr.media.riders import RIDERS, as_written
 from videosr.media.sidedata import FrameSideData
-from videosr.media.source import codec_name, coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
+from videosr.media.source import coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
 from videosr.media.stills.tiffs import is_premultiplied
 from videosr.media.undated import LEADING, times_before
-
-HASH = 8
-"""Bytes of a packet's hash."""
-
-
-def _is_blank(packet: av.Packet[Stream]) -> bool:
-    """Whether a packet is a text subtitle without text, such as MP4 has to clear the screen."""
-    context = packet.stream.codec_context
-    if not isinstance(context, SubtitleCodecContext) or codec_name(packet.stream) not in TEXT_SUBTITLES:
-        return False
-    try:
-        text = context.decode2(packet) if packet.size else None
-    except av.error.FFmpegError:
-        return False
-    return all(is_blank(rect.ass) for rect in text or () if isinstance(rect, AssSubtitle))
-
-
-@dataclass(slots=True)
-class Track:
-    """The packets of one stream, in a few bytes each: a film's sound may be millions of them.
-
-    Attributes:
-        tick: seconds.
-        times: presentation times in ticks, decoding times where there are none.
-        codec: FFmpeg's name of it.
-        header: the stream's extradata.
-        hashes: of the payloads, however they are framed, `HASH` bytes each.
-        durations: in ticks, 0 where unknown.
-        blank: which packets are text subtitles without text, a byte each.
-        length: when the last one ends, in ticks.
-        disorder: packets whose decoding time is before that of one ahead, or after their own presentation.
-        back: the numbers of those of the first kind, which no muxer takes as they are.
-        errors: packets that could not be decoded, where that was tried.
-    """
-
-    tick: Fraction
-    codec: str = ""
-    header: bytes = b""
-    times: array[int] = field(default_factory=partial(array, "q"))
-    hashes: bytearray = field(default_factory=bytearray)
-    durations: array[int] = field(default_factory=partial(array, "q"))
-    blank: bytearray = field(default_factory=bytearray)
-    length: int = 0
-    disorder: int = 0
-    back: set[int] = field(default_factory=set)
-    errors: int = 0
-    _decoded: int | None = None
-    _content: Any = field(default_factory=partial(hashlib.blake2b, digest_size=HASH))
-
-    def add(self, packet: av.Packet[Stream]) -> None:
-        """Note a packet."""
-        time, data = packet.pts if packet.pts is not None else packet.dts or 0, bytes(packet)
-        self.times.append(time)
-        self.hashes += hashlib.blake2b(content(data, self.codec, self.header), digest_size=HASH).digest()
-        self._content.update(data)
-        self.durations.append(packet.duration or 0)
-        self.blank.append(_is_blank(packet))
-        if packet.dts is not None:
-            early = self._decoded is not None and packet.dts < self._decoded
-            self.disorder += early or (packet.pts is not None and packet.pts < packet.dts)
-            if early:
-                self.back.add(len(self.times) - 1)
-            else:
-                self._decoded = packet.dts
-        self.length = max(self.length, time + (packet.duration or 0))
-
-    def cues(self) -> list[int]:
-        """When subtitles begin, in ticks: of the packets without those that only clear the screen."""
-        return [time for time, blank in zip(self.times, self.blank, strict=True) if not blank]
-
-    def changes(self) -> list[int]:
-        """When the text on the screen changes, in ticks: at every begin of a cue, and at ends while others go on."""
-        begins = sorted(set(self.cues()))
-        following = dict(pairwise(begins))
-        on_screen: Counter[int] = Counter()
-        for time, duration, blank in zip(self.times, self.durations, self.blank, strict=True):
-            if not blank:
-                on_screen[time] += 1
-                on_screen[time + duration if duration else following.get(time, self.length + 1)] -= 1
-        edges = sorted(on_screen)
-        counts = accumulate(on_screen[edge] for edge in edges)
-        return [edge for edge, count in zip(edges, counts, strict=True) if count]
-
-    @property
-    def content(self) -> bytes:
-        """Hash of all payloads, however they are cut."""
-        digest: bytes = self._content.digest()
-        return digest
-
-    @property
-    def begin(self) -> Fraction:
-        """Seconds of the earliest packet."""
-        return min(self.times, default=0) * self.tick
-
-    @property
-    def end(self) -> Fraction:
-        """Seconds at which the last one to end does."""
-        return self.length * self.tick
 
 
 @dataclass(slots=True)
@@ -222,7 +115,7 @@ def read_file(
     with open_input(path) as container:
         others = [s for s in container.streams if s.index != index and s.type != "attachment"]
         container.streams[index].discard = av.stream.Discard.all
-        file.tracks = {s.index: _track(s) for s in others}
+        file.tracks = {s.index: Track.of(s) for s in others}
         for packet in _packets(container, others, file) if others else ():
             if not packet.size and packet.pts is None:
                 continue  # the demuxer's mark of the end
@@ -233,12 +126,6 @@ def read_file(
             if decode_audio and packet.stream.type == "audio" and packet.size:
                 track.errors += _undecodable(packet)
     return file
-
-
-def _track(stream: Stream) -> Track:
-    context = stream.codec_context
-    header = b"" if context is None else bytes(context.extradata or b"")
-    return Track(Fraction(stream.time_base.num, stream.time_base.den), codec_name(stream), header)
 
 
 def _read_video(

@@ -2,17 +2,14 @@
 
 Both files are read to their ends with plain PyAV (`readback`), not with `Decoder`, so that a fault of that cannot hide
 itself. `_Check` then compares the two readings: the picture's properties, frame times, sampled pictures, the other
-streams packet by packet, chapters and tags.
+streams packet by packet (`tracks`), chapters and tags.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import islice
-from math import lcm
 from typing import Any
 
 import av
@@ -21,9 +18,10 @@ from av.stream import Disposition, Stream
 
 from videosr.media.captions import CAPTIONS, as_read
 from videosr.media.chapters import ROUNDING, Chapter, as_held, chapters_of
-from videosr.media.checks.readback import HASH, Reading, Track, read_file
+from videosr.media.checks.readback import Reading, read_file
 from videosr.media.checks.similarity import SMALLEST, compare
 from videosr.media.checks.tags import content_tags, missing, plain
+from videosr.media.checks.tracks import differences
 from videosr.media.containers import container_format
 from videosr.media.copies import EDITED
 from videosr.media.dolby import RPU, Fit, carried, said_of_fitted, same_kind
@@ -39,15 +37,12 @@ from videosr.media.probe import (
     DROP,
     REMADE,
     Plan,
-    StreamPlan,
     plan_streams,
 )
 from videosr.media.riders import Riders
 from videosr.media.source import clean_text, open_input, reel, video_stream
 from videosr.media.stills.numbered import RATE, Numbered
 
-AUDIO_TOLERANCE = Fraction(1, 10)
-"""Seconds by which the length of converted audio may differ: encoders work in blocks."""
 ASSUMED = {"prores": "range", "dnxhd": "matrix"}
 """The colour property that readers of a codec assume, whatever the file says: pictures were converted to that."""
 
@@ -314,7 +309,7 @@ class _Check:
                 self._attachment(original, copy)
                 continue
             self._places[plan.index] = copy.index
-            self._track(plan, before.tracks[plan.index], after.tracks[copy.index])
+            self.problems += differences(plan, before.tracks[plan.index], after.tracks[copy.index], self._shift)
             self._disposition(original, copy)
             self._stream_tags(a, original, copy)
         self._places[self._plan.video] = main
@@ -341,71 +336,6 @@ class _Check:
         assert isinstance(copy, av.stream.AttachmentStream)
         if (clean_text(original.name or "unnamed"), original.data) != (copy.name, copy.data):
             self._differ(f"attachment {original.name}: content or name differs")
-
-    def _track(self, plan: StreamPlan, was: Track, now: Track) -> None:
-        name = f"stream {plan.index} ({plan.type}, {plan.codec})"
-        if now.errors:
-            self._differ(f"{name}: {now.errors} packets cannot be decoded")
-        if now.disorder and not was.disorder:
-            self._differ(f"{name}: {now.disorder} packets are out of order")
-        if plan.action == CONVERT and plan.type == "audio":
-            self._converted_audio(name, was, now)
-            return
-        if plan.codec.startswith("pcm_") and was.hashes != now.hashes:
-            # Samples are packets as each container cuts them.
-            if was.content != now.content:
-                self._differ(f"{name}: has other content")
-            self._converted_audio(name, was, now)
-            return
-        expected: Sequence[int] = was.times
-        found: Sequence[int] = now.times
-        if plan.action == CONVERT:  # MP4's text track shows one thing at a time
-            expected, found = was.changes() if plan.target == "mov_text" else was.cues(), now.cues()
-        if len(expected) != len(found):
-            self._differ(f"{name}: {len(found)} packets, expected {len(expected)}")
-            return
-        if plan.action == COPY and was.hashes != now.hashes:
-            first = next(i for i, (x, y) in enumerate(zip(was.hashes, now.hashes, strict=True)) if x != y)
-            self._differ(f"{name}: packet {first // HASH} has other content")
-        self._synchrony(name, expected, found, (was.tick, now.tick), was.back if plan.action == COPY else frozenset())
-        if plan.action == COPY:
-            self._durations(name, was, now, whole=plan.type != "audio")
-
-    def _converted_audio(self, name: str, was: Track, now: Track) -> None:
-        """Compare begin and end. What lies before 0 is the old encoder's delay, which decoding removes."""
-        for what, x, y in (("begins", was.begin, now.begin), ("ends", was.end, now.end)):
-            if abs(max(x + self._shift, Fraction(0)) - max(y, Fraction(0))) > AUDIO_TOLERANCE:
-                self._differ(f"{name}: {what} at {float(y):.3f} s, expected {float(x + self._shift):.3f} s")
-
-    def _synchrony(
-        self,
-        name: str,
-        was: Sequence[int],
-        now: Sequence[int],
-        ticks: tuple[Fraction, Fraction],
-        back: Container[int],
-    ) -> None:
-        """Every packet has kept its place against the video, but those `back` that had to be moved; times in ticks."""
-        unit, (a, b, shift) = _in_one_unit(*ticks, self._shift)
-        tolerance = max(a, b)
-        for i, (x, y) in enumerate(zip(was, now, strict=True)):
-            if abs(offset := y * b - x * a - shift) > tolerance and i not in back:
-                self._differ(f"{name}: packet {i} is {float(offset * unit):+.4f} s off against the video")
-                return
-
-    def _durations(self, name: str, was: Track, now: Track, *, whole: bool) -> None:
-        """Every packet that says how long it lasts, in both files, lasts as long.
-
-        Without `whole` the last one may differ: audio may be cut there, which not all containers can say.
-        """
-        unit, (a, b) = _in_one_unit(was.tick, now.tick)
-        count = len(was.durations) - (not whole)
-        for i, (x, y) in enumerate(islice(zip(was.durations, now.durations, strict=True), max(0, count))):
-            moved = i in was.back or i + 1 in was.back  # MP4 and MOV have the steps from one packet to the next
-            if x and y and abs(x * a - y * b) > a + b and not moved:  # both ends are rounded
-                lengths = float(y * b * unit), float(x * a * unit)
-                self._differ(f"{name}: packet {i} lasts {lengths[0]:.4f} s, expected {lengths[1]:.4f} s")
-                return
 
     def chapters(self, a: av.container.InputContainer, b: av.container.InputContainer) -> None:
         """Number, times and titles of chapters."""
@@ -463,12 +393,6 @@ def _in_fields(a: Reading, fields: int) -> tuple[list[int | None], list[int]]:
         pts += [None, None] if time is None else [2 * time, 2 * time + duration]
         durations += [duration, duration]
     return pts, durations
-
-
-def _in_one_unit(*seconds: Fraction) -> tuple[Fraction, list[int]]:
-    """A unit of time of which all of these are whole numbers, and those: integers are compared many times faster."""
-    whole = lcm(*(time.denominator for time in seconds))
-    return Fraction(1, whole), [int(time * whole) for time in seconds]
 
 
 def _one_name(flags: Disposition) -> Disposition:
