@@ -20,6 +20,18 @@ from vsvideosr.session import Session, in_script
 
 __all__ = ["upscale"]
 
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "model": ((str, os.PathLike), "a shipped model's name or a path"),
+    "denoise": ((int, float), "a number from 0 to 1"),
+    "tta": ((bool, int), "True or False"),
+    "bits": ((int, type(None)), "a whole number"),
+    "engine": (str, "an engine's name"),
+    "device": (str, "a device's name"),
+    "precision": (str, "a precision's name"),
+    "threads": ((int, type(None)), "a whole number"),
+}
+"""What arguments of `upscale` are to be, and how that is said."""
+
 
 def upscale(
     clip: vs.VideoNode,
@@ -59,22 +71,17 @@ def upscale(
     Raises:
         vapoursynth.Error: the clip or an option cannot be used. What goes wrong later is the error of its frame.
     """
-    if not isinstance(clip, vs.VideoNode):
-        _refuse(f"clip is {type(clip).__name__}, not a video clip")
-    if clip.format.color_family == vs.UNDEFINED or not clip.width or not clip.height:
-        _refuse("the clip changes its format or size; make it constant first, with clip.resize.Bicubic(...)")
-    for name, value, kinds, wanted in (
-        ("model", model, (str, os.PathLike), "a shipped model's name or a path"),
-        ("denoise", denoise, (int, float), "a number from 0 to 1"),
-        ("tta", tta, (bool, int), "True or False"),
-        ("bits", bits, (int, type(None)), "a whole number"),
-        ("engine", engine, str, "an engine's name"),
-        ("device", device, str, "a device's name"),
-        ("precision", precision, str, "a precision's name"),
-        ("threads", threads, (int, type(None)), "a whole number"),
-    ):
-        if not isinstance(value, kinds):  # of vspipe's -a all is text
-            _refuse(f"{name} {value!r} is {type(value).__name__}, not {wanted}")
+    _check_clip(clip)
+    _check_types(
+        model=model,
+        denoise=denoise,
+        tta=tta,
+        bits=bits,
+        engine=engine,
+        device=device,
+        precision=precision,
+        threads=threads,
+    )
     try:
         source = core_format(clip.format)
         format, target = _output_format(clip.format, source, bits)
@@ -106,7 +113,46 @@ def upscale(
             f"{model}: a network with its state inside takes frames in order only; export it with "
             "'videosr export --form deploy', or use 'videosr upscale'"
         )
+    return _upscaled(clip, upscaler, source, format)
 
+
+def _check_clip(clip: vs.VideoNode) -> None:
+    if not isinstance(clip, vs.VideoNode):
+        _refuse(f"clip is {type(clip).__name__}, not a video clip")
+    if clip.format.color_family == vs.UNDEFINED or not clip.width or not clip.height:
+        _refuse("the clip changes its format or size; make it constant first, with clip.resize.Bicubic(...)")
+
+
+def _check_types(**given: object) -> None:
+    """Refuse arguments of other types than `_TYPES` says: of vspipe's -a all is text."""
+    for name, value in given.items():
+        types, wanted = _TYPES[name]
+        if not isinstance(value, types):
+            _refuse(f"{name} {value!r} is {type(value).__name__}, not {wanted}")
+
+
+def _output_format(given: vs.VideoFormat, source: PixelFormat, bits: int | None) -> tuple[vs.VideoFormat, PixelFormat]:
+    """The output's format, VapourSynth's and the core's."""
+    if bits is None:
+        return given, source
+    if given.sample_type == vs.FLOAT:
+        _refuse(f"bits={bits}: a float clip stays float; leave bits out and convert the result with resize")
+    try:
+        target = PixelFormat.of(source.family, bits, source.log2_w, source.log2_h)
+    except InputError as exc:
+        _refuse(f"bits={bits}: pictures like {given.name} do not come in so many; 8, 10, 12 and 16 are usual", exc)
+    return given.replace(bits_per_sample=bits), target
+
+
+def _upscaled(clip: vs.VideoNode, upscaler: Upscaler, source: PixelFormat, format: vs.VideoFormat) -> vs.VideoNode:
+    """The graph of filters that gives the upscaled frames.
+
+    Args:
+        clip: of constant format and size.
+        upscaler: with a network that takes frames in any order.
+        source: `core_format` of the clip.
+        format: of the result.
+    """
     depth = HISTORY if upscaler.mode is not Mode.OFF else 2  # the frame before tells of scene changes and repeats
     template = clip.std.BlankClip(
         width=clip.width * upscaler.scale, height=clip.height * upscaler.scale, format=format.id, keep=True
@@ -122,19 +168,6 @@ def upscale(
         return parts[0]
     parts = [part.std.SelectEvery(lanes, [i], modify_duration=False) for i, part in enumerate(parts)]
     return vs.core.std.Interleave(parts, modify_duration=False)
-
-
-def _output_format(given: vs.VideoFormat, source: PixelFormat, bits: int | None) -> tuple[vs.VideoFormat, PixelFormat]:
-    """The output's format, VapourSynth's and the core's."""
-    if bits is None:
-        return given, source
-    if given.sample_type == vs.FLOAT:
-        _refuse(f"bits={bits}: a float clip stays float; leave bits out and convert the result with resize")
-    try:
-        target = PixelFormat.of(source.family, bits, source.log2_w, source.log2_h)
-    except InputError as exc:
-        _refuse(f"bits={bits}: pictures like {given.name} do not come in so many; 8, 10, 12 and 16 are usual", exc)
-    return given.replace(bits_per_sample=bits), target
 
 
 def _refuse(why: str, cause: Exception | None = None) -> NoReturn:
