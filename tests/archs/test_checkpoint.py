@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from videosr.archs import checkpoint  # noqa: E402
-from videosr.archs.paragonsr2 import SCALES, VARIANTS, ParagonSR2, StreamBlock  # noqa: E402
+from videosr.archs.paragon_blocks import StreamBlock  # noqa: E402
+from videosr.archs.paragonsr2 import SCALES, VARIANTS, ParagonSR2  # noqa: E402
 from videosr.errors import NetworkError, UsageError  # noqa: E402
 
 

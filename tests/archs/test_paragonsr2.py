@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from videosr.archs.paragonsr2 import SCALES, VARIANTS, DilatedDepthwise, ParagonSR2, StreamBlock  # noqa: E402
+from videosr.archs.paragon_blocks import DilatedDepthwise, StreamBlock  # noqa: E402
+from videosr.archs.paragonsr2 import SCALES, VARIANTS, ParagonSR2  # noqa: E402
 from videosr.export import padded_forward  # noqa: E402
 
 COUNTS = {

@@ -16,7 +16,8 @@ from test_data import scene, write_image
 
 from videosr.archs import checkpoint
 from videosr.archs.fold import tail
-from videosr.archs.paragonsr2 import ParagonSR2, WindowAttention
+from videosr.archs.paragon_blocks import WindowAttention
+from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.errors import InputError, NetworkError, OutputError, UsageError, VideosrError
 from videosr.evaluate import evaluate
 from videosr.training import run

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from videosr.archs import nexus, nexus_weights, paragon_weights, paragonsr2
 from videosr.archs.fold import HALO, Deployed
 from videosr.archs.nexus import Nexus
-from videosr.archs.paragonsr2 import HALF_MAX, PRODUCT_LIMIT, ParagonSR2
+from videosr.archs.paragon_blocks import HALF_MAX, PRODUCT_LIMIT
+from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.archs.weights import Weights
 
 type Network = ParagonSR2 | Nexus

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videosr.archs.paragonsr2 import ChannelAttention, LayerScale, ResidualGroup
+from videosr.archs.paragon_blocks import ChannelAttention, LayerScale, ResidualGroup
 
 SCALES = (2, 3, 4)
 WINDOW = 16

@@ -33,10 +33,9 @@ from torch import Tensor, nn
 
 from videosr.archs import fold
 from videosr.archs.onnx_writer import Form, GraphWriter
-from videosr.archs.paragonsr2 import (
+from videosr.archs.paragon_blocks import (
     HALF_MAX,
     NanoBlock,
-    ParagonSR2,
     PhotoBlock,
     ProBlock,
     RMSNorm,
@@ -45,6 +44,7 @@ from videosr.archs.paragonsr2 import (
     TokenDictionaryAttention,
     WindowAttention,
 )
+from videosr.archs.paragonsr2 import ParagonSR2
 
 
 def build(model: ParagonSR2, *, form: Form, half: bool, halo: int, blend: float) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from videosr.archs.paragonsr2 import ChannelAttention
+from videosr.archs.paragon_blocks import ChannelAttention
 
 OPSET = 20  # the first with Gelu, which engines fuse; read by OpenVINO 2025+, ONNX Runtime 1.17+, TensorRT 10+
 IR_VERSION = 9  # the oldest that carries opset 20

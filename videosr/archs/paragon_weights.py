@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from videosr.archs.paragonsr2 import BLUR_TAPS, HALF_MAX, SHARP_TAPS, VARIANTS, ParagonSR2
+from videosr.archs.paragon_blocks import BLUR_TAPS, HALF_MAX, SHARP_TAPS
+from videosr.archs.paragonsr2 import VARIANTS, ParagonSR2
 from videosr.archs.weights import Weights
 from videosr.errors import NetworkError, UsageError
 

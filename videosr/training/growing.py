@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videosr.archs.families import Network
-from videosr.archs.paragonsr2 import PRODUCT_LIMIT, NanoBlock, ParagonSR2, PhotoBlock, RMSNorm, StreamBlock
+from videosr.archs.paragon_blocks import PRODUCT_LIMIT, NanoBlock, PhotoBlock, RMSNorm, StreamBlock
+from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.training.growing_nexus import grown_nexus
 from videosr.training.start import bias_of, natural_pictures
 

@@ -34,7 +34,8 @@ from videosr.archs.nexus import (
     Nexus,
     steps,
 )
-from videosr.archs.paragonsr2 import BLUR_TAPS, LayerScale, NanoBlock, ParagonSR2
+from videosr.archs.paragon_blocks import BLUR_TAPS, LayerScale, NanoBlock
+from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.errors import UsageError
 from videosr.training.start import bias_of, natural_pictures
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from videosr.archs import checkpoint
 from videosr.archs.exact import exact_float32
 from videosr.archs.families import Network, Start, family_of
-from videosr.archs.paragonsr2 import ParagonSR2, ResidualGroup, WindowAttention
+from videosr.archs.paragon_blocks import ResidualGroup, WindowAttention
+from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.errors import NetworkError, UsageError
 from videosr.evaluate import Upscale
 from videosr.training.config import NetworkConfig

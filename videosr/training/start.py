@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videosr.archs.paragonsr2 import ParagonSR2, StreamBlock
+from videosr.archs.paragon_blocks import StreamBlock
+from videosr.archs.paragonsr2 import ParagonSR2
 from videosr.export import natural_picture
 
 FLOOR = 1e-4
