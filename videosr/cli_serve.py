@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from videosr.cli_options import key_values
+from videosr.errors import UsageError, one_line
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
 """x264's presets that a live stream can do with."""
@@ -142,7 +143,6 @@ def serve(
     A file into pipes or HLS files waits for its readers and loses nothing. Everything else runs in real time: frames
     that would be late are dropped, and counted.
     """
-    from videosr.errors import UsageError, one_line
     from videosr.live.options import ServeOptions, parse_target
     from videosr.live.serve import Server
     from videosr.media.live.codec import VideoSettings
@@ -151,16 +151,11 @@ def serve(
     from videosr.options import UpscaleOptions
     from videosr.temporal import Mode
 
-    upscale = UpscaleOptions(model=model or AUTO, precision=precision, threads=threads, temporal=Mode(temporal))
-    piped = any(text in ("-", "y4m:-", "nut:-") for text in outputs)
-    if piped and sys.stdout is None:
-        raise UsageError("-o -: standard output is closed; give a named pipe or an address")
-    if piped and sys.stdout.isatty():
-        raise UsageError("-o -: standard output is a terminal; give the stream to a player: videosr serve ... | mpv -")
+    _check_standard_output(outputs)
     targets = {"targets": tuple(parse_target(text) for text in outputs)} if outputs else {}
     options = ServeOptions(
         source=SourceSpec(url=source, format=format_ or "", options=input_options),
-        upscale=upscale,
+        upscale=UpscaleOptions(model=model or AUTO, precision=precision, threads=threads, temporal=Mode(temporal)),
         video=VideoSettings(preset=preset, crf=crf, bitrate=bitrate),
         latency=latency,
         paced=paced,
@@ -187,3 +182,13 @@ def serve(
         server.run()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _check_standard_output(outputs: tuple[str, ...]) -> None:
+    """Refuse to write video to a standard output that cannot take it."""
+    if not any(text in ("-", "y4m:-", "nut:-") for text in outputs):
+        return
+    if sys.stdout is None:
+        raise UsageError("-o -: standard output is closed; give a named pipe or an address")
+    if sys.stdout.isatty():
+        raise UsageError("-o -: standard output is a terminal; give the stream to a player: videosr serve ... | mpv -")
