@@ -47,7 +47,6 @@ class TorchEngine(Engine):
         threads: CPU threads; None leaves torch's own choice. It holds for torch as a whole.
         alpha: `upsampler_alpha` of the training, where the checkpoint does not record it.
         window_size: of the window attention, likewise.
-        compiled: by `torch.compile`, which takes minutes for each picture size.
         gpu: the device's memory, made already; None makes it, if cupy is installed.
 
     Raises:
@@ -67,7 +66,6 @@ class TorchEngine(Engine):
         threads: int | None = None,
         alpha: float | None = None,
         window_size: int | None = None,
-        compiled: bool = False,
         gpu: Device | None = None,
     ) -> None:
         if precision == "auto":
@@ -91,9 +89,7 @@ class TorchEngine(Engine):
         except (RuntimeError, AssertionError) as exc:  # torch asserts that it was built with CUDA
             raise EngineError(f"torch cannot use the device {device!r}: {first_line(exc)}") from exc
         self._net: Callable[..., Tensor] = net.to(memory_format=torch.channels_last)
-        if compiled:
-            self._net = torch.compile(self._net)
-        self._compiled, self._windows = compiled, model.has_windows
+        self._windows = model.has_windows
         self.device = gpu or _gpu(self._device)
         self._graphs = self._device.type == "cuda"
         self._recorded: dict[tuple[tuple[int, ...], int], _Recorded] = {}
@@ -104,8 +100,7 @@ class TorchEngine(Engine):
     def identity(self) -> str:
         """See `Engine.identity`."""
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
-        how = " compiled" if self._compiled else ""
-        return f"torch {torch.__version__} {name} {self.precision}{how} {self._settings} {self.network.sha256}"
+        return f"torch {torch.__version__} {name} {self.precision} {self._settings} {self.network.sha256}"
 
     @torch.inference_mode()
     def run(self, frame: Array, average: Array | None = None) -> Array:
