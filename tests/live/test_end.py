@@ -28,7 +28,7 @@ def test_players_come_to_the_end(tmp_path):
     )
     said: list[str] = []
     server = Server(wanted, said.append)
-    page = f"http://127.0.0.1:{server.page_port}/"
+    page = said[0].split()[1]
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

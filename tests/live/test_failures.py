@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -151,9 +152,10 @@ def halting(tmp_path) -> Iterator[tuple[Path, threading.Event]]:
 
 
 @contextmanager
-def compared(server: Server) -> Iterator[None]:
+def compared(server: Server, said: list[str]) -> Iterator[None]:
     """Somebody compares the source with the upscaled stream."""
-    with socket.create_connection(("127.0.0.1", server.page_port)) as viewer:
+    page = urlsplit(said[0].split()[1])
+    with socket.create_connection((page.hostname, page.port)) as viewer:
         viewer.sendall(b"GET /source.m3u8 HTTP/1.1\r\nHost: x\r\n\r\n")
         while not server._front.wanted:
             time.sleep(0.01)
@@ -163,7 +165,7 @@ def compared(server: Server) -> Iterator[None]:
 def test_the_end_of_the_pages_process_costs_the_other_outputs_nothing(tmp_path, halting):
     source, going_on = halting
     server, said = serve(source, "http://127.0.0.1:0", "tcp://127.0.0.1:0", str(tmp_path / "live.m3u8"), paced=False)
-    with ThreadPoolExecutor(1) as pool, compared(server):
+    with ThreadPoolExecutor(1) as pool, compared(server, said):
         running = pool.submit(server.run)
         while server.ledger.account.delivered < 10:
             time.sleep(0.01)
@@ -195,7 +197,7 @@ def test_the_source_beside_the_stream_ends_nothing_but_itself(clip):
     """Its queue is closed, as after an error of its encoder."""
     server, said = serve(clip, "http://127.0.0.1:0", paced=False)
     server._side._queue.close()
-    with compared(server):
+    with compared(server, said):
         account = server.run()
     assert (account.taken, account.delivered) == (48, 48)
     assert "48 out" in said[-1]

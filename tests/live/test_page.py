@@ -50,11 +50,12 @@ def test_the_page_plays(tmp_path):
     options = ServeOptions(
         source=SourceSpec(url=str(clip)), targets=(parse_target("http://127.0.0.1:0/"),), latency=60.0, token="word"
     )
-    server = Server(options, lambda _: None)
+    lines: list[str] = []
+    server = Server(options, lines.append)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        asyncio.run(look(f"http://127.0.0.1:{server.page_port}/?token=word", tmp_path))
+        asyncio.run(look(f"{lines[0].split()[1]}?token=word", tmp_path))
     finally:
         server.stop()
         thread.join()
@@ -86,28 +87,28 @@ async def look(url: str, folder: Path) -> None:
 def test_the_page_goes_on_with_the_next_stream_at_its_address(tmp_path):
     """Also where it could not see how the one before ended, as with Ctrl-C."""
 
-    def serve(port: int) -> tuple[Server, threading.Thread]:
+    def serve(address: str) -> tuple[Server, threading.Thread, str]:
         source = SourceSpec(url="testsrc2=size=96x64:rate=12", format="lavfi")
-        target = parse_target(f"http://127.0.0.1:{port}/")
+        target = parse_target(address)
         options = ServeOptions(source=source, targets=(target,), latency=60.0, steps=False, token="word")
-        server = Server(options, lambda _: None)
+        lines: list[str] = []
+        server = Server(options, lines.append)
         thread = threading.Thread(target=server.run)
         thread.start()
-        return server, thread
+        return server, thread, lines[0].split()[1]
 
-    async def look(server: Server, thread: threading.Thread) -> None:
-        port = server.page_port
+    async def look(server: Server, thread: threading.Thread, address: str) -> None:
         try:
-            async with browser.browse(f"http://127.0.0.1:{port}/?token=word", tmp_path / "profile") as page:
+            async with browser.browse(f"{address}?token=word", tmp_path / "profile") as page:
                 assert await page.until("upscaled.currentTime > 0.5")
                 await page.until("began")
                 await page.evaluate("window.ofTheFirst = true")
                 server.stop()
                 await asyncio.to_thread(thread.join)
-                server, thread = await asyncio.to_thread(serve, port)
+                server, thread, _ = await asyncio.to_thread(serve, address)
                 assert await page.until("!window.ofTheFirst && upscaled.currentTime > 0.5 && source.readyState >= 2")
         finally:
             server.stop()
             thread.join()
 
-    asyncio.run(look(*serve(0)))
+    asyncio.run(look(*serve("http://127.0.0.1:0/")))

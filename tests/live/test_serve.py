@@ -230,20 +230,27 @@ def test_sound_is_copied_or_converted_for_the_container(tmp_path, audio, expecte
     assert np.diff(times).max() < 0.06
 
 
+def listener(server: Server) -> str:
+    """The address at which it serves MPEG-TS, with the port it got."""
+    (address,) = [line.removeprefix("MPEG-TS: ") for line in server.said if line.startswith("MPEG-TS: ")]
+    return address
+
+
 def test_ipv6_addresses_are_said_as_they_can_be_connected_to(clip):
-    with serving(options(clip, "tcp://[::1]:0", paced=True)) as server:
-        (said,) = [line.removeprefix("MPEG-TS: ") for line in server.said if line.startswith("MPEG-TS")]
-        with av.open(said, format="mpegts", timeout=30) as stream:
-            assert stream.streams.video
+    with (
+        serving(options(clip, "tcp://[::1]:0", paced=True)) as server,
+        av.open(listener(server), format="mpegts", timeout=30) as stream,
+    ):
+        assert stream.streams.video
 
 
 def test_a_listener_serves_many_clients_each_from_a_keyframe(clip):
     with serving(options(clip, "tcp://127.0.0.1:0", paced=True)) as server:
-        (port,) = server.listener_ports
+        address = listener(server)
         got: list[list[bool]] = []
 
         def client() -> None:
-            with av.open(f"tcp://127.0.0.1:{port}", format="mpegts", timeout=30) as stream:
+            with av.open(address, format="mpegts", timeout=30) as stream:
                 packets = [p for p, _ in zip(stream.demux(video=0), range(20), strict=False)]
                 got.append([p.is_keyframe for p in packets])
 
@@ -539,7 +546,7 @@ def test_the_case_of_a_scheme_or_suffix_means_nothing(tmp_path, clip):
     with pytest.raises(UsageError, match="given twice"):
         options(clip, "UDP://127.0.0.1:9", "udp://127.0.0.1:9")
     with serving(options(clip, "tcp://127.0.0.1:0", paced=True)) as server:
-        source = LiveInput(SourceSpec(url=f"TCP://127.0.0.1:{server.listener_ports[0]}"))
+        source = LiveInput(SourceSpec(url=listener(server).replace("tcp", "TCP")))
         assert (source.live, source.info.width) == (True, 128)
         source.close()
 

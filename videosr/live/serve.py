@@ -233,16 +233,6 @@ class Server:
         for target, port in zip(listening, front.ports, strict=True):
             self._say(f"MPEG-TS: tcp://{_host(target)}:{port}")
 
-    @property
-    def page_port(self) -> int:
-        """The port the page got, 0 without a page."""
-        return self._front.http_port if self._front is not None else 0
-
-    @property
-    def listener_ports(self) -> tuple[int, ...]:
-        """The ports the listeners got."""
-        return self._front.ports if self._front is not None else ()
-
     def stop(self) -> None:
         """End `run` from any thread or signal handler."""
         self._asked_to_stop.set()
