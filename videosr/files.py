@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,8 +14,14 @@ from videosr.errors import OutputError
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes are not told apart there
+except ImportError:  # Windows
+    import msvcrt
+
     fcntl = None  # type: ignore[assignment]
+
+_PATIENCE = 2.0  # seconds
+_IN_USE = (5, 32)
+"""Windows' ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION."""
 
 
 def hold(path: Path) -> ExitStack:
@@ -29,7 +36,37 @@ def hold(path: Path) -> ExitStack:
         stack.callback(os.close, file)
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            _lock_first_byte(file)
         return stack.pop_all()
+
+
+def _lock_first_byte(file: int) -> None:
+    """Windows' lock: it is of bytes, which need not be there. Raises BlockingIOError: another process has it."""
+    try:
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # mypy looks at the system it runs on
+    except PermissionError as exc:
+        raise BlockingIOError(exc.errno, exc.strerror) from exc
+
+
+def move(path: Path, to: Path) -> None:
+    """Rename a closed file; what has the other name already is replaced.
+
+    Windows refuses that while anyone has one of the two open, as scanners for viruses and players of a playlist do for
+    an instant: there it is tried again for two seconds.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            path.replace(to)
+            return
+        except PermissionError as exc:
+            if getattr(exc, "winerror", None) not in _IN_USE or time.monotonic() > until:
+                raise
+        time.sleep(0.05)
 
 
 def write_atomically(path: Path, data: bytes, folder: Path | None = None) -> None:
@@ -67,7 +104,7 @@ def written(path: Path, temporary: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            move(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()

@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -117,8 +117,19 @@ def discard(output: Path) -> None:
     folder = folder_of(output)
     if folder.is_symlink() or not folder.is_dir():
         return
-    with suppress(OSError), hold(folder / "lock"):
-        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        _remove(folder, hold(folder / "lock"))
+
+
+def _remove(folder: Path, lock: ExitStack) -> None:
+    """Remove a journal that we hold, and let go of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    left = folder.exists()  # for Windows removes no file that is open, as the lock is
+    lock.close()
+    if left:
+        with suppress(OSError):  # another run may hold it by now
+            (folder / "lock").unlink()
+            folder.rmdir()
 
 
 class Finished(NamedTuple):
@@ -177,17 +188,15 @@ class Journal:
         except OSError as exc:
             raise OutputError.writing(output, exc) from exc
         except KeyboardInterrupt:
-            with suppress(OSError), hold(self.folder / "lock"):  # unless it is another run's
-                if not any(self.folder.glob("*.seg")):
-                    self._remove()
+            with suppress(OSError):  # unless it is another run's
+                self._lock = hold(self.folder / "lock")
+                self._let_go(keep=any(self.folder.glob("*.seg")))
             raise
         try:
             self._begin(json.loads(json.dumps(job)), replace)  # tuples are lists in a file
         except BaseException as exc:
             # Interrupted or out of disk before anything is finished: nothing for a next run.
-            if not isinstance(exc, UsageError) and not any(self.folder.glob("*.seg")):
-                self._remove()
-            self._lock.close()
+            self._let_go(keep=isinstance(exc, UsageError) or any(self.folder.glob("*.seg")))
             raise
 
     def _begin(self, job: dict[str, Any], replace: bool) -> None:
@@ -239,8 +248,11 @@ class Journal:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 
-    def _remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _let_go(self, *, keep: bool) -> None:
+        if keep:
+            self._lock.close()
+        else:
+            _remove(self.folder, self._lock)
 
     def void(self) -> None:
         """Keep nothing for a next run, however this one ends."""
@@ -257,9 +269,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if exc is None or self._void or not any(self.folder.glob("*.seg")):
-            self._remove()
-        self._lock.close()
+        self._let_go(keep=exc is not None and not self._void and any(self.folder.glob("*.seg")))
 
 
 def _sound(path: Path) -> bool:

@@ -13,6 +13,7 @@ from videosr.distributed.piece import Chunk, Made, MakePiece, Uncut, Unfit
 from videosr.distributed.plan import Piece, ahead, pieces
 from videosr.distributed.pool import Done, Failed, Frames, Outcome, Pool, Told
 from videosr.errors import InputError, OutputError, UsageError
+from videosr.files import move
 from videosr.film import Film
 from videosr.journal import Journal, segment_name
 from videosr.machine import cores
@@ -204,7 +205,7 @@ class _Head:
             try:
                 with part.open("rb+") as file:
                     os.fsync(file.fileno())
-                part.replace(path)
+                move(part, path)
             except OSError as exc:
                 raise OutputError.writing(path, exc) from exc
         try:

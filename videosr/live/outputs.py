@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from videosr.errors import OutputError, UsageError
+from videosr.files import move
 from videosr.frame import Frame, StreamInfo
 from videosr.live.ledger import Latency
 from videosr.live.queues import BoundedQueue, Closed
@@ -424,7 +425,8 @@ class HlsFolder:
             raise
         self._list(ended=ended)
         if segment.number >= KEPT and not self._segmenter.whole:
-            (folder / self._segment.format(segment.number - KEPT)).unlink(missing_ok=True)
+            with suppress(OSError):  # Windows removes none that a player has open; the next run will
+                (folder / self._segment.format(segment.number - KEPT)).unlink(missing_ok=True)
 
     def _list(self, *, ended: bool) -> None:
         self._write(self._path, self._segmenter.playlist(self._segment, ended=ended).encode())
@@ -438,7 +440,7 @@ class HlsFolder:
         beside = path.with_name(f".{path.name}.part")
         try:
             beside.write_bytes(data)
-            beside.replace(path)
+            move(beside, path)
         except OSError as exc:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)

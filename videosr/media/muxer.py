@@ -22,6 +22,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
+from videosr.files import move
 from videosr.media import dolby, immersive
 from videosr.media.boxes import set_created, since_1904
 from videosr.media.chapters import moved_chapters
@@ -139,7 +140,7 @@ def _publish(part: Path, target: Path, permit: Callable[[], None] | None) -> Non
         os.fsync(file.fileno())
     if permit is not None:
         permit()
-    part.replace(target)
+    move(part, target)
 
 
 class _Mux:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from videosr.errors import InputError, OutputError
+from videosr.files import move
 
 MAGIC = b"vsrseg01"
 END = b"vsrsend1"
@@ -140,7 +141,7 @@ class SegmentWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._part.replace(self.path)
+            move(self._part, self.path)
         except OSError as exc:
             raise OutputError.writing(self.path, exc) from exc
 
@@ -148,7 +149,8 @@ class SegmentWriter:
         """Leave nothing behind."""
         with contextlib.suppress(OSError):  # the write error that brought us here is the one to report
             self._file.close()
-        self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
 
 
 class Segment:
