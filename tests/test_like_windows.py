@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from clips import make_clip
 from videosr import files
 from videosr.files import move
 from videosr.journal import Journal
+from videosr.media.opening import heeding_signals
 
 HERE = Path(__file__).parent
 FAST = ("--preset", "ultrafast", "--model", "light-2x", "-q")
@@ -125,3 +127,19 @@ def test_a_file_that_stays_open_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(PermissionError):
         move(tmp_path / "part", tmp_path / "film.mkv")
     assert len(waits) == 2
+
+
+def test_opening_is_waited_for_in_slices(monkeypatch):
+    """On Windows a lock that is waited for without end is deaf to Ctrl-C."""
+    acquire, endless = threading.Condition.wait, []
+
+    def wait(self, timeout=None):
+        if threading.current_thread() is threading.main_thread() and timeout is None:
+            endless.append(sys._getframe(1).f_code.co_name)  # that of a thread's start is short
+        return acquire(self, timeout)
+
+    go = threading.Event()
+    threading.Timer(0.05, go.set).start()
+    monkeypatch.setattr(threading.Condition, "wait", wait)
+    assert heeding_signals(lambda: go.wait(60)) is True
+    assert "result" not in endless

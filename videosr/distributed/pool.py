@@ -27,6 +27,8 @@ from videosr.errors import VideosrError
 PATIENCE = 10.0
 """Seconds that workers have to put things in order when a run is interrupted."""
 _EVERY = 0.2  # seconds between two words on progress
+_NO_CTRL_C = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""What does on Windows what `_signals_blocked` does elsewhere."""
 
 
 class Job(Protocol):
@@ -122,7 +124,7 @@ class Pool:
         while len(at) < self.size and begin():
             pass
         while at:
-            worker, outcome = self._messages.get()
+            worker, outcome = self._message()
             if worker not in at:  # ended while it had nothing to do
                 idle.remove(worker)
                 self._workers.remove(worker)
@@ -137,6 +139,14 @@ class Pool:
                 del at[worker]
                 idle.append(worker)
             begin()
+
+    def _message(self) -> tuple[_Worker, Outcome | None]:
+        """The next one; waits in slices, for on Windows a signal reaches Python only between them."""
+        while True:
+            try:
+                return self._messages.get(timeout=_EVERY)
+            except queue.Empty:
+                continue
 
     def _start(self) -> _Worker:
         worker = _Worker(self._messages)
@@ -161,7 +171,9 @@ class _Worker:
     def __init__(self, messages: queue.Queue[tuple[_Worker, Outcome | None]]) -> None:
         command = [sys.executable, "-m", "videosr.distributed.pool"]
         with _signals_blocked():
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, creationflags=_NO_CTRL_C
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
@@ -180,7 +192,8 @@ class _Worker:
             self._messages.put((self, None))
 
     def give(self, job: Job) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died, which `_listen` will find out
+        # It has died, which `_listen` will find out. Windows calls that an invalid argument.
+        with contextlib.suppress(OSError):
             pickle.dump(job, self._in)
             self._in.flush()
 
@@ -247,7 +260,7 @@ def _work() -> None:
             with sending:
                 pickle.dump(outcome, out)
                 out.flush()
-        except BrokenPipeError:
+        except OSError:  # the parent has gone; Windows calls that an invalid argument
             os._exit(1)
 
     while True:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 _NAME = "videosr-open"
+_POLL = 0.2  # seconds
 
 
 def heeding_signals[T](work: Callable[[], T]) -> T:
@@ -23,6 +24,8 @@ def heeding_signals[T](work: Callable[[], T]) -> T:
             done.set_exception(exc)
 
     threading.Thread(target=run, daemon=True, name=_NAME).start()
+    while not wait([done], _POLL).done:  # in slices: on Windows a signal reaches Python only between them
+        pass
     return done.result()
 
 
