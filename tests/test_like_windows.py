@@ -10,7 +10,10 @@ import pytest
 from clips import make_clip
 
 from videosr import files
+from videosr.batch.inputs import find
+from videosr.batch.jobs import Try
 from videosr.files import move
+from videosr.film import TranscodeOptions
 from videosr.journal import Journal
 from videosr.media.opening import heeding_signals
 
@@ -143,3 +146,21 @@ def test_opening_is_waited_for_in_slices(monkeypatch):
     monkeypatch.setattr(threading.Condition, "wait", wait)
     assert heeding_signals(lambda: go.wait(60)) is True
     assert "result" not in endless
+
+
+def test_what_a_few_frames_take_is_measured_by_a_clock_that_moves(tmp_path, monkeypatch):
+    """That of `time.monotonic` moves 64 times a second on Windows, up to Python 3.12."""
+    clip = make_clip(tmp_path / "clip.mkv", frames=3)
+    monkeypatch.setattr("time.monotonic", lambda: 1.0)
+    for suffix in (".mkv", ".png"):
+        made = Try(clip, suffix, TranscodeOptions(), 1 if suffix == ".png" else 3)(lambda value: None)
+        assert made is not None
+        assert made.pixels_per_second > 0
+
+
+def test_the_folders_that_windows_keeps_on_each_disk_are_left_alone(tmp_path):
+    for name in ("films", "$RECYCLE.BIN", "System Volume Information"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mkv").write_bytes(b"film")
+    found = find([str(tmp_path)], tmp_path / "out", "mkv")
+    assert [str(item.output) for item in found.items] == [str(Path("films", "a.mkv"))]

@@ -32,6 +32,8 @@ PICTURE_SUFFIXES = frozenset({
 })  # fmt: skip
 """What is taken for a picture where pictures are made: more than can be written."""
 LISTS = frozenset({".txt", ".m3u", ".m3u8"})
+_WINDOWS_OWN = frozenset({"$recycle.bin", "system volume information"})
+"""Folders that Windows keeps on every disk and hides: of what was deleted, and one that nobody may look into."""
 
 
 @dataclass(slots=True)
@@ -124,8 +126,8 @@ class _Search:
         """A folder and all below it, with their files: nothing hidden, nor what is behind links to folders."""
         for parent, folders, files in os.walk(folder, onerror=self._unreadable):
             here = Path(parent)
-            folders[:] = sorted(f for f in folders if not f.startswith(".") and _real(here / f) != self._out)
-            yield here, [here / name for name in sorted(files) if not name.startswith(".")]
+            folders[:] = sorted(f for f in folders if not _is_hidden(f) and _real(here / f) != self._out)
+            yield here, [here / name for name in sorted(files) if not _is_hidden(name)]
 
     def _unreadable(self, exc: OSError) -> None:
         problem = InputError(f"{exc.filename}: cannot be looked into: {exc.strerror}")
@@ -168,7 +170,8 @@ class _Search:
             if not entry or entry.startswith("#"):
                 continue
             path = base / entry
-            inside = not Path(entry).is_absolute() and ".." not in Path(entry).parts
+            # An anchor rather than an absolute path: on Windows `\films\a.avi` has one, and is not absolute.
+            inside = not Path(entry).anchor and ".." not in Path(entry).parts
             below = Path(entry) if inside else Path(path.name)
             if path.is_dir():
                 self._folder(path, below)
@@ -193,6 +196,11 @@ class _Search:
             return
         self._seen.add(real)
         self.pairs.append((path, below))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether the name of a file or folder says that it is not for its user's eyes."""
+    return name.startswith(".") or name.casefold() in _WINDOWS_OWN
 
 
 def _real(path: Path) -> Path:

@@ -14,6 +14,7 @@ from videosr.batch.ledger import Known, Verdict, judge
 from videosr.distributed.cluster import RayCrew
 from videosr.distributed.pool import frames_told
 from videosr.errors import InputError, OutputError, UsageError, VideosrError
+from videosr.files import move
 from videosr.film import TranscodeOptions, expected_frames
 from videosr.journal import discard, fingerprint, stored
 from videosr.media.checks.verify import verify
@@ -176,7 +177,7 @@ class Check:
             return
         failed = self.output.with_name(f"{self.output.stem}.failed{self.output.suffix}")
         try:
-            self.output.replace(failed)
+            move(self.output, failed)
         except OSError as exc:
             raise OutputError.writing(failed, exc) from exc
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -276,7 +277,7 @@ class _Watch(Progress):
 
     def frames(self, done: int) -> None:
         self._frames(done)
-        self.first = self.first or time.monotonic()
+        self.first = self.first or time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +293,9 @@ class Try:
         """Try; None if a film has but one frame."""
         with tempfile.TemporaryDirectory(prefix="videosr-") as folder:
             output = Path(folder) / f"try{self.suffix}"
-            watch, begun = _Watch(self.source.name, tell), time.monotonic()
+            watch, begun = _Watch(self.source.name, tell), time.perf_counter()
             result = transcode(self.source, output, replace(self.options, frames=self.frames), watch)
-            ended, pixels = time.monotonic(), result.width * result.height
+            ended, pixels = time.perf_counter(), result.width * result.height
             if container_format(output) == "image":
                 return Measured(pixels / (ended - begun), 8 * output.stat().st_size / pixels, begins=0.0)
             seconds = ended - watch.first

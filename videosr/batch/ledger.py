@@ -165,7 +165,9 @@ class Ledger:
         self._path = home / _FILE
         self.known = read(folder)
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)
+            # Windows has no O_NOFOLLOW, but without its O_BINARY would write other line ends.
+            kind = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | kind, 0o644)
             if os.lseek(self._file, 0, os.SEEK_END):
                 os.lseek(self._file, -1, os.SEEK_END)
                 if os.read(self._file, 1) != b"\n":
