@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from clips import make_clip
 
-from videosr import files
+from videosr import errors, files
 from videosr.batch.inputs import find
 from videosr.batch.jobs import Try
 from videosr.files import move
@@ -164,3 +164,12 @@ def test_the_folders_that_windows_keeps_on_each_disk_are_left_alone(tmp_path):
         (tmp_path / name / "a.mkv").write_bytes(b"film")
     found = find([str(tmp_path)], tmp_path / "out", "mkv")
     assert [str(item.output) for item in found.items] == [str(Path("films", "a.mkv"))]
+
+
+def test_commands_are_told_as_the_shell_takes_them(monkeypatch):
+    assert errors.quoted("a b.mkv") == "'a b.mkv'"
+    monkeypatch.setattr(errors.sys, "platform", "win32")
+    assert errors.quoted(r"C:\My films\a.mkv") == r'"C:\My films\a.mkv"'
+    assert errors.remedy("serve") == (
+        r"in videosr" + "'" + r's folder: .uv\Scripts\uv run --extra serve videosr ..., or pip install ".[serve]"'
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -27,7 +26,7 @@ from videosr.cli_evaluate import evaluate
 from videosr.cli_options import Device, FileName, framerate_option, ray_option, transcode_options, wanted
 from videosr.cli_serve import serve
 from videosr.engines.choice import AUTO, has_gpu
-from videosr.errors import MissingExtraError, UsageError, VideosrError, one_line
+from videosr.errors import MissingExtraError, UsageError, VideosrError, one_line, quoted
 from videosr.losses import picture_losses
 from videosr.media.containers import IMAGES, container_format
 from videosr.media.opening import under_way
@@ -106,8 +105,8 @@ def upscale(
     progress = Progress(source.name, as_json=as_json, quiet=quiet)
     try:
         if output.name == "-" or output.suffix.lower() in RAW:
-            serve = f"videosr serve {shlex.quote(str(source))} -o -"
-            to = "| ..." if output.name == "-" else f"> {shlex.quote(str(output))}"
+            serve = f"videosr serve {quoted(str(source))} -o -"
+            to = "| ..." if output.name == "-" else f"> {quoted(str(output))}"
             raise UsageError(f"{output}: upscale writes whole files; for raw video (y4m): {serve} {to}")
         numbered = Numbered.of(output) if output.suffix.lower() in IMAGES else None
         request = replace(wanted(**options), framerate=framerate)
@@ -255,8 +254,8 @@ def train(config: Path, resume: bool, device: str | None) -> None:
     with _extra("videosr train", "train"):
         from videosr.training import run
     best = run(config, resume=resume, device=device, say=click.echo)
-    made = shlex.quote(str(best.with_suffix(".onnx")))
-    _say(f"the best weights: {best}; to use them: videosr export {shlex.quote(str(best))} -o {made}")
+    made = quoted(str(best.with_suffix(".onnx")))
+    _say(f"the best weights: {best}; to use them: videosr export {quoted(str(best))} -o {made}")
 
 
 @cli.command()

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
+import sys
 import unicodedata
 from typing import Self
 
@@ -87,7 +89,13 @@ class EngineError(VideosrError, RuntimeError):
 
 def remedy(extra: str) -> str:
     """How to get what an extra brings, by either of README's ways: videosr is on no package index."""
-    return f"in videosr's folder: .uv/bin/uv run --extra {extra} videosr ..., or pip install '.[{extra}]'"
+    uv = r".uv\Scripts\uv" if sys.platform == "win32" else ".uv/bin/uv"
+    return f"in videosr's folder: {uv} run --extra {extra} videosr ..., or pip install {quoted(f'.[{extra}]')}"
+
+
+def quoted(text: str) -> str:
+    """A word of a command that is printed for people, as their shell has to be given it."""
+    return f'"{text}"' if sys.platform == "win32" else shlex.quote(text)  # no name there has a quotation mark
 
 
 class MissingExtraError(VideosrError, ImportError):

@@ -7,12 +7,13 @@ film. ISO/IEC 13818-1, 2.5.3; substreams of private_stream_1 as in FFmpeg's `mpe
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
+
+from videosr.errors import quoted
 
 PROBED = 5_000_000
 """Bytes that FFmpeg looks at (`probesize`)."""
@@ -48,7 +49,7 @@ def unseen(path: str, seen: Iterable[int]) -> list[str]:
         seen: ids of the streams that it has found.
     """
     late = sorted(_known(path).keys() - set(seen))
-    remedy = f"ffmpeg -fflags +genpts -probesize 2G -analyzeduration 2G -i {shlex.quote(path)} -map 0 -c copy whole.mkv"
+    remedy = f"ffmpeg -fflags +genpts -probesize 2G -analyzeduration 2G -i {quoted(path)} -map 0 -c copy whole.mkv"
     return [f"stream 0x{i:x} ({_kind(i)}): begins too late to be found: upscale what `{remedy}` makes" for i in late]
 
 

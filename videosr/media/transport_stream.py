@@ -8,7 +8,6 @@ the starts of all packets are looked at here (ISO/IEC 13818-1, 2.4.3), and FFmpe
 from __future__ import annotations
 
 import io
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +20,7 @@ import av
 import av.error
 import numpy as np
 
+from videosr.errors import quoted
 from videosr.frame import Array
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def unseen(path: str, streams: StreamContainer) -> list[str]:
         streams: that it has found.
     """
     known = {s.id for s in streams}
-    remedy = f"ffmpeg -probesize 2G -analyzeduration 2G -i {shlex.quote(path)} -map 0 -c copy whole.mkv"
+    remedy = f"ffmpeg -probesize 2G -analyzeduration 2G -i {quoted(path)} -map 0 -c copy whole.mkv"
     return [
         f"stream 0x{pid:x} ({kinds[pid]}): begins too late to be found: upscale what `{remedy}` makes"
         for pid, byte in sorted(_starts(path, every=SPARSE).items())
