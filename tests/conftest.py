@@ -83,7 +83,8 @@ def videosr(monkeypatch, capfd):
     from videosr.cli import main
 
     def run(*arguments: object) -> Outcome:
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        kinds = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        handlers = {kind: signal.getsignal(kind) for kind in kinds}
         monkeypatch.setattr("sys.argv", ["videosr", *map(str, arguments)])
         try:
             with pytest.raises(SystemExit) as exit:

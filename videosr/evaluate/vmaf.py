@@ -86,7 +86,7 @@ class Vmaf:
         self._drain()
         self._free()
         try:
-            pooled = json.loads(self._log.read_text())["pooled_metrics"]
+            pooled = json.loads(self._log.read_text(encoding="utf-8"))["pooled_metrics"]
             return float(pooled["vmaf"]["mean"]), float(pooled["vmaf_neg"]["mean"])
         except (OSError, ValueError, KeyError) as exc:
             raise EngineError(f"libvmaf did not say what it measured: {exc}") from exc
