@@ -133,9 +133,10 @@ def with_products(path, target, limit):
     widest=st.sampled_from([32, 48, 64, 400]),
     count=st.integers(1, 4),
     format=st.sampled_from(["yuv420p", "yuv444p10le", "yuv411p", "gray"]),
+    siting=st.sampled_from([Siting.LEFT, Siting.TOPLEFT]),
 )
-def test_strips_are_the_same_bits_wherever_they_begin(engine, height, width, widest, count, format):
-    same_bits(engine, height, width, widest, count, format)
+def test_strips_are_the_same_bits_wherever_they_begin(engine, height, width, widest, count, format, siting):
+    same_bits(engine, height, width, widest, count, format, siting)
 
 
 @settings(max_examples=15)
@@ -144,8 +145,8 @@ def test_strips_of_gated_blocks_are_too(stream, height, width, widest):
     same_bits(stream, height, width, widest, 2, "yuv420p")
 
 
-def same_bits(engine, height, width, widest, count, format):
-    source = picture(height, width, format)
+def same_bits(engine, height, width, widest, count, format, siting=Siting.LEFT):
+    source = picture(height, width, format, replace(LEFT, siting=siting))
     frames = [planes_of(source, seed) for seed in range(count)]
     results = []
     for columns in (4096, widest):
@@ -345,7 +346,8 @@ def test_eight_results_of_a_filter_are_made_with_fourteen_products():
 
 def test_what_the_kernels_do_not_make_openvino_makes(kernels, paragon):
     engine = load(paragon.deploy, "native", threads=1)
-    for siting, runner in ((Siting.LEFT, NativeRunner), (Siting.TOPLEFT, StripRunner)):
+    sitings = {Siting.LEFT: NativeRunner, Siting.TOPLEFT: NativeRunner, Siting.BOTTOMLEFT: StripRunner}
+    for siting, runner in sitings.items():
         source = picture(30, 41, "yuv420p", replace(LEFT, siting=siting))
         assert isinstance(engine.planar(source, target_of(source, 2), 4), runner)
 

@@ -77,7 +77,7 @@ class Taps(Structure):
 class Part(Structure):
     """`struct part`."""
 
-    _fields_ = [("sample", c_int32), ("output", c_int32), ("column", c_int32)]
+    _fields_ = [("sample", c_int32), ("output", c_int32), ("row", c_int32), ("column", c_int32)]
 
 
 class Target(Structure):

@@ -113,7 +113,7 @@ class NativeRunner(PlanarRunner):
         if apart:
             ways = enlargements(source, target, layers.scale)
             self._chroma = native.Taps.of(*(upsampling_taps(int(factor), offset)[1] for factor, offset in ways))
-        rim = layers.reach + max((abs(column) for _, _, column in _parts(packed)), default=0)
+        rim = layers.reach + max((abs(column) for *_, column in _parts(packed)), default=0)
         self._columns, self._starts = strips(source.width, rim)
         self.in_flight = 1 + -(-threads // len(self._starts))
 
@@ -218,20 +218,23 @@ class NativeRunner(PlanarRunner):
         parts = _parts(self._packed)
         target.parts = len(parts)
         for place, part in zip(target.part, parts, strict=False):
-            place.sample, place.output, place.column = part
+            place.sample, place.output, place.row, place.column = part
         return target
 
 
 def able(source: Picture, target: Picture, scale: int, *, apart: bool) -> bool:
     """Whether the kernels make planes of these formats, given that `emission.supported` says so too.
 
-    Not where a sample of chroma is made of rows of neighbours above or below, nor where a plane is enlarged more than
-    eight times.
+    Not where a sample of chroma is made of rows of neighbours below, nor where a plane is enlarged more than eight
+    times.
     """
     if apart:
         return all(f.denominator == 1 and f <= native.MAX_PHASES for f, _ in enlargements(source, target, scale))
     plan = emission(target, scale, colour_planes(target.format))
-    return plan.gather is None or (plan.gather.shape[2] == 1 and plan.gather.shape[1] <= native.MAX_PARTS)
+    if plan.gather is None:
+        return True
+    above, parts, rows = plan.before[0], *plan.gather.shape[1:3]
+    return above == rows - 1 <= 1 and parts <= native.MAX_PARTS
 
 
 def strips(width: int, rim: int) -> tuple[int, list[int]]:
@@ -241,13 +244,13 @@ def strips(width: int, rim: int) -> tuple[int, list[int]]:
     return columns, list(range(0, width, columns - 2 * rim))
 
 
-def _parts(packed: Packed) -> list[tuple[int, int, int]]:
-    """(sample, output, column) of each part that samples are sums of; none where each output is a sample."""
+def _parts(packed: Packed) -> list[tuple[int, int, int, int]]:
+    """(sample, output, row, column) of each part that samples are sums of; none where each output is a sample."""
     plan = packed.plan
     if plan.gather is None:
         return []
-    found = np.argwhere(plan.gather[:, :, 0])
-    return [(int(sample), int(output), int(column) - plan.before[1]) for sample, output, column in found]
+    above, left = plan.before
+    return [(s, output, row - above, column - left) for s, output, row, column in np.argwhere(plan.gather).tolist()]
 
 
 def _rows(plane: Array) -> Array:

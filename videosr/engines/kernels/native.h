@@ -48,9 +48,9 @@ struct network {
     float limit; /* of the products in gated blocks; 0: blocks are Nano blocks */
 };
 
-/* A sample is the sum of its parts: outputs of its own pixel and of neighbours in the row. */
+/* A sample is the sum of its parts: outputs of its own pixel and of neighbours in the row and, `row` -1, in that above. */
 struct part {
-    int32_t sample, output, column;
+    int32_t sample, output, row, column;
 };
 
 /* Planes that the network makes. A pixel owns `down` by `across` samples of each, in that order, plane by plane. */

@@ -36,6 +36,13 @@ INLINE float *at(const struct ring *ring, int i) {
 /* How many rows a block sees above and below its own. */
 INLINE int reach_of_block(const struct network *net) { return net->limit > 0 ? 4 : 1; }
 
+/* Rows that are made above the picture: a step's, where parts of its samples come from there. */
+INLINE int made_above(const struct target *target) {
+    for (int i = 0; i < target->parts; i++)
+        if (target->part[i].row) return ROWS;
+    return 0;
+}
+
 /* Columns on each side of a strip that are not finished. */
 static int FUNCTION(rim)(const struct network *net, const struct target *target) {
     int most = 0;
@@ -121,6 +128,7 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     const int C = net->channels, blocks = net->blocks, E = net->outputs, step = reach_of_block(net);
     const int wide = (net->limit > 0 ? 4 : 2) * C, reach = step * blocks + 4;
     const int rows = still->planes[0].rows, width = still->planes[0].columns, rim = FUNCTION(rim)(net, target);
+    const int above = made_above(target);
     const ptrdiff_t pitch = columns + 2 * RIM;
     const int valid = first + columns - 2 * rim > width ? width - first : columns - 2 * rim;
     int samples = 0;
@@ -129,7 +137,7 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     /* Every ring holds the rows that are read in a step of two rows, and those that are written. */
     struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, reach + TAPS};
     struct ring features[MAX_BLOCKS + 1], wider[MAX_BLOCKS];
-    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + TAPS * C + ROWS * E + samples);
+    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + TAPS * C + (1 + ROWS) * E + samples);
     const ptrdiff_t room = columns + 24;
     total += 2 * PART * wide + 4 * LINES * room;
     for (int b = 0; b <= blocks; b++) {
@@ -148,7 +156,7 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
         if (b < blocks) wider[b].memory = TAKE(pitch * wide * 4);
     }
     float *spread = TAKE(2 * PART * wide), *transformed = TAKE(pitch * TAPS * C) + RIM;
-    float *codes = TAKE(pitch * ROWS * E) + RIM;
+    float *before = TAKE(pitch * (1 + ROWS) * E) + RIM, *codes = before + pitch * E; /* the row above those of a step */
     float *summed = TAKE(pitch * samples) + RIM;
     struct lines lines[2][2]; /* of the picture that the detail path sees, and of the other one */
     for (int i = 0; i < 4; i++) lines[i / 2][i % 2] = lines_of(TAKE(LINES * room), room);
@@ -158,15 +166,16 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     float sum = 0;
     /* Step i brings the picture's rows i - reach and the one below in; row n of a layer is made of rows around n of the
        layer before, so every layer is a row behind (a gated block four), and begins with as many rows more. In every
-       fourth step eight rows come out, the last of them 2 reach before the last that came in. */
-    for (int i = 0, row = -ROWS; row + ROWS < rows; i += 2) {
+       fourth step eight rows come out, the last of them 2 reach before the last that came in. With rows above the
+       picture, all of this begins as many higher. */
+    for (int i = 0, row = -ROWS - above; row + ROWS < rows; i += 2) {
         for (int k = i; k < i + 2; k++) {
-            components(average, net->colours, taps, k - reach, first - rim, columns, lines[0], at(&in, k), pitch);
+            components(average, net->colours, taps, k - reach - above, first - rim, columns, lines[0], at(&in, k), pitch);
             if (still == average)
                 memcpy(at(&base, k), at(&in, k), sizeof(float) * (size_t)(pitch * base.channels - RIM));
             else
-                components(still, net->base_colours, taps, k - reach, first - rim, columns, lines[1], at(&base, k),
-                           pitch);
+                components(still, net->base_colours, taps, k - reach - above, first - rim, columns, lines[1],
+                           at(&base, k), pitch);
         }
         const float *w = net->weights;
         int n = i - 1; /* the first of the two rows that a layer makes */
@@ -181,7 +190,8 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
         }
         n -= TAPS - 5; /* the last of these rows is n + 1 now, and three above the first result belong to it */
         if (n < reach || (n - reach) % ROWS) continue;
-        row = n - reach;
+        row = n - reach - above;
+        if (above) memcpy(before, codes + (ROWS - 1) * pitch * E, sizeof(float) * (size_t)(pitch * E - RIM));
         for (int t = 0; t < TAPS; t++) r[t] = at(&features[blocks], n - 3 + t);
         transform(r, pitch, C, transformed, columns);
         tail(transformed, pitch, C, w + E, w, codes, pitch * E, E, columns);
@@ -189,13 +199,14 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
         for (int k = 0; k < ROWS && row + k < rows; k++) {
             for (int t = 0; t < 3; t++) r[t] = at(&base, n + k - 1 + t);
             add_3x3(r, pitch, net->base_colours, w, codes + k * pitch * E, E, columns);
+            if (row + k < 0) continue;
             const float *made = codes + k * pitch * E;
             if (target->parts) {
                 memset(summed, 0, sizeof(float) * (size_t)(pitch * samples - RIM));
                 for (int i = 0; i < target->parts; i++) {
                     const struct part *part = &target->part[i];
                     float *to = summed + part->sample * pitch;
-                    const float *from = made + part->output * pitch + part->column;
+                    const float *from = made + (part->row * E + part->output) * pitch + part->column;
                     for (int x = rim; x < columns - rim; x++) to[x] += from[x];
                 }
                 made = summed;
