@@ -231,10 +231,8 @@ def able(source: Picture, target: Picture, scale: int, *, apart: bool) -> bool:
     if apart:
         return all(f.denominator == 1 and f <= native.MAX_PHASES for f, _ in enlargements(source, target, scale))
     plan = emission(target, scale, colour_planes(target.format))
-    if plan.gather is None:
-        return True
-    above, parts, rows = plan.before[0], *plan.gather.shape[1:3]
-    return above == rows - 1 <= 1 and parts <= native.MAX_PARTS
+    gather, above = plan.gather, plan.before[0]
+    return gather is None or (gather.shape[2] == 1 + above <= 2 and gather.shape[1] <= native.MAX_PARTS)
 
 
 def strips(width: int, rim: int) -> tuple[int, list[int]]:
