@@ -48,7 +48,8 @@ struct network {
     float limit; /* of the products in gated blocks; 0: blocks are Nano blocks */
 };
 
-/* A sample is the sum of its parts: outputs of its own pixel and of neighbours in the row and, `row` -1, in that above. */
+/* A sample is the sum of its parts: outputs of its own pixel and of neighbours in the row or, with `row` -1, in the row
+   above. */
 struct part {
     int32_t sample, output, row, column;
 };

@@ -137,7 +137,8 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
     /* Every ring holds the rows that are read in a step of two rows, and those that are written. */
     struct ring in = {NULL, pitch, net->colours, 4}, base = {NULL, pitch, net->base_colours, reach + TAPS};
     struct ring features[MAX_BLOCKS + 1], wider[MAX_BLOCKS];
-    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + TAPS * C + (1 + ROWS) * E + samples);
+    ptrdiff_t total = pitch * (in.slots * in.channels + base.slots * base.channels + samples);
+    total += pitch * (TAPS * C + (1 + ROWS) * E);
     const ptrdiff_t room = columns + 24;
     total += 2 * PART * wide + 4 * LINES * room;
     for (int b = 0; b <= blocks; b++) {
@@ -170,7 +171,8 @@ int FUNCTION(strip)(const struct network *net, const struct picture *still, cons
        picture, all of this begins as many higher. */
     for (int i = 0, row = -ROWS - above; row + ROWS < rows; i += 2) {
         for (int k = i; k < i + 2; k++) {
-            components(average, net->colours, taps, k - reach - above, first - rim, columns, lines[0], at(&in, k), pitch);
+            components(average, net->colours, taps, k - reach - above, first - rim, columns, lines[0], at(&in, k),
+                       pitch);
             if (still == average)
                 memcpy(at(&base, k), at(&in, k), sizeof(float) * (size_t)(pitch * base.channels - RIM));
             else
