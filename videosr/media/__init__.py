@@ -4,8 +4,8 @@ Begin with `source` and `decoder` for the way in, with `encoder` and `muxer` for
 know one thing that these, or what stands over them, need:
 
     in, a file      source: program_stream, transport_stream, limits
-                    decoder: pictures (decoders, sidedata, cropping, avi, nvdec, planes), joined, undated, clock,
-                    fields (repeats), deinterlace, colorinfo
+                    decoder: pictures (decoders, tail, sidedata, cropping, avi, nvdec, planes), joined, undated,
+                    clock, fields (repeats), deinterlace, colorinfo
                     made alike: orientation, conform, rescale, resize
     out, a file     encoder: codecs, encoders, riders, nvenc, segments
                     muxer: template, boxes, copies, convert (audio_format, resample, cues), part (timecode), chapters,

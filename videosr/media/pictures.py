@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from videosr.media.source import Disk, fraction, open_input, plausible_rate, vid
 from videosr.media.stills import heif
 from videosr.media.stills.jpegs import CODECS, STRICT, Concealing
 from videosr.media.stills.numbered import Numbered
+from videosr.media.tail import Tail
 
 HELD_FRAMES = 8
 HELD_BYTES = 64 * 2**20
@@ -335,6 +336,7 @@ class Pictures:
         packets, times = self.clock.demux(self.container, self.stream), PictureTimes(self.container)
         reached = number = 0
         file: Path | None = None  # of a numbered picture
+        tail = None if self._certain or self.on_device else Tail()
         self._sars.clear()
         while True:
             try:
@@ -358,7 +360,12 @@ class Pictures:
                 if self.numbered is not None:
                     file = self.numbered.at(packet.pts or 0)
             try:
-                for picture in self._decoded(None if flushing else packet):
+                pictures = self._decoded(None if flushing else packet, tail)
+                if flushing and tail is not None and tail.is_torn(self._context):
+                    self.bad_packets += 1
+                    return
+                for picture in pictures:
+                    picture = self.cropping.of(picture)
                     times.correct(picture)
                     yield picture
             except av.error.EOFError:
@@ -380,10 +387,12 @@ class Pictures:
             if flushing:
                 return
 
-    def _decoded(self, packet: av.Packet[Any] | None) -> Iterable[av.VideoFrame]:
-        """The frames that come of a packet, and perhaps of earlier ones."""
+    def _decoded(self, packet: av.Packet[Any] | None, tail: Tail | None) -> Sequence[av.VideoFrame]:
+        """The frames that come of a packet, and perhaps of earlier ones; not cropped yet."""
         if packet is not None:
             packet = self.side_data.expect(packet)
+            if tail is not None:
+                tail.put(packet)
         try:
             frames = self._context.decode(packet)
         except av.error.InvalidDataError:
@@ -394,7 +403,9 @@ class Pictures:
             sar = self._decoders_sar()
             if not self._sars or self._sars[-1][1] != sar:
                 self._sars.append((packet.opaque, sar))
-        return map(self.cropping.of, frames)
+        if tail is not None:
+            tail.gave(frames)
+        return frames
 
 
 def check_refused(path: str | os.PathLike[str], index: int, most: int) -> None:

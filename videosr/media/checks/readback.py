@@ -29,7 +29,11 @@ from videosr.media.riders import RIDERS, as_written
 from videosr.media.sidedata import FrameSideData
 from videosr.media.source import coded_display_matrix, fraction, last_duration, open_input, unpack_matrix
 from videosr.media.stills.tiffs import is_premultiplied
+from videosr.media.tail import Tail
 from videosr.media.undated import LEADING, times_before
+
+THREADS = 0
+"""Decoder threads at first; FFmpeg chooses how many."""
 
 
 @dataclass(slots=True)
@@ -107,7 +111,7 @@ def read_file(
         shown: leave out the sound that an edit list hides (`copies.is_hidden`).
     """
     with open_input(path) as container:
-        file = _read_video(container, index, 0, like, parity)
+        file = _read_video(container, index, THREADS, like, parity)
     if file.errors or file.corrupt:
         with open_input(path) as container:
             file = _read_video(container, index, 1, like, parity)
@@ -162,9 +166,12 @@ def _read_video(
     cropping, side_data = Cropping(context), FrameSideData(context)
     file.cropped = cropping.edges
     times = PictureTimes(container)
+    tail = None if threads == 1 else Tail()
     for packet in chain(_packets(container, [stream], file), [None]):
         if packet is not None:
             packet = side_data.expect(packet)
+            if tail is not None and packet.size:
+                tail.put(packet)
         try:
             frames = decoder.decode(packet if packet is not None and packet.size else None)
         except av.error.EOFError:
@@ -172,11 +179,15 @@ def _read_video(
         except av.error.FFmpegError:
             file.errors += 1
             continue
+        if tail is not None:
+            tail.gave(frames)
         for frame in map(cropping.of, frames):
             now = fraction(context.sample_aspect_ratio) or Fraction(1)  # of the decoder: perhaps of a later frame
             shape = shape or now
             times.correct(frame)
             _note_frame(file, frame, side_data.of(frame), alike=now == shape)
+    if tail is not None and tail.is_torn(decoder):
+        file.errors += 1
     undated = next((n for n, time in enumerate(file.pts) if time is not None), 0)
     if undated <= LEADING and (first := file.pts[undated] if file.pts else None) is not None:
         file.pts[:undated] = times_before(first, file.durations[:undated])
