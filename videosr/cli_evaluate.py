@@ -31,7 +31,12 @@ class Candidate:
 
 
 def candidates(
-    models: Iterable[str], temporal: str = "adaptive", scale: int | None = None, *, tta: bool = False
+    models: Iterable[str],
+    temporal: str = "adaptive",
+    scale: int | None = None,
+    *,
+    sharpen: float = 0.0,
+    tta: bool = False,
 ) -> tuple[int, list[Candidate]]:
     """Bicubic and the named networks, and their common scale.
 
@@ -39,7 +44,8 @@ def candidates(
         models: shipped names or network files; "bicubic" may be among them.
         temporal: mode of temporal reuse on video.
         scale: of bicubic where no network says it; 2 by default.
-        tta: see `UpscaleOptions`.
+        sharpen: see `UpscaleOptions`; on video.
+        tta: see there.
 
     Raises:
         UsageError: the networks' scales differ from one another or from `scale`.
@@ -51,7 +57,9 @@ def candidates(
     from videosr.temporal import Mode
     from videosr.upscaler import Upscaler
 
-    options = [UpscaleOptions(model=m, temporal=Mode(temporal), tta=tta) for m in models if m != BICUBIC]
+    options = [
+        UpscaleOptions(model=m, temporal=Mode(temporal), sharpen=sharpen, tta=tta) for m in models if m != BICUBIC
+    ]
     networks = [(o, Upscaler(o)) for o in options]
     scales = {u.scale for _, u in networks} | ({scale} if scale else set())
     if len(scales) > 1:
@@ -124,6 +132,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @click.option(
     "--temporal", type=click.Choice(["off", "ema", "adaptive"]), default="adaptive", help="On clips, as in upscale."
 )
+@click.option("--sharpen", type=click.FloatRange(0, 1), default=0.0, help="On clips, as in upscale.")
 @click.option("--tta", is_flag=True, help="As in upscale.")
 @click.option(
     "--perceptual", callback=_names, metavar="NAME,...", help="On images: lpips, dists, topiq, ssim-c; needs pyiqa."
@@ -138,6 +147,7 @@ def evaluate(
     frames: int | None,
     sequence: bool,
     temporal: str,
+    sharpen: float,
     tta: bool,
     perceptual: list[str],
     as_json: bool,
@@ -160,10 +170,13 @@ def evaluate(
     folders = [source for source in sources if source.is_dir() and not sequence]
     if len(folders) == len(sources) and (crfs or frames):
         raise UsageError("--crf and --frames are for clips, and no source is one; with --sequence a folder is")
+    if len(folders) == len(sources) and sharpen:
+        raise UsageError("--sharpen is for clips, and no source is one; with --sequence a folder is")
     if not folders and (lr or perceptual):
         raise UsageError("--lr and --perceptual are for folders of images, and no source is one")
     further = Perceptual(perceptual) if perceptual else None
-    common, found = candidates(models or (() if scale else registry.DEFAULTS[2]), temporal, scale, tta=tta)
+    asked = models or (() if scale else registry.DEFAULTS[2])
+    common, found = candidates(asked, temporal, scale, sharpen=sharpen, tta=tta)
     # What is wrong with the last source is to be said before hours of measuring, not in place of their results.
     originals = {source: Reference(source, common, frames) for source in sources if source not in folders}
     for folder in folders:

@@ -66,6 +66,7 @@ class BitRate(click.ParamType[int]):
     help="A shipped network (see videosr upscale --list-models), or an ONNX file.",
 )
 @click.option("--temporal", type=click.Choice(["off", "ema", "adaptive"]), default="adaptive", help="As in upscale.")
+@click.option("--sharpen", type=click.FloatRange(0, 1), default=0.0, help="As in upscale.")
 @click.option(
     "--latency",
     type=Seconds(),
@@ -112,6 +113,7 @@ def serve(
     outputs: tuple[str, ...],
     model: str | None,
     temporal: str,
+    sharpen: float,
     latency: float,
     paced: bool | None,
     steps: bool,
@@ -155,7 +157,9 @@ def serve(
     targets = {"targets": tuple(parse_target(text) for text in outputs)} if outputs else {}
     options = ServeOptions(
         source=SourceSpec(url=source, format=format_ or "", options=input_options),
-        upscale=UpscaleOptions(model=model or AUTO, precision=precision, threads=threads, temporal=Mode(temporal)),
+        upscale=UpscaleOptions(
+            model=model or AUTO, precision=precision, threads=threads, temporal=Mode(temporal), sharpen=sharpen
+        ),
         video=VideoSettings(preset=preset, crf=crf, bitrate=bitrate),
         latency=latency,
         paced=paced,

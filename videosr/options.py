@@ -39,6 +39,7 @@ class UpscaleOptions:
         threads: CPU threads of the engine; None takes all.
         temporal: what the detail path sees besides the frame.
         denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
+        sharpen: how much of the finest detail's contrast is added to the result, 0..1 (see `sharpness`).
         tta: take the mean of what the network makes of a picture and its reflections (see `reflections`).
         pix_fmt: output pixel format by FFmpeg's name; None keeps the input's.
         on_nan: what to do about frames that the network cannot make.
@@ -55,6 +56,7 @@ class UpscaleOptions:
     threads: int | None = None
     temporal: Mode = Mode.ADAPTIVE
     denoise: float = 0.0
+    sharpen: float = 0.0
     tta: bool = False
     pix_fmt: str | None = None
     on_nan: OnNan = OnNan.FAIL
@@ -78,6 +80,8 @@ class UpscaleOptions:
             raise UsageError(f"the network {self.model} has a scale of its own; leave --scale out, or --model")
         if not 0 <= self.denoise <= 1:
             raise UsageError(f"denoise {self.denoise:g} is not between 0 and 1")
+        if not 0 <= self.sharpen <= 1:
+            raise UsageError(f"sharpen {self.sharpen:g} is not between 0 and 1")
         if self.denoise and self.temporal is Mode.OFF:
             raise UsageError("denoising averages over time: it needs --temporal adaptive or ema")
         if self.threads is not None and self.threads < 1:

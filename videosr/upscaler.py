@@ -30,6 +30,7 @@ from videosr.look import Looker, Seen, look_at
 from videosr.models import registry
 from videosr.options import OnNan, UpscaleOptions
 from videosr.reflections import over_reflections
+from videosr.sharpness import sharpen
 from videosr.temporal import Mode
 from videosr.tiling import OVERLAP, Tiling
 from videosr.transparency import SPARE, spread
@@ -132,7 +133,8 @@ class Upscaler:
         """Everything that the output's bits depend on besides the frames."""
         o = self.options
         made = f"{self.engine.identity} {self.mode} denoise={o.denoise}{' tta' if o.tta else ''}"
-        return f"{made} {o.pix_fmt or 'input format'} {self.tiling}"
+        sharper = f" sharpen={o.sharpen}" if o.sharpen else ""
+        return f"{made} {o.pix_fmt or 'input format'} {self.tiling}{sharper}"
 
     def output_info(self, info: StreamInfo) -> StreamInfo:
         """The description of the upscaled stream, given that of the input stream."""
@@ -301,6 +303,7 @@ class Upscaler:
                 planes = self._by_tensors(self.engine, computed, source, target, cut=cut, dither=dither)
             except NotFinite:
                 planes = self._mend(computed, source, target, dither=dither)
+            planes = self._sharpened(planes, target)
             return Pending(window, cut, lambda: planes)
         self._in_flight = runner.in_flight
         ticket = runner.submit([f.planes for f in computed.frames], likeness)
@@ -309,9 +312,10 @@ class Upscaler:
         def wait() -> tuple[Array, ...]:
             if not done:
                 try:
-                    done.append((*runner.result(ticket), *self._alpha(frame, target.format)))
+                    planes = (*runner.result(ticket), *self._alpha(frame, target.format))
                 except NotFinite:
-                    done.append(self._mend(computed, source, target, dither=dither))
+                    planes = self._mend(computed, source, target, dither=dither)
+                done.append(self._sharpened(planes, target))
             return done[0]
 
         return Pending(window, cut, wait)
@@ -417,6 +421,9 @@ class Upscaler:
             return choose(path, Wish(engine=o.engine, device=o.device, precision="f32", threads=o.threads))[0]
         except UsageError:
             return choose(path, Wish(device="cpu", precision="f32", threads=o.threads))[0]
+
+    def _sharpened(self, planes: tuple[Array, ...], target: Picture) -> tuple[Array, ...]:
+        return sharpen(planes, target.format, self.options.sharpen, self.scale)
 
     def _alpha(self, frame: Frame, target: PixelFormat) -> tuple[Array, ...]:
         if not target.alpha:

@@ -146,7 +146,7 @@ def test_the_window_matters(frames, expected, yuv):
     assert sum(same) < 6
 
 
-@pytest.mark.parametrize("options", [{"temporal": Mode.EMA}, {"denoise": 0.5}], ids=["ema", "denoise"])
+@pytest.mark.parametrize("options", [{"temporal": Mode.EMA}, {"denoise": 0.5}, {"sharpen": 0.4}], ids=str)
 def test_options_reach_the_core(frames, yuv, options):
     results = sequential(frames, yuv, SD, **options)
     clip = vsvideosr.upscale(clip_of(frames, yuv), **options)
@@ -351,6 +351,8 @@ BAD_OPTIONS = [
     ({"threads": 0}, r"threads 0 is not positive"),
     ({"bits": 11}, r"bits=11: .* 8, 10, 12 and 16 are usual"),
     ({"bits": "10"}, r"bits '10' is str, not a whole number"),
+    ({"sharpen": 2}, r"sharpen 2 is not between 0 and 1"),
+    ({"sharpen": "0.4"}, r"sharpen '0.4' is str, not a number from 0 to 1"),
     ({"denoise": "0.5"}, r"denoise '0.5' is str, not a number from 0 to 1"),
     ({"tta": "0"}, r"tta '0' is str, not True or False"),
     ({"threads": 1.5}, r"threads 1.5 is float, not a whole number"),

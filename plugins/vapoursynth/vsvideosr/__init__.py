@@ -23,6 +23,7 @@ __all__ = ["upscale"]
 _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "model": ((str, os.PathLike), "a shipped model's name or a path"),
     "denoise": ((int, float), "a number from 0 to 1"),
+    "sharpen": ((int, float), "a number from 0 to 1"),
     "tta": ((bool, int), "True or False"),
     "bits": ((int, type(None)), "a whole number"),
     "engine": (str, "an engine's name"),
@@ -39,6 +40,7 @@ def upscale(
     *,
     temporal: str = "adaptive",
     denoise: float = 0.0,
+    sharpen: float = 0.0,
     tta: bool = False,
     bits: int | None = None,
     engine: str = AUTO,
@@ -55,6 +57,7 @@ def upscale(
         model: a shipped model's name or the path of a network file.
         temporal: what the detail path sees besides the frame: "off", "ema" or "adaptive".
         denoise: how far the base path too follows the temporal average, 0..1. It removes grain with the noise.
+        sharpen: how much of the finest detail's contrast is added to the result, 0..1.
         tta: take the mean of what the network makes of a frame and its reflections: truer and several times slower.
         bits: per sample of the result, for integer clips; None keeps the clip's.
         engine: an inference engine of videosr, or "auto".
@@ -75,6 +78,7 @@ def upscale(
     _check_types(
         model=model,
         denoise=denoise,
+        sharpen=sharpen,
         tta=tta,
         bits=bits,
         engine=engine,
@@ -94,6 +98,7 @@ def upscale(
             temporal=temporal,
             on_nan=on_nan,
             denoise=denoise,
+            sharpen=sharpen,
             tta=tta,
             pix_fmt=None if target == source else target.name,
         )

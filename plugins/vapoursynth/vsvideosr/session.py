@@ -83,7 +83,7 @@ class Session:
         return chain
 
 
-_OPTION = re.compile(r"--(model|temporal|denoise|tta|engine|device|precision|threads|on-nan)\b")
+_OPTION = re.compile(r"--(model|temporal|denoise|sharpen|tta|engine|device|precision|threads|on-nan)\b")
 """What the command line calls the arguments of `upscale`."""
 
 
