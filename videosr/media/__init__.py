@@ -8,8 +8,8 @@ know one thing that these, or what stands over them, need:
                     clock, fields (repeats), deinterlace, colorinfo
                     made alike: orientation, conform, rescale, resize
     out, a file     encoder: codecs, encoders, riders, nvenc, segments
-                    muxer: template, boxes, copies, convert (audio_format, resample, cues), part (timecode), chapters,
-                    languages
+                    muxer: videotrack (template), boxes, copies, convert (audio_format, resample, cues), part
+                    (timecode), chapters, languages
     before work     probe: containers, rehearsal, adts
     with a picture  captions, hdr, hdr10plus, dolby, immersive; user_data, which holds them
     FFmpeg's log    logs

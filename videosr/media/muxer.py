@@ -1,14 +1,13 @@
 """The final file: the joined segments, and everything else of the source as it was.
 
 `_Mux.__init__` writes the header (streams, tags, chapters). `run` then merges two sources of packets by decoding time:
-the segments (`_video_packets`) and the source's other streams, copied or converted (`_other_packets`). What FFmpeg does
+the segments (`videotrack`) and the source's other streams, copied or converted (`_other_packets`). What FFmpeg does
 not write, Matroska's display size and what `matroska.more` carries, is put into the finished file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +18,10 @@ from typing import TYPE_CHECKING
 import av
 import av.error
 from av.stream import Stream
-from av.video.stream import VideoStream
 
 from videosr.errors import InputError, OutputError
 from videosr.files import move
-from videosr.media import dolby, immersive
+from videosr.media import immersive
 from videosr.media.boxes import set_created, since_1904
 from videosr.media.chapters import moved_chapters
 from videosr.media.clock import FORMATS, Clock, clock_of
@@ -31,26 +29,22 @@ from videosr.media.containers import BOOKKEEPING
 from videosr.media.convert import Converter, add_converted
 from videosr.media.copies import EDITED, StreamCopy, add_copy, cover_attachment, hides_sound, is_hidden
 from videosr.media.languages import quicktime_language
-from videosr.media.matroska.elements import display_size, set_display_size
+from videosr.media.matroska.elements import set_display_size
 from videosr.media.matroska.more import carry, file_tags, more_of
 from videosr.media.part import Part, Window
 from videosr.media.probe import CONVERT, COPY, DROP, REMADE, UPSCALE, Plan
 from videosr.media.rehearsal import open_described
-from videosr.media.segments import Segment, SegmentHeader, decode_times
+from videosr.media.segments import Segment
 from videosr.media.source import (
     Disk,
     clean_tags,
     clean_text,
-    coded_display_matrix,
     is_attached_picture,
     open_input,
-    plausible_rate,
     reel,
 )
-from videosr.media.template import saying
+from videosr.media.videotrack import VideoTrack
 
-CODES_ASPECT = frozenset({"libx264", "libx265", "ffv1", "mpeg4", "mpeg2video"})
-"""Encoders that write the sample aspect ratio into the video itself."""
 CODES_NO_COLOR = frozenset({"ffv1", "mpeg4"})
 """Encoders that write no colour into the video itself."""
 
@@ -62,8 +56,6 @@ if TYPE_CHECKING:
 STREAMED = FORMATS | {"flv"}
 """FFmpeg's demuxers of recorded streams, whose clocks begin anywhere (a broadcaster's at any hour of the day). The
 output begins at 0, as with FFmpeg's own command; else players would show nothing until then."""
-LONGEST = 2**31 - 1
-"""Ticks of the longest duration that MP4 takes; only damaged files state more."""
 STATISTICS = ("bps", "duration", "number_of_", "_statistics")
 """Beginnings of tags that count what is in a stream."""
 STALE_TAGS = (*STATISTICS, "encoder", "alpha_mode")
@@ -119,7 +111,8 @@ def mux(
             contextlib.closing(clock_of(container)) as clock,
         ):
             name = os.fspath(source)
-            job = _Mux(name, pieces, container, described.streams, clock, part, plan, trimmed, matrix, says or {})
+            track = VideoTrack(pieces, plan.container, says or {})
+            job = _Mux(name, track, container, described.streams, clock, part, plan, trimmed, matrix, says or {})
             if accept is not None:
                 accept(job.warnings)
             warnings = job.run()
@@ -149,7 +142,7 @@ class _Mux:
     def __init__(
         self,
         name: str,
-        pieces: list[Segment],
+        track: VideoTrack,
         source: av.container.InputContainer,
         described: StreamContainer,
         clock: Clock,
@@ -160,23 +153,18 @@ class _Mux:
         says: Mapping[str, bytes],
     ) -> None:
         self._matrix, self._says = matrix, says
-        self._pieces = pieces
         self._path = part
         self._name = name
-        self._header = pieces[0].header
+        self._track = track
         self._source, self._clock = source, clock
         self._plan = plan
         self.warnings: list[str] = []
         self._refused = 0
-        self._tick = self._header.tick
-        self._decode_order = [time for piece in pieces for time in piece.times()]
         if not len(source.streams) == len(described) == len(plan.streams):
             raise InputError(f"{self._name}: has changed since it was read; run again")
-        begin = min(pts for pts, _ in self._decode_order) * self._tick
-        end = max(pts + duration for pts, duration in self._decode_order) * self._tick
-        self._window = Window(begin, end) if trimmed else None
+        self._window = Window(track.begin, track.end) if trimmed else None
         self._part = Part(self._name, plan, self._window) if self._window is not None else None
-        self._delay = self._needed_delay(begin) if self._window is None else Fraction(0)
+        self._delay = self._needed_delay(track.begin) if self._window is None else Fraction(0)
         self._out = av.open(f"file:{part}", "w", format=plan.container, container_options=self._options())
         self._tracks: dict[int, tuple[str, ...]] = {}  # in the output's order: stream of the source, `_stale` of it
         self._copies: dict[int, StreamCopy] = {}
@@ -212,7 +200,7 @@ class _Mux:
         if container in ("mp4", "mov"):
             options["movie_timescale"] = "90000"  # in which edit lists say where a stream begins; by default it is 1000
             flags = "+use_metadata_tags" if self._plan.metadata_tags else ""
-            if self._header.codec in CODES_NO_COLOR:
+            if self._track.header.codec in CODES_NO_COLOR:
                 flags += "+write_colr"  # else FFmpeg writes colour into the container only if all of it is known
             if flags:
                 options["movflags"] = flags
@@ -226,9 +214,8 @@ class _Mux:
             if entry.action == DROP or entry.target in REMADE:
                 continue
             if entry.action == UPSCALE:
-                made: Stream = self._add_video(stream)
-                video = made
-                self._video_index, self._video_track = made.index, len(self._tracks)
+                made = video = self._track.add_to(self._out, stream, self._source, self._matrix)
+                self._place = len(self._tracks)
             elif entry.action == CONVERT:
                 converter = add_converted(self._out, stream, entry.target)
                 self._converters[stream.index] = converter
@@ -273,55 +260,6 @@ class _Mux:
         """How the names of a track's tags begin that are not kept."""
         return STALE_TAGS if action != COPY else STATISTICS if self._part is not None else ()
 
-    def _template(self) -> bytes:
-        """The header that the video stream is made after."""
-        header = self._header
-        made = b""
-        if dolby.CONFIGURATION in self._says:
-            rate = Fraction(*header.rate) if all(header.rate) else None
-            made = dolby.mapping(self._says[dolby.CONFIGURATION], header.width, header.height, rate)
-        return saying(header.template_bytes, video=immersive.video_elements(self._says), track=made)
-
-    def _add_video(self, source: Stream) -> VideoStream:
-        """The video stream as the segments describe it."""
-        header: SegmentHeader = self._header
-        with av.open(io.BytesIO(self._template())) as template:
-            model = template.streams.video[0]
-            stream = self._out.add_stream_from_template(model, opaque=True)
-            tag = model.codec_context.codec_tag
-        context = stream.codec_context
-        if context.codec.canonical_name == "prores":
-            context.codec_tag = tag  # by which editors tell 4444 and Proxy from HQ
-        context.extradata = header.extradata_bytes or None
-        context.pix_fmt = header.pix_fmt
-        context.sample_aspect_ratio = Fraction(*header.sar)
-        (
-            context.colorspace,
-            context.color_range,
-            context.color_primaries,
-            context.color_trc,
-            context.chroma_sample_location,
-        ) = header.color
-        assert isinstance(source, VideoStream)
-        context.framerate = self._rate(source) or 0
-        stream.time_base = header.tick
-        if self._plan.container in ("mp4", "mov") and context.codec.canonical_name == "hevc":
-            context.codec_tag = "hvc1"  # the form of HEVC in MP4 that Apple's players accept
-        matrix = self._matrix or coded_display_matrix(source.codec_context)
-        if matrix is not None:
-            stream.set_display_matrix(matrix)
-        return stream
-
-    def _rate(self, source: VideoStream) -> Fraction | None:
-        """The frame rate to state: the source's if its frames last as long as it says, else what they last."""
-        usual, _ = Counter(duration for _, duration in self._decode_order).most_common(1)[0]
-        stated = plausible_rate(source.average_rate)
-        if self._source.format.name == "image2":  # it has none of its own
-            stated = plausible_rate(Fraction(*self._header.rate)) if all(self._header.rate) else None
-        if not usual or (stated is not None and abs(1 / stated - usual * self._tick) <= self._tick):
-            return stated
-        return plausible_rate(1 / (usual * self._tick))
-
     def _describe(self) -> None:
         """Global tags and chapters."""
         tags = {k: v for k, v in clean_tags(file_tags(self._source)).items() if k.lower() not in BOOKKEEPING}
@@ -341,7 +279,8 @@ class _Mux:
         """Write every packet and close the file."""
         try:
             self._out.start_encoding()
-            video = self._video_packets()
+            start = Fraction(0) if self._window is None else self._window.start
+            video = self._track.packets(self._video, start)
             waiting = next(video, None)
             for time, packets in self._other_packets():
                 while waiting is not None and waiting[0] <= time:
@@ -401,26 +340,20 @@ class _Mux:
             return
         try:
             with open_input(self._path) as made:
-                count = sum(1 for packet in made.demux(made.streams[self._video_index]) if packet.size)
+                count = sum(1 for packet in made.demux(made.streams[self._video.index]) if packet.size)
         except (av.error.FFmpegError, InputError):
             count = 0
-        if count != len(self._decode_order):
+        if count != len(self._track):
             remedy = "take its damaged tracks out" if self._plan.container == "matroska" else "choose .mkv"
             raise InputError(f"{self._name}: {self._plan.container} cannot hold its damaged packets; {remedy}")
         self.warnings.append(f"{self._refused} damaged packets of the source could not be stored and were left out")
 
     def _write_aspect(self) -> None:
-        """Write Matroska's display size into the finished file: PyAV cannot give it to the muxer."""
-        sar = Fraction(*self._header.sar)
-        if self._plan.container not in ("matroska", "webm") or sar == 1:
+        """Write Matroska's display size into the finished file."""
+        if self._plan.container not in ("matroska", "webm") or (size := self._track.display_size()) is None:
             return
-        across, down = immersive.views(self._says)  # the size is that of one view (RFC 9559, 5.1.4.1.28.3)
-        width, height = self._header.width // across, self._header.height // down
-        size = display_size(width, height, sar)
-        exact = Fraction(*size) == Fraction(width, height) * sar
-        if self._header.codec in CODES_ASPECT and not exact:
-            return  # the coded video says it better than whole pixels can
-        if not set_display_size(self._path, self._video_track, size):
+        if not set_display_size(self._path, self._place, size):
+            sar = Fraction(*self._track.header.sar)
             self.warnings.append(f"the sample aspect ratio {sar} could not be written into the container")
 
     def _write_more(self) -> None:
@@ -430,30 +363,6 @@ class _Mux:
         delay = self._delay if self._part is None else None
         if not carry(self._path, more_of(self._source), self._tracks, delay):
             self.warnings.append("chapters, tags and languages are kept only as far as FFmpeg knows them: no room")
-
-    def _video_packets(self) -> Iterator[tuple[Fraction, Packet]]:
-        """The joined segments in decoding order, each with the seconds at which it is decoded."""
-        order = [pts for pts, _ in self._decode_order]
-        step = max(1, self._decode_order[0][1])
-        decoded = decode_times(order, step)
-        # MP4 and MOV have the sum of all durations, in decoding order, for the time at which the last picture ends.
-        durations = [min(duration, LONGEST) for _, duration in self._decode_order]
-        end = max(map(sum, zip(order, durations, strict=True)))
-        last = end - (order[0] - decoded[0]) - decoded[-1]
-        if self._plan.container in ("mp4", "mov") and last > 0:
-            durations[-1] = last
-        coded = zip(decoded, durations, strict=True)
-        shift = round(self._window.start / self._tick) if self._window is not None else 0
-        for piece in self._pieces:
-            for packet in piece.packets():
-                made = av.Packet(packet.data)
-                made.stream = self._video
-                made.time_base = self._tick
-                made.pts = packet.pts - shift
-                dts, made.duration = next(coded)
-                made.dts = dts - shift
-                made.is_keyframe = packet.key
-                yield made.dts * self._tick, made
 
     def _other_packets(self) -> Iterator[tuple[Fraction, list[Packet]]]:
         """Packets of all other streams in the source's order, copied or converted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -111,6 +111,7 @@ class Pictures:
         self._disk = Disk(path)
         self._sar: Fraction | None = None  # of the first frame
         self._sars: list[tuple[int, Fraction]] = []  # from which packet on; known on one thread only
+        self._tail: Tail | None = None  # of several threads of the CPU
 
     def prepare(self) -> None:
         """Set the decoder up and keep the demuxer from reading what is not asked for.
@@ -336,8 +337,8 @@ class Pictures:
         packets, times = self.clock.demux(self.container, self.stream), PictureTimes(self.container)
         reached = number = 0
         file: Path | None = None  # of a numbered picture
-        tail = None if self._certain or self.on_device else Tail()
         self._sars.clear()
+        self._tail = None if self._certain or self.on_device else Tail()
         while True:
             try:
                 packet = next(packets, None)
@@ -360,12 +361,11 @@ class Pictures:
                 if self.numbered is not None:
                     file = self.numbered.at(packet.pts or 0)
             try:
-                pictures = self._decoded(None if flushing else packet, tail)
-                if flushing and tail is not None and tail.is_torn(self._context):
+                pictures = self._decoded(None if flushing else packet)
+                if flushing and self._tail is not None and self._tail.is_torn(self._context):
                     self.bad_packets += 1
                     return
                 for picture in pictures:
-                    picture = self.cropping.of(picture)
                     times.correct(picture)
                     yield picture
             except av.error.EOFError:
@@ -387,12 +387,12 @@ class Pictures:
             if flushing:
                 return
 
-    def _decoded(self, packet: av.Packet[Any] | None, tail: Tail | None) -> Sequence[av.VideoFrame]:
-        """The frames that come of a packet, and perhaps of earlier ones; not cropped yet."""
+    def _decoded(self, packet: av.Packet[Any] | None) -> Iterable[av.VideoFrame]:
+        """The frames that come of a packet, and perhaps of earlier ones."""
         if packet is not None:
             packet = self.side_data.expect(packet)
-            if tail is not None:
-                tail.put(packet)
+            if self._tail is not None:
+                self._tail.put(packet)
         try:
             frames = self._context.decode(packet)
         except av.error.InvalidDataError:
@@ -403,9 +403,9 @@ class Pictures:
             sar = self._decoders_sar()
             if not self._sars or self._sars[-1][1] != sar:
                 self._sars.append((packet.opaque, sar))
-        if tail is not None:
-            tail.gave(frames)
-        return frames
+        if self._tail is not None:
+            self._tail.gave(frames)
+        return map(self.cropping.of, frames)
 
 
 def check_refused(path: str | os.PathLike[str], index: int, most: int) -> None:
