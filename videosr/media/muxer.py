@@ -210,11 +210,12 @@ class _Mux:
 
     def _add_streams(self, described: StreamContainer) -> Stream:
         video: Stream | None = None
+        rated = self._source.format.name != "image2"
         for entry, stream in zip(self._plan.streams, described, strict=True):
             if entry.action == DROP or entry.target in REMADE:
                 continue
             if entry.action == UPSCALE:
-                made = video = self._track.add_to(self._out, stream, self._source, self._matrix)
+                made = video = self._track.add_to(self._out, stream, self._matrix, rated=rated)
                 self._place = len(self._tracks)
             elif entry.action == CONVERT:
                 converter = add_converted(self._out, stream, entry.target)

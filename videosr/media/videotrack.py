@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
@@ -53,14 +53,14 @@ class VideoTrack:
         """Number of pictures."""
         return len(self._times)
 
-    def add_to(self, out: OutputContainer, source: Stream, of: InputContainer, matrix: Sequence[int] | None) -> Stream:
+    def add_to(self, out: OutputContainer, source: Stream, matrix: Sequence[int] | None, *, rated: bool) -> Stream:
         """The track in a file that is being made.
 
         Args:
             out: the file.
-            source: the stream that was upscaled, `of` its file.
-            of: see `source`.
+            source: the stream that was upscaled.
             matrix: display matrix; None: the source's, if any.
+            rated: the source states a frame rate; numbered pictures do not.
         """
         assert isinstance(source, VideoStream)
         header = self.header
@@ -81,8 +81,7 @@ class VideoTrack:
             context.color_trc,
             context.chroma_sample_location,
         ) = header.color
-        # Numbered pictures have no rate of their own.
-        context.framerate = self._rate(None if of.format.name == "image2" else source) or 0
+        context.framerate = self._rate(plausible_rate(source.average_rate if rated else Fraction(*header.rate))) or 0
         stream.time_base = header.tick
         if self._container in ("mp4", "mov") and context.codec.canonical_name == "hevc":
             context.codec_tag = "hvc1"  # the form of HEVC in MP4 that Apple's players accept
@@ -100,13 +99,9 @@ class VideoTrack:
             made = dolby.mapping(self._says[dolby.CONFIGURATION], header.width, header.height, rate)
         return saying(header.template_bytes, video=immersive.video_elements(self._says), track=made)
 
-    def _rate(self, source: VideoStream | None) -> Fraction | None:
-        """The frame rate to state: the source's if its frames last as long as it says, else what they last."""
+    def _rate(self, stated: Fraction | None) -> Fraction | None:
+        """The frame rate to state: what is stated if frames last as long as it says, else what they last."""
         usual, _ = Counter(duration for _, duration in self._times).most_common(1)[0]
-        if source is not None:
-            stated = plausible_rate(source.average_rate)
-        else:
-            stated = plausible_rate(Fraction(*self.header.rate)) if all(self.header.rate) else None
         if not usual or (stated is not None and abs(1 / stated - usual * self._tick) <= self._tick):
             return stated
         return plausible_rate(1 / (usual * self._tick))
