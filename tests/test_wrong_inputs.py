@@ -87,7 +87,7 @@ def test_a_preset_may_begin_with_a_byte_order_mark(videosr, tmp_path):
 def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
     """As where the locale is not UTF-8, and on Windows where the output goes into a file."""
     source = make_clip(tmp_path / "日本.mkv", frames=3)
-    env = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    env = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
     command = [sys.executable, "-m", "videosr", "probe", source.name]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0
