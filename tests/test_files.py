@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import ExitStack
 
 import pytest
 
@@ -47,7 +48,10 @@ def test_a_file_is_held_by_one_and_keeps_what_is_in_it(tmp_path):
     pytest.importorskip("fcntl")
     path = tmp_path / "lock"
     path.write_bytes(b"content")
-    with hold(path), pytest.raises(BlockingIOError):
-        hold(path)
-    with hold(path):
+    with ExitStack() as first:
+        hold(path, first)
+        with pytest.raises(BlockingIOError), ExitStack() as second:
+            hold(path, second)
+    with ExitStack() as third:
+        hold(path, third)
         assert path.read_bytes() == b"content"

@@ -1,5 +1,6 @@
 """Runs that were interrupted and go on: the same bytes, whatever ended them and wherever."""
 
+import contextlib
 import json
 import os
 import platform
@@ -228,8 +229,9 @@ def test_nothing_is_kept_of_an_input_that_changed_meanwhile(clip, tmp_path, vide
 def test_two_runs_do_not_make_one_file(tmp_path):
     pytest.importorskip("fcntl")
     with Journal(tmp_path / "out.mkv", {"a": 1}):
-        with pytest.raises(OutputError, match=r"out\.mkv: another run is making this file"):
-            Journal(tmp_path / "out.mkv", {"a": 1})
+        other = Journal(tmp_path / "out.mkv", {"a": 1})
+        with pytest.raises(OutputError, match=r"out\.mkv: another run is making this file"), other:
+            pass
         assert (tmp_path / ".out.mkv.videosr").exists()
     assert left_in(tmp_path) == []
     with Journal(tmp_path / "out.mkv", {"a": 2}):
@@ -241,38 +243,41 @@ def test_a_journal_interrupted_at_its_birth_leaves_nothing(tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr("videosr.journal.write_atomically", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        Journal(tmp_path / "out.mkv", {})
+    with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "out.mkv", {}):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("moment", ["opened", "locked"])
 @pytest.mark.parametrize("there", ["nothing", "finished", "another run"])
-def test_a_journal_interrupted_before_it_is_locked_leaves_what_is_not_its_own(tmp_path, monkeypatch, there):
+def test_a_journal_interrupted_while_it_is_locked_leaves_what_is_not_its_own(tmp_path, monkeypatch, there, moment):
     output = tmp_path / "out.mkv"
     folder = tmp_path / ".out.mkv.videosr"
     held = journal.hold
-    other = None
+    other = contextlib.ExitStack()
     if there == "finished":
         folder.mkdir()
         (folder / "000000000.seg").write_bytes(b"a segment")
     elif there == "another run":
         pytest.importorskip("fcntl")
-        other = Journal(output, {"a": 1})
+        other.enter_context(Journal(output, {"a": 1}))
 
-    def interrupted(path):
+    def interrupted(path, until):
         monkeypatch.setattr(journal, "hold", held)
-        path.touch()  # opened, and not yet locked
+        if moment == "locked":
+            held(path, until)
+        else:
+            path.touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(journal, "hold", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        Journal(output, {"a": 1})
+    interruption = OutputError if (there, moment) == ("another run", "locked") else KeyboardInterrupt
+    with pytest.raises(interruption), Journal(output, {"a": 1}):
+        pass
     left = {path.name for path in folder.iterdir()} if folder.exists() else set()
     assert left - {"lock"} == {"nothing": set(), "finished": {"000000000.seg"}, "another run": {"job.json"}}[there]
     assert folder.exists() == (there != "nothing")
-    if other is not None:
-        with other:
-            pass
+    other.close()
 
 
 def test_a_journal_killed_at_its_birth_is_begun_again(tmp_path):
@@ -324,12 +329,12 @@ def test_links_that_others_have_put_there_are_not_followed(tmp_path):
     (precious / "photo.jpg").write_bytes(b"irreplaceable")
     folder = tmp_path / ".out.mkv.videosr"
     folder.symlink_to(precious, target_is_directory=True)
-    with pytest.raises(OutputError, match=r"\.out\.mkv\.videosr: is a link"):
-        Journal(tmp_path / "out.mkv", {"a": 1})
+    with pytest.raises(OutputError, match=r"\.out\.mkv\.videosr: is a link"), Journal(tmp_path / "out.mkv", {"a": 1}):
+        pass
     folder.unlink()
     folder.mkdir()
     (folder / "lock").symlink_to(precious / "photo.jpg")
-    with pytest.raises(OutputError):
-        Journal(tmp_path / "out.mkv", {"a": 1})
+    with pytest.raises(OutputError), Journal(tmp_path / "out.mkv", {"a": 1}):
+        pass
     assert left_in(precious) == ["photo.jpg"]
     assert (precious / "photo.jpg").read_bytes() == b"irreplaceable"

@@ -59,7 +59,7 @@ def test_a_batch_and_its_repetition(tmp_path):
 @linux
 def test_two_runs_do_not_make_one_file_there(tmp_path):
     with Journal(tmp_path / "out.mkv", {}):
-        code = "from videosr.journal import Journal; from pathlib import Path; Journal(Path(sys.argv[1]), {})"
+        code = "import pathlib; from videosr.journal import Journal\nwith Journal(pathlib.Path(sys.argv[1]), {}): pass"
         second = like_windows(code, tmp_path / "out.mkv")
         assert "another run is making this file" in second.stderr
         assert (tmp_path / ".out.mkv.videosr" / "job.json").exists()

@@ -24,21 +24,23 @@ _IN_USE = (5, 32)
 """Windows' ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION."""
 
 
-def hold(path: Path) -> ExitStack:
-    """Hold a file until the result is closed, or the process has ended in whatever way. What is in it stays.
+def hold(path: Path, until: ExitStack) -> None:
+    """Hold a file until the stack is closed, or the process has ended in whatever way. What is in it stays.
+
+    Args:
+        path: of the file.
+        until: gets what lets go of it before it is held, so that a signal in here leaves nothing held that it lacks.
 
     Raises:
         BlockingIOError: another process holds it.
         OSError: it cannot be made, or is a link: in a folder that others write to that may lead anywhere.
     """
-    with ExitStack() as stack:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-        stack.callback(os.close, file)
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            _lock_first_byte(file)
-        return stack.pop_all()
+    file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    until.callback(os.close, file)
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        _lock_first_byte(file)
 
 
 def _lock_first_byte(file: int) -> None:

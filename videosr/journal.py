@@ -117,8 +117,9 @@ def discard(output: Path) -> None:
     folder = folder_of(output)
     if folder.is_symlink() or not folder.is_dir():
         return
-    with suppress(OSError):
-        _remove(folder, hold(folder / "lock"))
+    with suppress(OSError), ExitStack() as lock:
+        hold(folder / "lock", lock)
+        _remove(folder, lock)
 
 
 def _remove(folder: Path, lock: ExitStack) -> None:
@@ -161,6 +162,8 @@ class Gap(NamedTuple):
 class Journal:
     """The journal of one output, kept for the next run if this one ends early with something finished.
 
+    A context manager: all happens on entering, for a signal between making and entering would leave what was made.
+
     Args:
         output: the file that is being made.
         job: all that the output's bits depend on, as flat JSON values.
@@ -176,36 +179,46 @@ class Journal:
 
     def __init__(self, output: Path, job: Mapping[str, Any], *, replace: bool = False) -> None:
         self.folder = folder_of(output)
-        self._output = output
+        self._output, self._replace = output, replace
+        self._job: dict[str, Any] = json.loads(json.dumps(job))  # tuples are lists in a file
         self._void = False
+        self._lock = ExitStack()
+
+    def __enter__(self) -> Self:
         if self.folder.is_symlink():  # what it leads to is not ours to clear
             raise OutputError(f"{self.folder}: is a link, and not the folder of an unfinished run: remove it")
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = hold(self.folder / "lock")
+            hold(self.folder / "lock", self._lock)
         except BlockingIOError as exc:
-            raise OutputError(f"{output}: another run is making this file; wait for it or choose another name") from exc
+            self._lock.close()
+            raise OutputError(
+                f"{self._output}: another run is making this file; wait for it or choose another name"
+            ) from exc
         except OSError as exc:
-            raise OutputError.writing(output, exc) from exc
+            self._lock.close()
+            raise OutputError.writing(self._output, exc) from exc
         except KeyboardInterrupt:
+            self._lock.close()  # which may hold it or not
             with suppress(OSError):  # unless it is another run's
-                self._lock = hold(self.folder / "lock")
+                hold(self.folder / "lock", self._lock)
                 self._let_go(keep=any(self.folder.glob("*.seg")))
             raise
         try:
-            self._begin(json.loads(json.dumps(job)), replace)  # tuples are lists in a file
+            self._begin()
         except BaseException as exc:
             # Interrupted or out of disk before anything is finished: nothing for a next run.
             self._let_go(keep=isinstance(exc, UsageError) or any(self.folder.glob("*.seg")))
             raise
+        return self
 
-    def _begin(self, job: dict[str, Any], replace: bool) -> None:
-        path = self.folder / "job.json"
+    def _begin(self) -> None:
+        job, path = self._job, self.folder / "job.json"
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             known = None
-        if not isinstance(known, dict) or (known != job and replace):
+        if not isinstance(known, dict) or (known != job and self._replace):
             known = None  # a run that was killed before it could write it finished nothing
         if known is not None and known != job:
             raise UsageError(
@@ -262,9 +275,6 @@ class Journal:
     def kept(self) -> bool:
         """Whether there is something for a next run."""
         return self.folder.exists()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -307,9 +307,10 @@ def _journal(film: Film, output: Path, progress: Progress) -> Iterator[Journal]:
     Raises:
         UsageError, OutputError: see `Journal`.
     """
-    journal = Journal(output, film.job, replace=film.options.overwrite)
+    journal, ours = Journal(output, film.job, replace=film.options.overwrite), False
     try:
         with journal:
+            ours = True
             try:
                 yield journal
             except VideosrError:  # what a worker says of the source is an error of the output here
@@ -317,7 +318,7 @@ def _journal(film: Film, output: Path, progress: Progress) -> Iterator[Journal]:
                     journal.void()
                 raise
     except BaseException:
-        if journal.kept:
+        if ours and journal.kept:
             progress.warning("what is finished is kept: the same command goes on from there")
         raise
 

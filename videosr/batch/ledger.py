@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -155,12 +156,15 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         home = folder / FOLDER
+        self._lock = ExitStack()
         try:
             home.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(home / _LOCK)
+            hold(home / _LOCK, self._lock)
         except BlockingIOError as exc:
+            self._lock.close()
             raise OutputError(f"{folder}: another batch is at work here; wait for it or choose another -o") from exc
         except OSError as exc:
+            self._lock.close()
             raise OutputError.writing(home, exc) from exc
         self._path = home / _FILE
         self.known = read(folder)
