@@ -1,5 +1,7 @@
 """The end of a damaged film is the same for any number of decoder threads."""
 
+import hashlib
+
 import av
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ def damaged(path, *last):
 
 def decoded(path, threads):
     decoder = Decoder(path, threads=threads)
-    frames = [(frame.pts, [plane.tobytes() for plane in frame.planes]) for frame in decoder]
+    frames = [(frame.pts, hashlib.md5(b"".join(map(bytes, frame.planes))).hexdigest()) for frame in decoder]
     return frames, decoder.warnings
 
 
@@ -96,8 +98,7 @@ def torn(path, threads, frames=None):
         return end.is_torn(context)
 
 
-def test_a_sound_film_is_not_decoded_again(monkeypatch):
-    monkeypatch.setattr(tail, "other_decoder", lambda *_: pytest.fail("decoded again"))
+def test_a_sound_film_is_whole():
     assert not torn(BUNNY, 8)
 
 
@@ -124,7 +125,7 @@ def test_packets_without_a_frame_are_no_damage(tmp_path):
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
-    """By packets and by bytes; where the beginning of a group is gone, nothing can be said, and that counts as torn."""
+    """By packets and by bytes; where the beginning of a group is gone, frames that are missing count as torn."""
     end = Tail()
     for n in range(1000):
         packet = av.Packet(bytes(100))

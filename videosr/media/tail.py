@@ -2,8 +2,8 @@
 
 FFmpeg's frame threads (`pthread_frame.c`) report a packet that cannot be decoded when its turn comes. Among the last
 packets, which are still under way when the decoder is drained, they do not: the frames behind it are lost without an
-error, or its own is not marked as damaged. So where fewer frames have come than packets went in, or the container is
-broken off, what the last packets hold is decoded again on one thread.
+error, or its own is not marked as damaged, and concealed in one way or another. So what the last packets hold is
+decoded again on one thread, from a keyframe on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHECKED = 32
 """Frames at the end that must be the same: more than decoders have under way, with their threads and B-frames."""
 _RUN_UP = 2 * CHECKED
 """Packets to keep behind a keyframe: a frame may have two, of a field each, and some have none."""
-_ROOM = 64 << 20
+_ROOM = 128 << 20
 """Bytes to keep at most."""
 
 
@@ -32,8 +32,8 @@ class Tail:
         self._packets: deque[list[av.Packet[Any]]] = deque([[]])  # each list but the first begins with a keyframe
         self._bytes = 0
         self._whole = True  # `_packets` begin with a keyframe, or with the stream
-        self._last: deque[tuple[int | None, bool]] = deque(maxlen=CHECKED)
         self._short = 0  # packets beyond frames
+        self._last: deque[tuple[int | None, bool]] = deque(maxlen=CHECKED)
 
     def put(self, packet: av.Packet[Any]) -> None:
         """The next packet, as the decoder takes it."""
@@ -42,14 +42,16 @@ class Tail:
         self._packets[-1].append(packet)
         self._short += 1
         self._bytes += packet.size
-        while len(self._packets) > 1 and sum(map(len, self._packets)) - len(self._packets[0]) >= _RUN_UP:
+        while len(self._packets) > 1 and (self._bytes > _ROOM or self._behind_the_first() >= _RUN_UP):
             self._forget()
             self._whole = True
         if self._bytes > _ROOM:
-            while self._packets:
-                self._forget()
+            self._forget()
             self._packets.append([])
             self._whole = False
+
+    def _behind_the_first(self) -> int:
+        return sum(map(len, self._packets)) - len(self._packets[0])
 
     def _forget(self) -> None:
         self._bytes -= sum(packet.size for packet in self._packets.popleft())
@@ -61,16 +63,14 @@ class Tail:
             self._short -= 1
 
     def is_torn(self, context: av.VideoCodecContext) -> bool:
-        """Whether frames are missing at the end, or may be: the decoder has been drained.
+        """Whether frames at the end are missing or damaged, or may be: the decoder has been drained.
 
         Args:
             context: the decoder.
         """
         packets = [packet for group in self._packets for packet in group]
-        if self._short <= 0 and not any(packet.is_corrupt for packet in packets[-CHECKED:]):
-            return False
         if not self._whole:
-            return True
+            return self._short > 0
         decoder = other_decoder(context, context.codec.name)
         decoder.thread_count = 1
         traits: list[tuple[int | None, bool]] = []
@@ -80,8 +80,8 @@ class Tail:
             except av.error.FFmpegError:
                 if number >= len(packets) - CHECKED:
                     return True
-        count = min(len(traits), CHECKED)
-        return traits[len(traits) - count :] != list(self._last)[max(len(self._last) - count, 0) :]
+        end = traits[-CHECKED:]
+        return any(damaged for _, damaged in end) or end != list(self._last)[max(len(self._last) - len(end), 0) :]
 
 
 def _traits(frame: av.VideoFrame) -> tuple[int | None, bool]:
