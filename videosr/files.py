@@ -30,6 +30,7 @@ def hold(path: Path, until: ExitStack) -> None:
     Args:
         path: of the file.
         until: gets what lets go of it before it is held, so that a signal in here leaves nothing held that it lacks.
+            Closed where the file cannot be held.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -37,10 +38,14 @@ def hold(path: Path, until: ExitStack) -> None:
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     until.callback(os.close, file)
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        _lock_first_byte(file)
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            _lock_first_byte(file)
+    except OSError:
+        until.close()
+        raise
 
 
 def _lock_first_byte(file: int) -> None:

@@ -191,12 +191,10 @@ class Journal:
             self.folder.mkdir(exist_ok=True)
             hold(self.folder / "lock", self._lock)
         except BlockingIOError as exc:
-            self._lock.close()
             raise OutputError(
                 f"{self._output}: another run is making this file; wait for it or choose another name"
             ) from exc
         except OSError as exc:
-            self._lock.close()
             raise OutputError.writing(self._output, exc) from exc
         except KeyboardInterrupt:
             self._lock.close()  # which may hold it or not

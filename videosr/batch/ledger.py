@@ -161,10 +161,8 @@ class Ledger:
             home.mkdir(parents=True, exist_ok=True)
             hold(home / _LOCK, self._lock)
         except BlockingIOError as exc:
-            self._lock.close()
             raise OutputError(f"{folder}: another batch is at work here; wait for it or choose another -o") from exc
         except OSError as exc:
-            self._lock.close()
             raise OutputError.writing(home, exc) from exc
         self._path = home / _FILE
         self.known = read(folder)
